@@ -1,0 +1,1 @@
+"""swarmlet: Docker Swarm mode, rebuilt in Python."""

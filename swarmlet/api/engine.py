@@ -1,0 +1,77 @@
+"""What the API needs of the daemon it runs in: the life of this node's membership in a swarm."""
+
+from typing import Protocol
+
+import msgspec
+
+from swarmlet.core.ids import NodeID
+from swarmlet.manager.control import Control
+from swarmlet.model.cluster import SwarmSpec
+from swarmlet.runtime.base import RuntimeDescription
+
+
+class InitRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """`POST /swarm/init`, parsed. Addresses as given; "" for the default."""
+
+    spec: SwarmSpec
+    listen_addr: str = ""
+    advertise_addr: str = ""
+    data_path_addr: str = ""
+    data_path_port: int = 0
+    availability: str = ""
+    default_addr_pool: tuple[str, ...] | None = None  # None: not given
+    subnet_size: int = 0
+    force_new_cluster: bool = False
+
+
+class SwarmState(msgspec.Struct, frozen=True, kw_only=True):
+    """This node's membership. `state`: inactive, pending, active, locked, error."""
+
+    state: str
+    node_id: NodeID = NodeID("")
+    node_addr: str = ""
+    error: str = ""
+
+
+class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What does not change while the daemon runs."""
+
+    engine_id: str
+    hostname: str
+    data_dir: str
+    kernel_version: str
+    operating_system: str
+    started_ms: int
+    runtime: RuntimeDescription
+    runtimes: tuple[str, ...]
+    memory_b: int
+    cpus: int
+
+
+class Engine(Protocol):
+    """Implemented by the daemon."""
+
+    @property
+    def facts(self) -> EngineFacts: ...
+
+    def swarm_state(self) -> SwarmState: ...
+
+    def control(self) -> Control:
+        """The manager's verbs. Raises NotManagerError with Docker's text for the present state."""
+        ...
+
+    async def init_swarm(self, request: InitRequest) -> NodeID:
+        """Raises SwarmStateError where this node is in a swarm, InvalidArgumentError for bad addresses."""
+        ...
+
+    async def leave_swarm(self, *, force: bool) -> None:
+        """Stop tasks, manager and agent, and wipe the swarm's state. Raises SwarmStateError."""
+        ...
+
+    def stop(self) -> None:
+        """End the daemon in order; its tasks run on."""
+        ...
+
+    def gauges(self) -> dict[str, float]:
+        """Numbers for /metrics by full metric name (labels included), without HELP lines."""
+        ...

@@ -1,0 +1,4 @@
+"""Ids, errors and limits: the words every other room uses.
+
+Imports nothing of swarmlet and touches nothing of the world. What is here is pure, total and tiny.
+"""

@@ -1,0 +1,57 @@
+"""The form of every decision: a view, a key and a moment in; changes, reasons and an alarm out."""
+
+from collections.abc import Callable, Iterable
+from typing import Protocol, TypeAlias
+
+import msgspec
+
+from swarmlet.model.change import Change, Event, Guard
+from swarmlet.model.view import View
+
+Key: TypeAlias = tuple[str, ...]
+"""What a decider decides one at a time: ("service", id), ("slot", service id, "3"), ("pending",)."""
+
+
+class Moment(msgspec.Struct, frozen=True):
+    """Time and chance as arguments. `now_ms` is wall time; `new_id` gives a fresh object id."""
+
+    now_ms: int
+    new_id: Callable[[], str]
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """What to change and why. Empty means: this key is at rest.
+
+    `changes` are committed atomically (a decider keeps them below ENTRY_CHANGES_MAX and says
+    `has_more` where work is left); `wake_at_ms` (wall) asks to decide this key again then.
+    """
+
+    changes: tuple[Change, ...] = ()
+    guards: tuple[Guard, ...] = ()
+    reasons: tuple[str, ...] = ()
+    wake_at_ms: int | None = None
+    has_more: bool = False
+
+
+REST = Decision()
+
+
+class Decider(Protocol):
+    """A pure, level-triggered part of the leader; `manager/loop.py` runs it.
+
+    An event says only which keys to look at again. Deciding twice on the same view gives the same
+    changes, and deciding on the view with those changes applied gives none.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    def start(self, view: View) -> Iterable[Key]:
+        """Every key to decide when leadership begins; an indexing decider fills its index here."""
+        ...
+
+    def keys_of(self, event: Event, view: View) -> Iterable[Key]:
+        """The keys that an applied change makes worth deciding again. `view` is already past it."""
+        ...
+
+    def decide(self, view: View, key: Key, moment: Moment) -> Decision: ...

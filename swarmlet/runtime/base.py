@@ -1,0 +1,104 @@
+"""The Runtime protocol (architecture.md §7). The agent calls it, one adapter each implements it."""
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+import msgspec
+
+from swarmlet.core.errors import SwarmError
+from swarmlet.core.ids import TaskID
+from swarmlet.model.service import PortConfig, Resources
+from swarmlet.wire.messages import AssignedTask, LogLine, LogOptions
+
+
+class RuntimeProblemError(SwarmError):
+    """The runtime could not do it; the sentence becomes the task's error."""
+
+    code = "runtime"
+
+
+class TemporaryProblemError(RuntimeProblemError):
+    """It may work in a second: the agent keeps the state and tries again."""
+
+    code = "runtime-temporary"
+
+
+class Started(msgspec.Struct, frozen=True, kw_only=True):
+    """A started task: its id in the runtime, its first process and the host ports it was given."""
+
+    container_id: str
+    pid: int
+    ports: tuple[PortConfig, ...] = ()
+
+
+class Exit(msgspec.Struct, frozen=True, kw_only=True):
+    """How a task ended. `exit_code` 128+N where signal N ended it; `problem` where it never ran."""
+
+    exit_code: int
+    at_ms: int
+    problem: str = ""
+    was_oom: bool = False
+
+
+class RuntimeTask(msgspec.Struct, frozen=True, kw_only=True):
+    """What the runtime has of a task: `exit` is None while it runs; `started` None before start."""
+
+    task_id: TaskID
+    started: Started | None = None
+    exit: Exit | None = None
+
+
+class RuntimeDescription(msgspec.Struct, frozen=True, kw_only=True):
+    """What this node can do, for its description."""
+
+    name: str
+    engine_version: str
+    resources: Resources
+    architecture: str
+    os: str
+    plugins: tuple[tuple[str, str], ...] = ()  # (type, name)
+
+
+class Runtime(Protocol):
+    """Every verb may raise RuntimeProblemError or TemporaryProblemError, and is safe to repeat."""
+
+    @property
+    def name(self) -> str: ...
+
+    def describe(self) -> RuntimeDescription: ...
+
+    def check(self, task: AssignedTask) -> None:
+        """Raise RuntimeProblemError where this runtime can never run the task (its image, an option)."""
+        ...
+
+    async def prepare(self, task: AssignedTask) -> None:
+        """Fetch the image and make ready what start needs; done already is success."""
+        ...
+
+    async def start(self, task: AssignedTask) -> Started:
+        """Start it, once: started already is success with the same answer."""
+        ...
+
+    async def wait(self, task_id: TaskID) -> Exit:
+        """Return when it has ended (at once where it has); cancelling leaves the task alone."""
+        ...
+
+    async def stop(self, task_id: TaskID, signal: str, grace_s: float) -> Exit:
+        """Signal, wait `grace_s`, then kill; return how it ended."""
+        ...
+
+    async def remove(self, task_id: TaskID) -> None:
+        """Kill what still runs, forget it and its files; unknown is success."""
+        ...
+
+    async def list_tasks(self) -> list[RuntimeTask]:
+        """All this runtime still knows, for adoption after a restart."""
+        ...
+
+    def logs(self, task_id: TaskID, options: LogOptions) -> AsyncIterator[LogLine]:
+        """Lines so far by `tail` and `since`; with `follow` on until it ended."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of the runtime; its tasks run on."""
+        ...

@@ -1,0 +1,106 @@
+"""The seams between nodes: message channels, filled by sockets in production and by the simulation."""
+
+import asyncio
+from collections import deque
+from typing import Protocol
+
+from swarmlet.core.errors import UnavailableError
+from swarmlet.core.limits import FRAME_SIZE_MAX_B
+from swarmlet.wire.messages import LogBatch, Message, decode_message, encode
+
+
+class ChannelClosedError(UnavailableError):
+    """The other side went away, or this side closed."""
+
+    code = "channel-closed"
+
+    def __init__(self) -> None:
+        super().__init__("The connection between agent and manager is closed.")
+
+
+class AgentChannel(Protocol):
+    """One side of a session: ordered, bounded, message by message."""
+
+    async def send(self, message: Message) -> None:
+        """Waits while the other side is slow. Raises ChannelClosedError."""
+        ...
+
+    async def receive(self) -> Message:
+        """Raises ChannelClosedError once all that was sent before the close is read."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class AgentConnector(Protocol):
+    """How an agent reaches a manager."""
+
+    async def open_session(self) -> AgentChannel:
+        """Raises UnavailableError where no manager answers."""
+        ...
+
+    async def open_log_stream(self, subscription: str) -> "LogSink":
+        """A connection of its own for bulk. Raises UnavailableError."""
+        ...
+
+
+class LogSink(Protocol):
+    """The agent's end of a log stream: waits while the reader is slow."""
+
+    async def send(self, batch: LogBatch) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class RaftTransport(Protocol):
+    """How Raft members reach each other. `peer` is a Raft id; frames are opaque to the transport."""
+
+    def send(self, peer: int, frame: bytes) -> None:
+        """Queue a frame; dropped where the peer is not connected or its queue is full."""
+        ...
+
+
+class MemoryChannel:
+    """One end of an in-process session. Everything is encoded on the way."""
+
+    def __init__(self, queue_max: int = 64) -> None:
+        self._inbox: deque[bytes] = deque()
+        self._queue_max = queue_max
+        self._changed = asyncio.Event()
+        self._is_closed = False
+        self.other: MemoryChannel = self
+
+    async def send(self, message: Message) -> None:
+        frame = encode(message)
+        assert len(frame) <= FRAME_SIZE_MAX_B, f"{type(message).__name__} of {len(frame)} bytes"
+        other = self.other
+        while len(other._inbox) >= other._queue_max and not self._is_closed:
+            self._changed.clear()
+            await self._changed.wait()
+        if self._is_closed:
+            raise ChannelClosedError
+        other._inbox.append(frame)
+        other._changed.set()
+
+    async def receive(self) -> Message:
+        while not self._inbox:
+            if self._is_closed:
+                raise ChannelClosedError
+            self._changed.clear()
+            await self._changed.wait()
+        frame = self._inbox.popleft()
+        self.other._changed.set()
+        message: Message = decode_message(frame)
+        return message
+
+    def close(self) -> None:
+        for end in (self, self.other):
+            end._is_closed = True
+            end._changed.set()
+
+
+def memory_channel() -> tuple[MemoryChannel, MemoryChannel]:
+    """Two connected ends."""
+    near, far = MemoryChannel(), MemoryChannel()
+    near.other, far.other = far, near
+    return near, far

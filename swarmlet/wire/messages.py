@@ -1,0 +1,154 @@
+"""The vocabulary of a node's session with a manager (behaviour.md §7)."""
+
+from typing import Final, TypeAlias
+
+import msgspec
+
+from swarmlet.core.ids import NodeID, ServiceID, TaskID
+from swarmlet.model.node import NodeDescription
+from swarmlet.model.service import TaskSpec
+from swarmlet.model.task import NetworkAttachment, TaskStatus
+
+PROTOCOL_VERSION: Final = 1
+"""Spoken by this release; a peer one behind is still understood."""
+
+
+class _Message(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False, tag=True):
+    pass
+
+
+class Hello(_Message, frozen=True, kw_only=True):
+    """Agent: I am here, this is what I am. `session_id` of the last session, or empty."""
+
+    protocol: int
+    node_id: NodeID
+    description: NodeDescription
+    session_id: str = ""
+
+
+class Welcome(_Message, frozen=True, kw_only=True):
+    """Manager: registered; beat every `heartbeat_period_s`."""
+
+    protocol: int
+    session_id: str
+    heartbeat_period_s: float
+
+
+class Heartbeat(_Message, frozen=True, kw_only=True):
+    """Both ways: still here."""
+
+
+class Goodbye(_Message, frozen=True, kw_only=True):
+    """Agent: stopping in order, back within `back_in_s` (its tasks run on); 0: for good."""
+
+    back_in_s: float
+
+
+class AssignedTask(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
+    """All an agent needs to run a task: body of an item of kind "task"."""
+
+    id: TaskID
+    service_id: ServiceID
+    service_name: str
+    service_labels: dict[str, str]
+    slot: int
+    node_id: NodeID
+    desired: int
+    spec: TaskSpec
+    ports: tuple[tuple[str, str, int, int], ...] = ()  # host mode: (name, protocol, target, published)
+    networks: tuple[NetworkAttachment, ...] = ()
+    status: TaskStatus = TaskStatus()  # what the manager knows; the agent's own memory wins
+    task_name: str = ""
+
+
+class Item(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
+    """One thing a node should hold: kind ("task", later "secret", "config", "network"), id, body."""
+
+    kind: str
+    id: str
+    body: bytes
+
+
+class Assignments(_Message, frozen=True, kw_only=True):
+    """Manager: what this node should hold. Complete replaces all; otherwise a difference.
+
+    `applies_to` and `results_in` number the states, so that a gap is noticed (then the agent asks
+    again with a new session).
+    """
+
+    is_complete: bool
+    applies_to: int
+    results_in: int
+    put: tuple[Item, ...] = ()
+    gone: tuple[tuple[str, str], ...] = ()  # (kind, id)
+
+
+class StatusReport(_Message, frozen=True, kw_only=True):
+    """Agent: what its tasks do now; answered by StatusAck once it is in the store."""
+
+    number: int
+    statuses: tuple[tuple[TaskID, TaskStatus], ...]
+
+
+class StatusAck(_Message, frozen=True, kw_only=True):
+    number: int
+
+
+class LogOptions(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
+    """`tail` lines per task (-1: all); `since_ns`/`until_ns` wall time, 0 for no bound."""
+
+    follow: bool = False
+    stdout: bool = True
+    stderr: bool = True
+    tail: int = -1
+    since_ns: int = 0
+    until_ns: int = 0
+
+
+class OpenLogs(_Message, frozen=True, kw_only=True):
+    """Manager: open a log stream for this subscription and send these tasks' logs."""
+
+    subscription: str
+    task_ids: tuple[TaskID, ...]
+    options: LogOptions
+
+
+class CloseLogs(_Message, frozen=True, kw_only=True):
+    """Manager: nobody reads this subscription any more."""
+
+    subscription: str
+
+
+class LogLine(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One line (or part of one) as the task wrote it. `stream`: 1 stdout, 2 stderr."""
+
+    task_id: TaskID
+    at_ns: int
+    stream: int
+    data: bytes
+
+
+class LogBatch(_Message, frozen=True, kw_only=True):
+    """Agent, on a log stream: lines; `is_last` ends it, `problem` says what could not be read."""
+
+    lines: tuple[LogLine, ...] = ()
+    is_last: bool = False
+    problem: str = ""
+
+
+Message: TypeAlias = (
+    Hello
+    | Welcome
+    | Heartbeat
+    | Goodbye
+    | Assignments
+    | StatusReport
+    | StatusAck
+    | OpenLogs
+    | CloseLogs
+    | LogBatch
+)
+
+encode = msgspec.msgpack.Encoder().encode
+decode_message = msgspec.msgpack.Decoder(Message).decode
+decode_assigned_task = msgspec.msgpack.Decoder(AssignedTask).decode
