@@ -61,7 +61,8 @@ class Engine(Protocol):
         ...
 
     async def init_swarm(self, request: InitRequest) -> NodeID:
-        """Raises SwarmStateError where this node is in a swarm, InvalidArgumentError for bad addresses."""
+        """Raises SwarmStateError where this node is in a swarm, InvalidArgumentError for bad
+        addresses."""
         ...
 
     async def leave_swarm(self, *, force: bool) -> None:

@@ -15,7 +15,8 @@
         NotLeaderError            another member leads (or none)
         OutcomeUnknownError       proposed, but nobody can say whether it was committed
       DiskFullError          507  the disk has no room; nothing was changed
-    DamagedError             500  what is on disk cannot be trusted; the daemon refuses to start on it
+    DamagedError             500  what is on disk cannot be trusted; the daemon refuses to start on
+    it
 
 `code` is for programs, `http_status` for the API, `remedy` tells a person what to try.
 Status codes and texts follow docker-api.md §2.

@@ -1,4 +1,5 @@
-"""Object ids: 25 characters of base 36, about 129 bits of entropy (behaviour.md §1.1, SwarmKit identity)."""
+"""Object ids: 25 characters of base 36, about 129 bits of entropy (behaviour.md §1.1, SwarmKit
+identity)."""
 
 from collections.abc import Callable
 from typing import Final, NewType

@@ -1,4 +1,5 @@
-"""Every limit and default with its unit and its source. A limit that only one file needs lives there."""
+"""Every limit and default with its unit and its source. A limit that only one file needs lives
+there."""
 
 from typing import Final
 
@@ -20,7 +21,7 @@ DATA_PATH_PORT_MAX: Final = 49_151  # behaviour.md §10.2
 
 # Store and log: architecture.md §5, behaviour.md departures
 ENTRY_SIZE_MAX_B: Final = 1_572_864  # 1.5 MiB, one transaction; SwarmKit raft.go
-ENTRY_CHANGES_MAX: Final = 1_000  # a slice that apply finishes in about 5 ms; store-scheduler.md §4.3
+ENTRY_CHANGES_MAX: Final = 1_000  # apply finishes such a slice in about 5 ms (measured)
 OUTCOMES_MAX: Final = 10_000  # proposals whose outcome is remembered
 SNAPSHOT_ENTRIES: Final = 10_000  # entries between snapshots, or the bytes below
 SNAPSHOT_LOG_SIZE_B: Final = 32 * 1024 * 1024  # behaviour.md departures

@@ -1,4 +1,5 @@
-"""What a node may ask of the world. Implementations: `env.real`, and `tests/sim` for the simulation."""
+"""What a node may ask of the world. Implementations: `env.real`, and `tests/sim` for the
+simulation."""
 
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -21,8 +22,8 @@ class Clock(Protocol):
 class File(Protocol):
     """An open file that grows at its end. Not durable before `sync` returned.
 
-    Every method may raise DiskFullError (nothing of this call is kept: the file is cut back to where
-    it was) or OSError, after which the content behind the last `sync` is unknown.
+    Every method may raise DiskFullError (nothing of this call is kept: the file is cut back to
+    where it was) or OSError, after which the content behind the last `sync` is unknown.
     """
 
     @property
@@ -35,7 +36,8 @@ class File(Protocol):
         ...
 
     def reserve(self, size_b: int) -> None:
-        """Make sure that writes up to a total of `size_b` bytes find room; reads as zeros till written."""
+        """Make sure that writes up to a total of `size_b` bytes find room; reads as zeros till
+        written."""
         ...
 
     def sync(self) -> None:
@@ -50,7 +52,8 @@ class File(Protocol):
 
 
 class Disk(Protocol):
-    """Files by absolute path. A rename or a new name is durable once `sync_dir` of its folder returned."""
+    """Files by absolute path. A rename or a new name is durable once `sync_dir` of its folder
+    returned."""
 
     def read(self, path: str) -> bytes:
         """The whole file. Raises FileNotFoundError."""
@@ -90,7 +93,8 @@ class Disk(Protocol):
 
 
 class Blocking(Protocol):
-    """Run a blocking function off the event loop (inline in the simulation), in order of the calls."""
+    """Run a blocking function off the event loop (inline in the simulation), in order of the calls.
+    """
 
     def __call__(self, work: Callable[[], T]) -> Awaitable[T]: ...
 
@@ -107,7 +111,8 @@ class Env:
 
 
 def write_atomic(disk: Disk, path: str, chunks: Iterable[bytes], mode: int = 0o600) -> None:
-    """Replace `path` by the given content, durably: whoever looks sees the old or the new, whole."""
+    """Replace `path` by the given content, durably: whoever looks sees the old or the new, whole.
+    """
     beside = path + ".new"
     file = disk.create(beside, mode)
     try:

@@ -1,9 +1,10 @@
 """What a decision returns and a transaction collects: changes, guards, events.
 
-A change that replaces or removes a row carries the version it saw: `apply` refuses the whole entry where a
-row has moved on. The small verbs (assign, status, desired) are for the many: they say what they mean in a
-few bytes and keep the order of states by themselves (neither observed nor desired state ever falls), so
-they need no version; `seen` may still be given where the decision hangs on the rest of the row.
+A change that replaces or removes a row carries the version it saw: `apply` refuses the whole entry
+where a row has moved on. The small verbs (assign, status, desired) are for the many: they say what
+they mean in a few bytes and keep the order of states by themselves (neither observed nor desired
+state ever falls), so they need no version; `seen` may still be given where the decision hangs on
+the rest of the row.
 """
 
 from typing import Final, TypeAlias
@@ -59,7 +60,8 @@ class Remove(_Change, frozen=True, kw_only=True):
 
 
 class Assign(_Change, frozen=True, kw_only=True):
-    """The scheduler's choice: refused unless the task is PENDING without a node, or preset to this one."""
+    """The scheduler's choice: refused unless the task is PENDING without a node, or preset to this
+    one."""
 
     id: TaskID
     node_id: NodeID

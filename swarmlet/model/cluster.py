@@ -108,7 +108,8 @@ class RemovedCertificate(Record, frozen=True, kw_only=True):
 
 
 class Cluster(Record, frozen=True, kw_only=True):
-    """The one row of its table. The API writes `spec`; the CA writes `root_ca`; the key manager the ring."""
+    """The one row of its table. The API writes `spec`; the CA writes `root_ca`; the key manager the
+    ring."""
 
     id: ClusterID
     spec: SwarmSpec

@@ -1,4 +1,5 @@
-"""ContainerSpec and all below it: what one container (or process) of a task is (API: TaskSpec.ContainerSpec)."""
+"""ContainerSpec and all below it: what one container (or process) of a task is (API:
+TaskSpec.ContainerSpec)."""
 
 from swarmlet.model.base import ApiStruct, Driver, Empty, always
 
@@ -118,7 +119,8 @@ class Ulimit(ApiStruct, frozen=True, kw_only=True):
 
 
 class ContainerSpec(ApiStruct, frozen=True, kw_only=True):
-    """`command` replaces the entrypoint, `args` are its arguments; `stop_grace_period` is nanoseconds."""
+    """`command` replaces the entrypoint, `args` are its arguments; `stop_grace_period` is
+    nanoseconds."""
 
     image: str = ""
     labels: dict[str, str] = {}

@@ -1,4 +1,5 @@
-"""Nodes: what the user wants of one (spec), what it says of itself (description), what is observed."""
+"""Nodes: what the user wants of one (spec), what it says of itself (description), what is observed.
+"""
 
 from enum import IntEnum
 
@@ -36,8 +37,8 @@ class TLSInfo(ApiStruct, frozen=True, kw_only=True):
 
 
 class NodeDescription(ApiStruct, frozen=True, kw_only=True):
-    """What a node says of itself. `runtimes` are the runtime adapters it has, also told as engine label
-    `swarmlet.runtime=NAME`."""
+    """What a node says of itself. `runtimes` are the runtime adapters it has, also told as engine
+    label `swarmlet.runtime=NAME`."""
 
     hostname: str = ""
     platform: Platform = always(Platform())

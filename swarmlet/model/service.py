@@ -197,7 +197,8 @@ class Endpoint(Record, frozen=True, kw_only=True):
 
 
 class UpdateStatus(Record, frozen=True, kw_only=True):
-    """`state`: updating, paused, completed, rollback_started, rollback_paused, rollback_completed."""
+    """`state`: updating, paused, completed, rollback_started, rollback_paused, rollback_completed.
+    """
 
     state: str
     started_ms: int = 0
@@ -211,7 +212,8 @@ class JobStatus(Record, frozen=True, kw_only=True):
 
 
 class Service(Record, frozen=True, kw_only=True):
-    """A service's row. The API writes all of it but `update_status` (updater) and `endpoint` (allocator).
+    """A service's row. The API writes all of it but `update_status` (updater) and `endpoint`
+    (allocator).
 
     `name` repeats the spec's name, which never changes, for the index.
     """

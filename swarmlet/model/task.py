@@ -32,8 +32,8 @@ STATE_NAMES = {int(state): state.name.lower() for state in TaskState}
 
 class TaskStatus(Record, frozen=True, kw_only=True):
     """What was last observed of a task. Written by the agent (from ACCEPTED on), before that by the
-    allocator and the scheduler. `state` is a TaskState kept as a plain int: a member costs a lookup per
-    decode."""
+    allocator and the scheduler. `state` is a TaskState kept as a plain int: a member costs a lookup
+    per decode."""
 
     state: int = TaskState.NEW
     at_ms: int = 0
@@ -55,8 +55,8 @@ class NetworkAttachment(Record, frozen=True, kw_only=True):
 class Task(Record, frozen=True, kw_only=True):
     """A task's row; its spec is SpecVersion (service_id, spec_version), never a copy.
 
-    `desired` is written by the orchestrator alone, `status` as TaskStatus says, `node_id` once, by the
-    scheduler (or at creation for global services). `attempt` counts the restarts that led here;
+    `desired` is written by the orchestrator alone, `status` as TaskStatus says, `node_id` once, by
+    the scheduler (or at creation for global services). `attempt` counts the restarts that led here;
     `start_at_ms` (wall) is the earliest moment it may be promoted to RUNNING and `replaces` the
     predecessor whose end is awaited first: both shown to users as the next attempt.
     """

@@ -18,11 +18,12 @@ IndexKey: TypeAlias = str | int | bool | tuple[str, int]
 
 
 class TableView(Protocol[Row_co]):
-    """One table. Iteration is in a stable order that may differ between managers: sort what you decide on.
+    """One table. Iteration is in a stable order that may differ between managers: sort what you
+    decide on.
 
-    Indexes: every table but tasks, specs and nodes has `name` (lower-cased, unique). nodes: `hostname`
-    (lower-cased), `role`. services: none more. specs: `service`, `secret`, `config`, `network` (ids it
-    refers to). tasks: `service`, `node`, `slot` (service id, slot), `desired`, `state`, `spec`
+    Indexes: every table but tasks, specs and nodes has `name` (lower-cased, unique). nodes:
+    `hostname` (lower-cased), `role`. services: none more. specs: `service`, `secret`, `config`, `network` (ids
+    it refers to). tasks: `service`, `node`, `slot` (service id, slot), `desired`, `state`, `spec`
     (spec version id), `unassigned` (True: observed below ASSIGNED and desired at most COMPLETE).
     """
 

@@ -9,7 +9,8 @@ from swarmlet.model.change import Change, Event, Guard
 from swarmlet.model.view import View
 
 Key: TypeAlias = tuple[str, ...]
-"""What a decider decides one at a time: ("service", id), ("slot", service id, "3"), ("pending",)."""
+"""What a decider decides one at a time: ("service", id), ("slot", service id, "3"), ("pending",).
+"""
 
 
 class Moment(msgspec.Struct, frozen=True):

@@ -68,7 +68,8 @@ class Runtime(Protocol):
     def describe(self) -> RuntimeDescription: ...
 
     def check(self, task: AssignedTask) -> None:
-        """Raise RuntimeProblemError where this runtime can never run the task (its image, an option)."""
+        """Raise RuntimeProblemError where this runtime can never run the task (its image, an
+        option)."""
         ...
 
     async def prepare(self, task: AssignedTask) -> None:

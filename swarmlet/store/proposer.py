@@ -20,8 +20,8 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
 class Leadership(msgspec.Struct, frozen=True, kw_only=True):
     """Who leads, as this member knows it.
 
-    `is_ready`: it is us, our log is applied to its end and a no-op of our term is committed; only then do
-    the leader's components start and proposals are accepted.
+    `is_ready`: it is us, our log is applied to its end and a no-op of our term is committed; only
+    then do the leader's components start and proposals are accepted.
     """
 
     term: int
@@ -40,11 +40,13 @@ class StateMachine(Protocol):
     """What the log drives. Deterministic: same entries, same state, on every member."""
 
     def apply(self, index: int, entry: bytes) -> None:
-        """Apply one committed entry. Refusals are outcomes, not exceptions: raising stops the member."""
+        """Apply one committed entry. Refusals are outcomes, not exceptions: raising stops the
+        member."""
         ...
 
     def snapshot(self) -> Iterator[bytes]:
-        """The whole state as of the last applied index, in chunks that a loop may take one by one."""
+        """The whole state as of the last applied index, in chunks that a loop may take one by one.
+        """
         ...
 
     def restore(self, chunks: Iterable[bytes]) -> None:
@@ -58,13 +60,15 @@ class RaftLog(Protocol):
     async def propose(self, entry: bytes, proposal_id: int) -> int:
         """The entry's index, once it is committed and applied here.
 
-        Raises NotLeaderError or DiskFullError (nothing was proposed), OutcomeUnknownError (leadership
-        lost or time out after proposing: repeat with the same `proposal_id`, it is applied once).
+        Raises NotLeaderError or DiskFullError (nothing was proposed), OutcomeUnknownError
+        (leadership lost or time out after proposing: repeat with the same `proposal_id`, it is
+        applied once).
         """
         ...
 
     async def read_barrier(self) -> int:
-        """The applied index, once a read at it is linearizable. Raises NotLeaderError, UnavailableError."""
+        """The applied index, once a read at it is linearizable. Raises NotLeaderError,
+        UnavailableError."""
         ...
 
     def leadership(self) -> AsyncIterator[Leadership]:
@@ -76,7 +80,8 @@ class RaftLog(Protocol):
         ...
 
     async def change_members(self, change: MemberChange) -> None:
-        """Change the group by one member, committed. Raises UnsupportedError until managers are plural."""
+        """Change the group by one member, committed. Raises UnsupportedError until managers are
+        plural."""
         ...
 
     async def transfer(self, to: RaftID) -> None:

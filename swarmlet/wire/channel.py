@@ -1,4 +1,5 @@
-"""The seams between nodes: message channels, filled by sockets in production and by the simulation."""
+"""The seams between nodes: message channels, filled by sockets in production and by the simulation.
+"""
 
 import asyncio
 from collections import deque
@@ -53,7 +54,8 @@ class LogSink(Protocol):
 
 
 class RaftTransport(Protocol):
-    """How Raft members reach each other. `peer` is a Raft id; frames are opaque to the transport."""
+    """How Raft members reach each other. `peer` is a Raft id; frames are opaque to the transport.
+    """
 
     def send(self, peer: int, frame: bytes) -> None:
         """Queue a frame; dropped where the peer is not connected or its queue is full."""

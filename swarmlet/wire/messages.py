@@ -45,7 +45,8 @@ class Goodbye(_Message, frozen=True, kw_only=True):
 
 
 class AssignedTask(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
-    """All an agent needs to run a task: body of an item of kind "task"."""
+    """All an agent needs to run a task: body of an item of kind "task". `ports` are host-mode ones.
+    """
 
     id: TaskID
     service_id: ServiceID
@@ -55,14 +56,15 @@ class AssignedTask(msgspec.Struct, frozen=True, kw_only=True, array_like=True, g
     node_id: NodeID
     desired: int
     spec: TaskSpec
-    ports: tuple[tuple[str, str, int, int], ...] = ()  # host mode: (name, protocol, target, published)
+    ports: tuple[tuple[str, str, int, int], ...] = ()  # name, protocol, target, published
     networks: tuple[NetworkAttachment, ...] = ()
     status: TaskStatus = TaskStatus()  # what the manager knows; the agent's own memory wins
     task_name: str = ""
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
-    """One thing a node should hold: kind ("task", later "secret", "config", "network"), id, body."""
+    """One thing a node should hold: kind ("task", later "secret", "config", "network"), id, body.
+    """
 
     kind: str
     id: str
