@@ -55,7 +55,7 @@ def check_dates(identity: Identity, now_ms: int) -> None:
     now = moment(now_ms)
     if now < identity.begins:
         raise UnauthorizedError(
-            f"the certificate of node {identity.node_id} is only valid from {identity.begins:%F %T}",
+            f"the certificate of node {identity.node_id} is only valid from {identity.begins:%F}",
             remedy="Compare the clocks of the two hosts.",
         )
     if now > identity.ends:
