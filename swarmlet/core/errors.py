@@ -15,7 +15,7 @@
         NotLeaderError            another member leads (or none)
         OutcomeUnknownError       proposed, but nobody can say whether it was committed
       DiskFullError          507  the disk has no room; nothing was changed
-      UnknownValueError      500  a filter or option has a value nobody knows (Docker's status for it)
+      UnknownValueError      500  a filter's or option's value nobody knows (Docker's status)
       ListenError            500  the daemon's socket cannot be opened
     DamagedError             500  what is on disk cannot be trusted; the daemon refuses to start on
     it
@@ -118,28 +118,28 @@ class ListenError(SwarmError):
     code, http_status = "listen", 500
 
 
-# Docker's sentences for the states of a swarm (docker-api.md §2.1): tools compare them. ----------------
+# Docker's sentences for the states of a swarm (docker-api.md §2.1): tools compare them.
 
 
 def not_in_swarm() -> NotManagerError:
     return NotManagerError(
-        'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect '
-        "this node to swarm and try again.",
+        'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" '
+        "to connect this node to swarm and try again.",
         remedy="Start a swarm here with `swarmlet init`.",
     )
 
 
 def worker_only() -> NotManagerError:
     return NotManagerError(
-        "This node is not a swarm manager. Worker nodes can't be used to view or modify cluster state. "
-        "Please run this command on a manager node or promote the current node to a manager.",
+        "This node is not a swarm manager. Worker nodes can't be used to view or modify cluster "
+        "state. Please run this command on a manager node or promote the current node to a manager.",
     )
 
 
 def manager_not_ready() -> NotManagerError:
     return NotManagerError(
-        "This node is not a swarm manager. Manager is being prepared or has trouble connecting to the "
-        "cluster.",
+        "This node is not a swarm manager. Manager is being prepared or has trouble connecting to "
+        "the cluster.",
         remedy="Try again in a moment; the daemon's log says what it waits for.",
     )
 
@@ -153,8 +153,8 @@ def swarm_locked() -> NotManagerError:
 
 def already_in_swarm() -> SwarmStateError:
     return SwarmStateError(
-        'This node is already part of a swarm. Use "docker swarm leave" to leave this swarm and join '
-        "another one.",
+        'This node is already part of a swarm. Use "docker swarm leave" to leave this swarm and '
+        "join another one.",
         remedy="Leave it first with `swarmlet leave`.",
     )
 
@@ -166,6 +166,7 @@ def not_part_of_swarm() -> SwarmStateError:
 def leaving_erases_swarm() -> SwarmStateError:
     """`leave` without force on the only manager; the blank at the end is Docker's."""
     return SwarmStateError(
-        "You are attempting to leave the swarm on a node that is participating as a manager. Removing "
-        "the last manager erases all current state of the swarm. Use `--force` to ignore this message. ",
+        "You are attempting to leave the swarm on a node that is participating as a manager. "
+        "Removing the last manager erases all current state of the swarm. Use `--force` to ignore "
+        "this message. ",
     )
