@@ -132,7 +132,8 @@ def not_in_swarm() -> NotManagerError:
 def worker_only() -> NotManagerError:
     return NotManagerError(
         "This node is not a swarm manager. Worker nodes can't be used to view or modify cluster "
-        "state. Please run this command on a manager node or promote the current node to a manager.",
+        "state. Please run this command on a manager node or promote the current node to a "
+        "manager.",
     )
 
 
