@@ -1,1 +1,11 @@
-"""daemon."""
+"""The composition root: one process a host, wired from the rooms below.
+
+`main` reads the options and runs the loop; `settings` says what they are; `data_dir` guards the
+data directory (one daemon a directory, one format); `engine` is the life of this node: in no swarm,
+in one, or refusing to start on damaged data; `membership` is one stay in a swarm, from init to
+leave, with its store, log, manager and agent; `serve` and `gauges` are the way in and the numbers
+out.
+
+After a crash nothing here needs repair: a swarm's state counts once `swarm/state.json` is there,
+which is written last; what an interrupted init left behind is removed at the next start.
+"""

@@ -1,0 +1,97 @@
+"""Where this node listens and what it tells others: addresses as users give them."""
+
+import errno
+import socket
+from typing import Final, Protocol
+
+from swarmlet.core.errors import FailedPreconditionError, InvalidArgumentError
+from swarmlet.core.limits import LISTEN_PORT, PORT_MAX
+
+LOOPBACK: Final = "127.0.0.1"
+# Documentation prefixes (RFC 5737, RFC 3849): "connecting" a datagram socket sends nothing, it only
+# asks the kernel which source address the default route has.
+_PROBES: Final = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
+
+
+def split_addr(text: str, what: str, port: int = LISTEN_PORT) -> tuple[str, int]:
+    """`host`, `host:port` or `[v6]:port` as (host, port). Raises InvalidArgumentError."""
+    remedy = f"Give an address such as 192.0.2.10 or 192.0.2.10:{port}."
+    if text.startswith("["):
+        host, bracket, rest = text[1:].partition("]")
+        if not bracket or (rest and not rest.startswith(":")):
+            raise InvalidArgumentError(
+                f"invalid {what} {text!r}: the bracket is not closed", remedy
+            )
+        number = rest[1:]
+    elif text.count(":") > 1:
+        host, number = text, ""
+    else:
+        host, _, number = text.partition(":")
+    if number and not (number.isdigit() and 0 < int(number) <= PORT_MAX):
+        raise InvalidArgumentError(f"invalid {what} {text!r}: {number!r} is no port", remedy)
+    if not host or any(c.isspace() or c == "/" for c in host):
+        raise InvalidArgumentError(f"invalid {what} {text!r}: invalid empty address", remedy)
+    return host, int(number or port)
+
+
+def join_addr(host: str, port: int) -> str:
+    """host:port, brackets around IPv6."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+class Addresses(Protocol):
+    """What a host knows of its own addresses; the simulation has its own."""
+
+    def own(self) -> str:
+        """The address this host would use towards others; loopback where it has no way out."""
+        ...
+
+    def check_free(self, host: str, port: int) -> None:
+        """Raises FailedPreconditionError where this address and port cannot be listened on."""
+        ...
+
+
+class HostAddresses:
+    """The kernel's answers."""
+
+    def own(self) -> str:
+        for family, probe in _PROBES:
+            with socket.socket(family, socket.SOCK_DGRAM) as asked:
+                try:
+                    asked.connect((probe, 9))
+                except OSError:
+                    continue
+                return str(asked.getsockname()[0])
+        return LOOPBACK
+
+    def check_free(self, host: str, port: int) -> None:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family, socket.SOCK_STREAM) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                trial.bind((host, port))
+            except socket.gaierror as error:
+                raise InvalidArgumentError(
+                    f"the listen address {host} cannot be resolved",
+                    remedy="Give an IP of this host.",
+                ) from error
+            except OSError as error:
+                raise _not_free(host, port, error) from error
+
+
+def _not_free(host: str, port: int, error: OSError) -> FailedPreconditionError:
+    where = join_addr(host, port)
+    if error.errno == errno.EADDRINUSE:
+        return FailedPreconditionError(
+            f"the listen address {where} is already in use by another program",
+            remedy="Choose another port with --listen-addr.",
+        )
+    if error.errno == errno.EADDRNOTAVAIL:
+        return FailedPreconditionError(
+            f"the listen address {host} does not belong to this host",
+            remedy="Give an address of this host with --listen-addr, or leave it out.",
+        )
+    return FailedPreconditionError(
+        f"cannot listen on {where}: {error.strerror}",
+        remedy="Choose another address with --listen-addr.",
+    )

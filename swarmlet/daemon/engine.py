@@ -1,0 +1,191 @@
+"""The life of this node: in no swarm, in one, on its way in or out. Implements what the API asks."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+
+import msgspec
+
+from swarmlet.api.engine import EngineFacts, InitRequest, SwarmState
+from swarmlet.core.errors import (
+    SwarmError,
+    already_in_swarm,
+    leaving_erases_swarm,
+    manager_not_ready,
+    not_in_swarm,
+    not_part_of_swarm,
+)
+from swarmlet.core.ids import NodeID
+from swarmlet.daemon.addresses import Addresses
+from swarmlet.daemon.data_dir import DataDir, SwarmFile
+from swarmlet.daemon.founding import plan_swarm, write_identity
+from swarmlet.daemon.gauges import Gauges
+from swarmlet.daemon.membership import Membership
+from swarmlet.env.base import Env
+from swarmlet.manager.bootstrap import Founding
+from swarmlet.manager.control import Control
+from swarmlet.runtime.base import Runtime
+
+log = logging.getLogger("swarmlet.daemon")
+
+
+class Host(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a daemon lives: production's and the simulation's differ in these alone."""
+
+    env: Env
+    data: DataDir
+    runtime: Runtime
+    facts: EngineFacts
+    addresses: Addresses
+    settle: Callable[
+        [], None
+    ]  # called when much was loaded or dropped: the garbage collector's turn
+
+
+class DaemonEngine:
+    """One a process. `group` owns the membership's task: an error of it ends the daemon."""
+
+    def __init__(self, host: Host, group: asyncio.TaskGroup) -> None:
+        self._host, self._group = host, group
+        self._env, self._data, self._runtime = host.env, host.data, host.runtime
+        self.facts = host.facts
+        self._membership: Membership | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._changing = asyncio.Lock()
+        self.stopped = asyncio.Event()
+        self._gauges = Gauges()
+
+    async def open(self) -> None:
+        """Go on where the data directory says this node was. Raises DamagedError."""
+        file = self._data.swarm_file()
+        if file is None:
+            self._data.leave_swarm()  # what an interrupted init may have left
+            await self._remove_tasks()
+            return
+        await self._enter(file, None)
+        log.info("swarm.resumed", extra={"node_id": file.node_id, "cluster_id": file.cluster_id})
+
+    def swarm_state(self) -> SwarmState:
+        membership = self._membership
+        if membership is None:
+            return SwarmState(state="pending" if self._changing.locked() else "inactive")
+        return SwarmState(
+            state="active" if membership.is_ready else "pending",
+            node_id=NodeID(membership.file.node_id),
+            node_addr=membership.file.advertise_addr.rpartition(":")[0].strip("[]"),
+        )
+
+    def control(self) -> Control:
+        if self._membership is None:
+            raise not_in_swarm()
+        if not self._membership.is_ready:
+            raise manager_not_ready()
+        return self._membership.control
+
+    async def init_swarm(self, request: InitRequest) -> NodeID:
+        async with self._changing:
+            if self._membership is not None:
+                raise already_in_swarm()
+            plan = plan_swarm(self._env, self._host.addresses, request, self._runtime.name)
+            try:
+                plan = write_identity(self._env, self._data, plan)
+                await self._enter(plan.file, plan.founding)
+            except BaseException:
+                self._membership = None
+                self._data.leave_swarm()
+                raise
+            log.info("swarm.founded", extra={"node_id": plan.file.node_id})
+            return NodeID(plan.file.node_id)
+
+    async def leave_swarm(self, *, force: bool) -> None:
+        async with self._changing:
+            membership = self._membership
+            if membership is None:
+                raise not_part_of_swarm()
+            if not force:
+                raise leaving_erases_swarm()
+            await membership.leave()
+            await self._exit()
+            self._data.leave_swarm()
+            await self._remove_tasks()
+            log.info("swarm.left", extra={"node_id": membership.file.node_id})
+
+    def stop(self) -> None:
+        self.stopped.set()
+
+    async def close(self) -> None:
+        """Say goodbye and let go; tasks run on."""
+        if self._membership is not None:
+            await self._membership.agent.stop()
+            await self._exit()
+        await self._runtime.close()
+
+    def gauges(self) -> dict[str, float]:
+        numbers = self._gauges.read()
+        if self._membership is not None:
+            numbers.update(self._membership.manager.gauges())
+            numbers.update(self._membership.log.gauges())
+            numbers.update(self._membership.store.gauges())
+        return numbers
+
+    async def watch_loop(self) -> None:
+        """Measure the event loop's lag; owned by the daemon's group."""
+        await self._gauges.watch_loop()
+
+    # Inside -----------------------------------------------------------------------------------
+
+    async def _enter(self, file: SwarmFile, founding: Founding | None) -> None:
+        membership = Membership(
+            self._env,
+            self._data,
+            file,
+            self._runtime,
+            hostname=self.facts.hostname,
+            founding=founding,
+        )
+        self._membership = membership
+        started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._task = self._group.create_task(_stay(membership, started), name="membership")
+        await started
+        self._host.settle()
+
+    async def _exit(self) -> None:
+        task, self._task, self._membership = self._task, None, None
+        if task is not None:
+            task.cancel("leaving the swarm")
+            await asyncio.wait([task])
+            self._host.settle()
+
+    async def _remove_tasks(self) -> None:
+        for task in await self._runtime.list_tasks():
+            await self._runtime.remove(task.task_id)
+
+
+async def _stay(membership: Membership, started: "asyncio.Future[None]") -> None:
+    """Run a membership; an error before it is ready belongs to whoever waits for it."""
+
+    def ready() -> None:
+        if not started.done():
+            started.set_result(None)
+
+    try:
+        await membership.run(ready)
+    except BaseExceptionGroup as group:
+        cause = _first_leaf(group)
+        if started.done():
+            raise cause from group
+        started.set_exception(cause)
+    except SwarmError as error:
+        if started.done():
+            raise
+        started.set_exception(error)
+    finally:
+        with contextlib.suppress(asyncio.InvalidStateError):
+            started.cancel()
+
+
+def _first_leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first real error in a group: the others are what it cancelled."""
+    first = group.exceptions[0]
+    return _first_leaf(first) if isinstance(first, BaseExceptionGroup) else first

@@ -1,0 +1,132 @@
+"""`swarmlet daemon`: read the options, guard the data directory, run the loop until told to stop."""
+
+import asyncio
+import logging
+import os
+import resource
+import signal
+import sys
+from typing import Final, NoReturn
+
+import click
+
+from swarmlet.core.errors import SwarmError
+from swarmlet.core.paths import default_data_dir, default_host, socket_path
+from swarmlet.daemon.data_dir import locked
+from swarmlet.daemon.logs import start_logging
+from swarmlet.daemon.serve import serve
+from swarmlet.daemon.settings import RUNTIMES, Settings
+
+log = logging.getLogger("swarmlet.daemon")
+
+EXAMPLE: Final = """
+Example:
+
+    swarmlet daemon --data-dir /var/lib/swarmlet --host unix:///run/swarmlet/swarmlet.sock
+"""
+
+
+@click.command(epilog=EXAMPLE, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--data-dir", default="", metavar="DIR", help="Where this node keeps its data.")
+@click.option("--host", default="", metavar="URL", help="Where to listen: unix:///path/to.sock")
+@click.option(
+    "--runtime",
+    type=click.Choice(RUNTIMES),
+    default="auto",
+    show_default=True,
+    help="What runs the tasks; chosen once, when this node enters a swarm.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+    help="The least important events to log.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="How events are written.",
+)
+@click.option(
+    "--log-file", default="", metavar="FILE", help="Log here, rotated, instead of to stderr."
+)
+@click.option(
+    "--allow-root-tasks",
+    is_flag=True,
+    help="Let services run processes as root (only if this daemon is root).",
+)
+def daemon(data_dir: str, host: str, **options: str | bool) -> None:
+    """Run this host's engine in the foreground.
+
+    The other commands talk to it over its unix socket. Stopping it leaves its tasks running; the
+    next start finds them again.
+    """
+    try:
+        settings = _settings(data_dir, host, options)
+        with locked(settings.data_dir):
+            _run(settings)
+    except SwarmError as error:
+        _die(error)
+    except OSError as error:
+        _die(SwarmError(f"{error.filename or 'The daemon'}: {error.strerror}."))
+
+
+def run() -> None:
+    """The entry of `python -m swarmlet.daemon`."""
+    if not __debug__:
+        sys.exit("Error: swarmlet checks itself with assertions; start it without python -O.")
+    daemon(prog_name="swarmlet daemon")
+
+
+def _settings(data_dir: str, host: str, options: dict[str, str | bool]) -> Settings:
+    where = os.path.abspath(data_dir or default_data_dir(os.environ, os.getuid()))
+    address = host or os.environ.get("SWARMLET_HOST", "")
+    address = address or default_host(os.environ, os.getuid(), os.path.exists, data_dir=where)
+    if options["log_file"]:
+        options["log_file"] = os.path.abspath(str(options["log_file"]))
+    return Settings(data_dir=where, socket_path=socket_path(address), **options)  # type: ignore[arg-type]
+
+
+def _run(settings: Settings) -> None:
+    start_logging(settings)
+    _raise_file_limit()
+    os.umask(0o077)
+    try:
+        import uvloop
+    except ImportError:
+        runner = asyncio.Runner()
+    else:
+        runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+    with runner:
+        try:
+            runner.run(serve(settings, _stop_on_signals))
+        except BaseExceptionGroup as group:
+            raise _cause(group) from group
+
+
+def _stop_on_signals(stop: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+
+
+def _raise_file_limit() -> None:
+    """Sessions cost a descriptor each; the soft limit is often 1,024."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    operating = group.subgroup(SwarmError)
+    chosen = (operating or group).exceptions[0]
+    return _cause(chosen) if isinstance(chosen, BaseExceptionGroup) else chosen
+
+
+def _die(error: SwarmError) -> NoReturn:
+    click.echo(f"Error: {error.message}", err=True)
+    if error.remedy:
+        click.echo(f"  Try: {error.remedy}", err=True)
+    sys.exit(1)

@@ -1,0 +1,122 @@
+"""One stay in a swarm: its log, store, manager and agent, from start to stop."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from swarmlet.agent.agent import Agent
+from swarmlet.ca.node_files import NodeFiles
+from swarmlet.ca.root import issuer_facts
+from swarmlet.core.errors import UnavailableError
+from swarmlet.core.ids import NodeID, RaftID
+from swarmlet.daemon.data_dir import DataDir, SwarmFile
+from swarmlet.env.base import Env
+from swarmlet.env.sealed import seal_key
+from swarmlet.manager.bootstrap import Founding, first_changes
+from swarmlet.manager.control import Control
+from swarmlet.manager.manager import Manager
+from swarmlet.model.node import RUNTIME_LABEL, EngineDescription, NodeDescription, Plugin, TLSInfo
+from swarmlet.model.service import Platform
+from swarmlet.raft.engine import RaftEngine
+from swarmlet.reconcile.deciders import all_deciders
+from swarmlet.runtime.base import Runtime
+from swarmlet.store.proposer import Member
+from swarmlet.store.store import Store
+
+log = logging.getLogger("swarmlet.daemon")
+
+LEADER_WAIT_S: Final = 20.0  # for the first leadership of a new swarm
+LEAVE_WAIT_S: Final = 60.0  # for tasks to stop before their state is wiped
+
+
+class Membership:
+    """Built over what `SwarmFile` and the certificates on disk say; `founding` only for a new
+    swarm.
+    """
+
+    def __init__(
+        self,
+        env: Env,
+        data: DataDir,
+        file: SwarmFile,
+        runtime: Runtime,
+        *,
+        hostname: str,
+        founding: Founding | None = None,
+    ) -> None:
+        self.file, self._env, self._data, self._founding = file, env, data, founding
+        self._root_pem, _, keys = NodeFiles(env.disk, data.certificates).read()
+        self._hostname, self._runtime = hostname, runtime
+        node_id = NodeID(file.node_id)
+        member = Member(
+            raft_id=RaftID(file.raft_id), node_id=file.node_id, address=file.advertise_addr
+        )
+        self.store = Store(env)
+        self.log = RaftEngine(env, data.raft, seal_key(keys.raft_dek), self.store, member)
+        self.store.attach(self.log)
+        self.manager = Manager(env, self.store, self.log, node_id, all_deciders())
+        self.control = Control(self.store, self.log, self.manager.logs, env, node_id)
+        self.agent = Agent(
+            env,
+            node_id,
+            runtime,
+            self.manager.connector(),
+            state_dir=data.agent,
+            seal_key=seal_key(keys.node_dek),
+            describe=self._describe,
+        )
+        self.is_ready = False
+
+    async def run(self, on_ready: Callable[[], None]) -> None:
+        """Load, lead or follow, serve tasks; returns only by an error or cancellation."""
+        await self.log.start()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.log.run(), name="raft")
+            if self._founding is not None:
+                await self._found(self._founding)
+            group.create_task(self.manager.run(), name="manager")
+            group.create_task(self.agent.run(), name="agent")
+            self.is_ready = True
+            on_ready()
+
+    async def leave(self) -> None:
+        """Stop and remove this node's tasks."""
+        try:
+            async with asyncio.timeout(LEAVE_WAIT_S):
+                await self.agent.leave()
+        except TimeoutError:
+            log.warning("swarm.leave-slow", extra={"waited_s": LEAVE_WAIT_S})
+
+    async def _found(self, founding: Founding) -> None:
+        try:
+            async with asyncio.timeout(LEADER_WAIT_S):
+                async for leadership in self.log.leadership():
+                    if leadership.is_ready:
+                        break
+        except TimeoutError as error:
+            raise UnavailableError(
+                "The new swarm's log did not become ready.",
+                remedy="The daemon's log says why; the data directory's disk may be very slow.",
+            ) from error
+        await self.store.commit(first_changes(founding, self._env.entropy))
+        self._data.enter_swarm(self.file)
+
+    def _describe(self) -> NodeDescription:
+        facts = self._runtime.describe()
+        subject, public_key = issuer_facts(self._root_pem)
+        return NodeDescription(
+            hostname=self._hostname,
+            platform=Platform(architecture=facts.architecture, os=facts.os),
+            resources=facts.resources,
+            engine=EngineDescription(
+                engine_version=facts.engine_version,
+                labels={RUNTIME_LABEL: facts.name},
+                plugins=[Plugin(type=kind, name=name) for kind, name in facts.plugins],
+            ),
+            tls_info=TLSInfo(
+                trust_root=self._root_pem.decode(),
+                cert_issuer_subject=subject,
+                cert_issuer_public_key=public_key,
+            ),
+        )
