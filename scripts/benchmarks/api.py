@@ -1,4 +1,4 @@
-"""One daemon through its API: durable writes, reads, start, memory, CLI wall time, tasks to running.
+"""One daemon through its API: writes, reads, start, memory, CLI wall time, tasks to running.
 
     scripts/bench api                    everything, about a minute
     scripts/bench api --writes 3000      more writes
@@ -60,7 +60,8 @@ class Connection(asyncio.Protocol):
         self.waiter = asyncio.get_running_loop().create_future()
         kind = "Content-Type: application/json\r\n" if body else ""
         self.transport.write(
-            f"{method} {path} HTTP/1.1\r\nHost: d\r\n{kind}Content-Length: {len(body)}\r\n\r\n".encode()
+            f"{method} {path} HTTP/1.1\r\nHost: d\r\n{kind}"
+            f"Content-Length: {len(body)}\r\n\r\n".encode()
             + body
         )
         status, answer = await self.waiter

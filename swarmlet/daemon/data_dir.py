@@ -85,7 +85,7 @@ class DataDir:
         write_atomic(self._disk, self._state, [msgspec.json.encode(file)], 0o600)
 
     def leave_swarm(self) -> None:
-        """Forget the swarm: the state first, so that a crash in between leaves nothing half there."""
+        """Forget the swarm: the state first, so that a crash leaves nothing half there."""
         self._disk.remove(self._state)
         for path in (self._swarm, self.raft, self.agent, self.certificates):
             self._disk.remove_tree(path)

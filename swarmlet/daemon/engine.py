@@ -1,4 +1,4 @@
-"""The life of this node: in no swarm, in one, on its way in or out. Implements what the API asks."""
+"""The life of this node: in no swarm, in one, on its way in or out. What the API asks of it."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""Becoming the first node of a new swarm: ids, root, certificate, files, and the first transaction."""
+"""Becoming the first node of a new swarm: ids, root, certificate, files, first transaction."""
 
 import msgspec
 

@@ -1,4 +1,4 @@
-"""`swarmlet daemon`: read the options, guard the data directory, run the loop until told to stop."""
+"""`swarmlet daemon`: read the options, guard the data directory, run until told to stop."""
 
 import asyncio
 import logging
