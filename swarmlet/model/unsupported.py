@@ -1,0 +1,115 @@
+"""What a valid spec may ask for that is not built yet: refused with 501, stored nowhere.
+
+Each entry leaves this module with the work that makes it true.
+"""
+
+from swarmlet.core.errors import UnsupportedError
+from swarmlet.model.cluster import SwarmSpec
+from swarmlet.model.container import ContainerSpec, HealthConfig
+from swarmlet.model.secret import SecretSpec
+from swarmlet.model.service import ServiceMode, ServiceSpec
+
+_TEMPLATE_MARK = "{{"
+
+
+def refuse_service(spec: ServiceSpec) -> None:
+    """Raises UnsupportedError for the first thing that cannot be done."""
+    _refuse_mode(spec.mode)
+    task = spec.task_template
+    if task.plugin_spec is not None or task.network_attachment_spec is not None:
+        raise UnsupportedError(
+            "services of the plugin and attachment runtimes are not supported",
+            remedy="Give a ContainerSpec.",
+        )
+    assert task.container_spec is not None, "checked by validate_service"
+    _refuse_container(task.container_spec)
+    if spec.endpoint_spec is not None and any(
+        port.publish_mode != "host" for port in spec.endpoint_spec.ports
+    ):
+        raise UnsupportedError(
+            "publishing a port through the ingress network is not supported yet",
+            remedy="Publish it on the task's own node: "
+            "--publish mode=host,target=PORT,published=PORT",
+        )
+
+
+def _refuse_mode(mode: ServiceMode) -> None:
+    if mode.global_ is not None:
+        raise UnsupportedError(
+            "global services are not supported yet",
+            remedy="Use a replicated service, with --replicas-max-per-node 1 to spread it.",
+        )
+    if mode.replicated_job is not None or mode.global_job is not None:
+        raise UnsupportedError(
+            "job services are not supported yet",
+            remedy="Use a replicated service with --restart-condition none.",
+        )
+
+
+def _refuse_container(spec: ContainerSpec) -> None:
+    _refuse_templates(spec)
+    if spec.mounts:
+        raise UnsupportedError(
+            "mounts are not supported yet",
+            remedy="Leave out --mount; a process of image `host` sees the node's files.",
+        )
+    credential = spec.privileges.credential_spec if spec.privileges is not None else None
+    if spec.secrets or spec.configs or (credential is not None and credential.config):
+        raise UnsupportedError(
+            "delivering secrets and configs to tasks is not supported yet",
+            remedy="They can be created and kept; leave out --secret and --config.",
+        )
+    if spec.healthcheck is not None and _is_set(spec.healthcheck):
+        raise UnsupportedError(
+            "health checks are not supported yet",
+            remedy="Leave out the --health flags, or use --no-healthcheck.",
+        )
+
+
+def _is_set(health: HealthConfig) -> bool:
+    return health != HealthConfig() and health.test[:1] != ["NONE"]
+
+
+def _refuse_templates(spec: ContainerSpec) -> None:
+    """In the fields SwarmKit expands; elsewhere the braces are plain text."""
+    expanded = [spec.hostname, *(entry.partition("=")[2] for entry in spec.env)]
+    for mount in spec.mounts:
+        expanded += (mount.source, mount.target)
+        if mount.volume_options is not None:
+            expanded += mount.volume_options.labels.values()
+            if mount.volume_options.driver_config is not None:
+                expanded += mount.volume_options.driver_config.options.values()
+    if any(_TEMPLATE_MARK in text for text in expanded):
+        raise UnsupportedError(
+            "templates ({{...}}) in hostname, environment and mounts are not supported yet",
+            remedy="Write the value itself.",
+        )
+
+
+def refuse_secret(spec: SecretSpec) -> None:
+    """Secret drivers are plugins, and there are none."""
+    if spec.driver is not None:
+        raise UnsupportedError(
+            "secret drivers are not supported", remedy="Create the secret with its data."
+        )
+
+
+def refuse_swarm(spec: SwarmSpec, old: SwarmSpec | None = None) -> None:
+    """`old` is the present spec in an update, None at init."""
+    if spec.encryption_config.auto_lock_managers:
+        raise UnsupportedError(
+            "autolock is not supported yet",
+            remedy="Leave out --autolock; data at rest is sealed in any case.",
+        )
+    config = spec.ca_config
+    if config.external_cas:
+        raise UnsupportedError(
+            "external certificate authorities are not supported yet",
+            remedy="Leave out --external-ca.",
+        )
+    is_rotated = config.force_rotate != (old.ca_config.force_rotate if old is not None else 0)
+    if is_rotated or config.signing_ca_cert or config.signing_ca_key:
+        raise UnsupportedError(
+            "rotating the root certificate authority is not supported yet",
+            remedy="Node certificates are renewed without it.",
+        )
