@@ -27,11 +27,13 @@ class Hello(_Message, frozen=True, kw_only=True):
 
 
 class Welcome(_Message, frozen=True, kw_only=True):
-    """Manager: registered; beat every `heartbeat_period_s`."""
+    """Manager: registered; beat every `heartbeat_period_s`. Where `refusal` says why not, the
+    session ends."""
 
     protocol: int
     session_id: str
     heartbeat_period_s: float
+    refusal: str = ""
 
 
 class Heartbeat(_Message, frozen=True, kw_only=True):
@@ -75,7 +77,8 @@ class Assignments(_Message, frozen=True, kw_only=True):
     """Manager: what this node should hold. Complete replaces all; otherwise a difference.
 
     `applies_to` and `results_in` number the states, so that a gap is noticed (then the agent asks
-    again with a new session).
+    again with a new session). A complete list too large for a frame comes in parts, all but the
+    last with `has_more`.
     """
 
     is_complete: bool
@@ -83,6 +86,7 @@ class Assignments(_Message, frozen=True, kw_only=True):
     results_in: int
     put: tuple[Item, ...] = ()
     gone: tuple[tuple[str, str], ...] = ()  # (kind, id)
+    has_more: bool = False
 
 
 class StatusReport(_Message, frozen=True, kw_only=True):
