@@ -1,0 +1,206 @@
+"""Go's text/template, the part of it that people use: one engine for specs and for `--format`.
+
+Understood: fields, variables, pipelines, `if`/`else if`/`else`, `range` (with `$i, $v`), `with`,
+trimming with `-`, comments, and the functions in `template_functions`. Anything else is a
+TemplateError that says where. A template cannot run for ever: data is finite, and steps, depth and
+output are bounded. Semantics: the documentation of Go's package text/template; the functions as
+Docker's CLI and SwarmKit's spec templates have them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from swarmlet.model.template_functions import FUNCTIONS, Value, printed
+from swarmlet.model.template_parse import (
+    Operand,
+    Parser,
+    Piece,
+    Pipe,
+    TemplateError,
+    tokens_of,
+    wrong,
+)
+
+__all__ = ["Template", "TemplateError", "compile"]
+
+STEPS_MAX: Final = 200_000  # pieces rendered; nested ranges over a cluster's objects stay far below
+OUTPUT_LENGTH_MAX: Final = 4_194_304  # characters; four times the largest config
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A compiled template, to be rendered any number of times."""
+
+    source: str
+    pieces: tuple[Piece, ...]
+    is_lenient: bool
+
+    def render(self, data: Mapping[str, Value]) -> str:
+        """The text for `data`. Raises TemplateError where the template does not fit it."""
+        run = _Run(self.source, data, is_lenient=self.is_lenient)
+        run.pieces(self.pieces, data)
+        return "".join(run.out)
+
+
+def compile(text: str, *, is_lenient: bool = False) -> Template:
+    """Parse `text`. Raises TemplateError.
+
+    A missing map key is an error, as in specs; where `is_lenient` it prints `<no value>`, as
+    Docker's CLI does.
+    """
+    parser = Parser(text, tokens_of(text))
+    pieces = parser.block(())
+    return Template(source=text, pieces=pieces, is_lenient=is_lenient)
+
+
+class _Run:
+    """One rendering: the output so far and the variables in scope, innermost last."""
+
+    def __init__(self, source: str, root: Mapping[str, Value], *, is_lenient: bool) -> None:
+        self.source = source
+        self.out: list[str] = []
+        self.is_lenient = is_lenient
+        self.variables: list[tuple[str, Value]] = [("$", root)]
+        self.steps = 0
+        self.length = 0
+
+    def pieces(self, pieces: tuple[Piece, ...], dot: Value) -> None:
+        for piece in pieces:
+            self.step(piece)
+            if piece.pipe is None:
+                self.write(piece.text)
+            elif piece.kind == "output":
+                value = self.pipe(piece.pipe, dot)
+                if not piece.pipe.names:
+                    self.write(printed(value))
+            else:
+                scope = len(self.variables)
+                self.branch(piece, piece.pipe, dot)
+                del self.variables[scope:]
+
+    def branch(self, piece: Piece, pipe: Pipe, dot: Value) -> None:
+        if piece.kind == "range":
+            self.each(piece, pipe, dot)
+            return
+        value = self.pipe(pipe, dot)
+        inner = value if piece.kind == "with" and value else dot
+        self.pieces(piece.body if value else piece.other, inner)
+
+    def each(self, piece: Piece, pipe: Pipe, dot: Value) -> None:
+        value = self.commands(pipe, dot)
+        if isinstance(value, Mapping):
+            pairs = [(key, value[key]) for key in sorted(value)]
+        elif isinstance(value, list | tuple):
+            pairs = list(enumerate(value))
+        elif value is None:
+            pairs = []
+        else:
+            raise wrong(
+                self.source, pipe.at, f"range needs a list or a map, not {printed(value)!r}"
+            )
+        if not pairs:
+            self.pieces(piece.other, dot)
+        scope = len(self.variables)
+        for pair in pairs:
+            named = zip(pipe.names, pair if len(pipe.names) > 1 else pair[1:], strict=False)
+            self.variables[scope:] = named
+            self.pieces(piece.body, pair[1])
+
+    def pipe(self, pipe: Pipe, dot: Value) -> Value:
+        value = self.commands(pipe, dot)
+        for name in pipe.names:
+            if pipe.is_set:
+                self.variables[self.place_of(name, pipe.at)] = (name, value)
+            else:
+                self.variables.append((name, value))
+        return value
+
+    def commands(self, pipe: Pipe, dot: Value) -> Value:
+        piped: tuple[Value, ...] = ()
+        for command in pipe.commands:
+            piped = (self.command(command, dot, piped),)
+        return piped[0]
+
+    def command(self, command: tuple[Operand, ...], dot: Value, piped: tuple[Value, ...]) -> Value:
+        first = command[0]
+        if first.kind != "function":
+            if piped:
+                raise wrong(self.source, first.at, "only a function takes what is piped into it")
+            return self.operand(first, dot)
+        if first.value in ("and", "or"):
+            return self.first_that_decides(command, dot, piped)
+        arguments = [self.operand(operand, dot) for operand in command[1:]]
+        return self.called(first, [*arguments, *piped])
+
+    def first_that_decides(
+        self,
+        command: tuple[Operand, ...],
+        dot: Value,
+        piped: tuple[Value, ...],
+    ) -> Value:
+        """`and` and `or` look at no argument behind the one that decides."""
+        value: Value = None
+        for operand in command[1:]:
+            value = self.operand(operand, dot)
+            if bool(value) is (command[0].value == "or"):
+                return value
+        if piped:
+            return piped[0]
+        if len(command) == 1:
+            raise wrong(self.source, command[0].at, f"{command[0].value} needs an argument")
+        return value
+
+    def called(self, function: Operand, arguments: list[Value]) -> Value:
+        if function.path:
+            raise wrong(self.source, function.at, f"{function.value} has no fields")
+        try:
+            return FUNCTIONS[function.value](*arguments)
+        except (TypeError, ValueError) as error:
+            raise wrong(self.source, function.at, f"{function.value}: {error}") from error
+
+    def operand(self, operand: Operand, dot: Value) -> Value:
+        match operand.kind:
+            case "dot":
+                value = dot
+            case "variable":
+                value = self.variables[self.place_of(operand.value, operand.at)][1]
+            case "pipe":
+                value = self.pipe(operand.value, dot)
+            case "function":
+                return self.command((operand,), dot, ())
+            case _:
+                value = operand.value
+        for name in operand.path:
+            value = self.field(value, name, operand.at)
+        return value
+
+    def field(self, value: Value, name: str, at: int) -> Value:
+        if isinstance(value, Mapping):
+            if name in value:
+                return value[name]
+            if self.is_lenient:
+                return None
+            known = ", ".join(f".{key}" for key in sorted(value)) or "none"
+            raise wrong(self.source, at, f"there is no field .{name} (there are: {known})")
+        if value is None and self.is_lenient:
+            return None
+        raise wrong(self.source, at, f"{printed(value)!r} has no field .{name}")
+
+    def place_of(self, name: str, at: int) -> int:
+        for place in range(len(self.variables) - 1, -1, -1):
+            if self.variables[place][0] == name:
+                return place
+        raise wrong(self.source, at, f"the variable {name} is not declared")
+
+    def write(self, text: str) -> None:
+        self.length += len(text)
+        if self.length > OUTPUT_LENGTH_MAX:
+            raise wrong(self.source, 0, f"it prints more than {OUTPUT_LENGTH_MAX} characters")
+        self.out.append(text)
+
+    def step(self, piece: Piece) -> None:
+        self.steps += 1
+        if self.steps > STEPS_MAX:
+            at = piece.pipe.at if piece.pipe else 0
+            raise wrong(self.source, at, f"it takes more than {STEPS_MAX} steps")
