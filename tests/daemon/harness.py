@@ -161,7 +161,7 @@ def clean_up(daemon: Daemon) -> None:
         try:
             Client(daemon.socket).post("/swarm/leave?force=1")
         except (ApiError, OSError):
-            print(daemon.log())
+            sys.stderr.write(daemon.log())
         daemon.stop()
     for bundle in Path(daemon.data, "tasks").glob("*/shim.pid"):
         pid = int(bundle.read_text().split()[0])

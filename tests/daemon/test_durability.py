@@ -1,4 +1,4 @@
-"""kill -9 at any moment: what was acknowledged is there, what ran runs on; races have one winner."""
+"""kill -9 at any moment loses nothing acknowledged and stops no task; races have one winner."""
 
 import base64
 import os

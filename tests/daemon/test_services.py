@@ -1,4 +1,4 @@
-"""Real services on a real daemon: placed, healed, scaled, removed, and never touched by a restart."""
+"""Real services on a real daemon: placed, healed, scaled, removed, untouched by a restart."""
 
 import os
 import signal
