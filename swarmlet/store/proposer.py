@@ -45,8 +45,8 @@ class StateMachine(Protocol):
         ...
 
     def snapshot(self) -> Iterator[bytes]:
-        """The whole state as of the last applied index, in chunks that a loop may take one by one.
-        """
+        """The whole state as of the last applied index, in chunks that a loop may take one by
+        one."""
         ...
 
     def restore(self, chunks: Iterable[bytes]) -> None:

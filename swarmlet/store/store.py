@@ -1,57 +1,295 @@
-"""The store: tables driven by the log, transactions proposed to it (interface; see the package docstring)."""
+"""The store: tables driven by the log, transactions proposed to it."""
 
+import asyncio
+import logging
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final, TypeAlias
 
+import msgspec
+
+from swarmlet.core.errors import (
+    InvalidArgumentError,
+    OutcomeUnknownError,
+    StaleVersionError,
+    UnavailableError,
+)
+from swarmlet.core.limits import (
+    ENTRY_CHANGES_MAX,
+    ENTRY_SIZE_MAX_B,
+    OUTCOMES_MAX,
+    PROPOSAL_TIMEOUT_S,
+)
 from swarmlet.env.base import Env
-from swarmlet.model.change import Change, Event, Guard
+from swarmlet.model.change import TABLE_NUMBERS, Change, Event, Guard
 from swarmlet.model.view import View
+from swarmlet.store.apply import Outcome, resolve
+from swarmlet.store.batch import pieces
+from swarmlet.store.codec import Entry, decode_entry, encode_change, encode_entry, proposal_id_of
+from swarmlet.store.flight import Ahead, BlockedError, Flight
+from swarmlet.store.memory import OverlaidView, StoreView, live_tables
 from swarmlet.store.proposer import RaftLog
+from swarmlet.store.refusal import REFUSALS, Refusal, RefusedError
+from swarmlet.store.snapshot import decode_snapshot, encode_snapshot
 
-Subscriber = Callable[[Sequence[Event]], None]
+log = logging.getLogger("swarmlet.store")
+
+Subscriber: TypeAlias = Callable[[Sequence[Event]], None]
+Build: TypeAlias = Callable[[View], tuple[Sequence[Change], Sequence[Guard]]]
+
+FLIGHTS_MAX: Final = OUTCOMES_MAX // 2  # so that what a flight builds on is still remembered
+UPDATE_TRIES_MAX: Final = 5  # of a build that others overtake
+BLOCKED_MAX: Final = 2  # waits for writes in flight, then the log decides
+_PROPOSAL_ID_B: Final = 8
 
 
 class Store:
     """Implements StateMachine for the log; everything else reads views and commits changes."""
 
     def __init__(self, env: Env) -> None:
-        raise NotImplementedError
+        self._env = env
+        self._log: RaftLog | None = None
+        self._subscribers: tuple[Subscriber, ...] = ()
+        self._held: weakref.WeakSet[OverlaidView] = weakref.WeakSet()
+        self._outcomes: dict[int, Outcome] = {}  # oldest first; the oldest are forgotten
+        self._tables = live_tables()
+        self._live = StoreView(self._tables, 0)
+        self._ahead = Ahead(self._live, self._tables, self._outcomes)
 
     def attach(self, log: RaftLog) -> None:
         """Where commits are proposed. Called once, before the first commit."""
-        raise NotImplementedError
+        assert self._log is None, "a store has one log"
+        self._log = log
+
+    @property
+    def index(self) -> int:
+        """Index of the last entry applied."""
+        return self._live.index
 
     def view(self) -> View:
         """The live tables: consistent until the next await, free of cost."""
-        raise NotImplementedError
+        return self._live
 
     def hold(self) -> View:
-        """A view that stays as it is across awaits, while somebody holds it. Keep few, keep them short."""
-        raise NotImplementedError
+        """A view that stays as it is across awaits, while somebody holds it. Keep few, keep them
+        short."""
+        return self._hold()
 
-    async def commit(self, changes: Sequence[Change], guards: Sequence[Guard] = ()) -> int:
-        """Propose all changes as one entry; its index, once applied here. Nothing to do returns at once.
+    async def commit(
+        self,
+        changes: Sequence[Change],
+        guards: Sequence[Guard] = (),
+        *,
+        proposal_id: int | None = None,
+    ) -> int:
+        """Propose all changes as one entry; its index, once applied here. Nothing to do returns at
+        once.
 
         Refused whole with StaleVersionError (a row moved on), ConflictError (name or id taken),
-        NotFoundError (row or guarded object gone), FailedPreconditionError (guard); too large a
-        transaction is InvalidArgumentError. NotLeaderError, DiskFullError, OutcomeUnknownError as the log says.
+        NotFoundError (row or guarded object gone), FailedPreconditionError or InvalidArgumentError
+        (guard); too large a transaction is InvalidArgumentError. NotLeaderError, DiskFullError,
+        OutcomeUnknownError as the log says. Who wants to repeat a commit whose outcome is unknown
+        chooses a `proposal_id` (`new_proposal_id`) and repeats it with that: it is applied once.
         """
-        raise NotImplementedError
+        if not changes:
+            return self.index
+        raws = [encode_change(change) for change in changes]
+        if proposal_id is not None:
+            # It may be applied already, and would stand in its own way if looked at ahead.
+            return _index_of(await self._settle(self._repeat(raws, guards, proposal_id)))
+        return await self._commit(raws, guards)
+
+    async def update(self, build: Build) -> int:
+        """Build a transaction on what is applied plus what is in flight, and commit it.
+
+        `build` is synchronous and may be called again where a write that it built on got lost. A
+        row in flight has a version below zero, good for `seen` and nothing else; what `build`
+        relies on without writing it needs a guard. Raises as `commit` does, and whatever `build`
+        raises.
+        """
+        for _ in range(UPDATE_TRIES_MAX):
+            changes, guards = build(self._ahead.view)
+            if not changes:
+                return self.index
+            try:
+                flight = self._begin([encode_change(change) for change in changes], guards)
+            except BlockedError as blocked:
+                await blocked.by.settled.wait()
+                continue
+            outcome = await self._settle(flight)
+            if isinstance(outcome, int) or outcome.code != StaleVersionError.code:
+                return _index_of(outcome)
+        raise StaleVersionError
 
     async def batch(self, changes: Iterable[Change]) -> None:
-        """Commit any number of independent changes in pieces, each atomic; refused pieces are retried
-        change by change and those refused alone are dropped."""
-        raise NotImplementedError
+        """Commit any number of independent changes in pieces, each atomic; refused pieces are
+        cut in halves until what is refused alone is found: that is dropped."""
+        for piece in pieces(changes):
+            await self._commit_piece(piece)
 
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
-        """Call `subscriber` with the events of every applied entry, synchronously and in order; returns
-        the way to end it. A subscriber must be quick and must not raise."""
-        raise NotImplementedError
+        """Call `subscriber` with the events of every applied entry, synchronously and in order;
+        returns the way to end it. A subscriber must be quick and must not raise."""
+        self._subscribers = (*self._subscribers, subscriber)
 
+        def unsubscribe() -> None:
+            self._subscribers = tuple(one for one in self._subscribers if one is not subscriber)
+
+        return unsubscribe
+
+    def new_proposal_id(self) -> int:
+        """A number from 2 to 2^63, never used before."""
+        return max(2, int.from_bytes(self._env.entropy(_PROPOSAL_ID_B), "big") >> 1)
+
+    # What the log calls ---------------------------------------------------------------------------
     def apply(self, index: int, entry: bytes) -> None:
-        raise NotImplementedError
+        """Apply one committed entry: the only writer of the tables. Raises DamagedError (cannot
+        be read)."""
+        assert index > self.index, f"entry {index} after {self.index}"
+        decoded, flight = self._decode(entry)
+        self._live.index = self._ahead.view.index = index
+        events: Sequence[Event] = ()
+        outcome = self._outcomes.get(decoded.proposal_id)
+        if outcome is None:
+            outcome = index
+            try:
+                events = resolve(decoded, self._live, self._outcomes, index)
+            except RefusedError as refused:
+                outcome = refused.refusal
+            self._remember(decoded.proposal_id, outcome)
+            self._write(events)
+        if flight is not None:
+            flight.outcome = outcome
+            self._ahead.settle(flight)
+        if events:
+            for subscriber in self._subscribers:
+                subscriber(events)
 
     def snapshot(self) -> Iterator[bytes]:
-        raise NotImplementedError
+        """The whole state as it is now, in chunks that may be taken while entries are applied."""
+        return encode_snapshot(self._hold(), tuple(self._outcomes.items()))
 
     def restore(self, chunks: Iterable[bytes]) -> None:
-        raise NotImplementedError
+        """Replace the whole state, or nothing (DamagedError). Subscribers are not told: a member
+        restores before anything subscribes, or starts its components anew. Held views stay as they
+        are; live views must be asked for again."""
+        content = decode_snapshot(chunks)
+        flights = tuple(self._ahead.flights.values())
+        self._tables, self._outcomes = content.tables, content.outcomes
+        self._live = StoreView(self._tables, content.index)
+        self._held.clear()
+        ahead, self._ahead = self._ahead, Ahead(self._live, self._tables, self._outcomes)
+        for flight in flights:
+            flight.outcome = self._outcomes.get(flight.proposal_id)
+            ahead.settle(flight)
+
+    # Proposing ------------------------------------------------------------------------------------
+    async def _commit(self, raws: Sequence[msgspec.Raw], guards: Sequence[Guard]) -> int:
+        return _index_of(await self._settle(await self._launch(raws, guards)))
+
+    async def _launch(self, raws: Sequence[msgspec.Raw], guards: Sequence[Guard]) -> Flight:
+        for _ in range(BLOCKED_MAX):
+            try:
+                return self._begin(raws, guards)
+            except BlockedError as blocked:
+                await blocked.by.settled.wait()  # at most that flight's own deadline
+        return self._repeat(raws, guards, self.new_proposal_id())
+
+    async def _commit_piece(self, piece: Sequence[msgspec.Raw]) -> None:
+        try:
+            await self._commit(piece, ())
+        except REFUSALS as error:
+            if len(piece) == 1:
+                log.debug("store.change_dropped", extra={"reason": error.message})
+                return
+            middle = len(piece) // 2
+            await self._commit_piece(piece[:middle])
+            await self._commit_piece(piece[middle:])
+
+    def _repeat(
+        self, raws: Sequence[msgspec.Raw], guards: Sequence[Guard], proposal_id: int
+    ) -> Flight:
+        """Without looking ahead: apply alone decides."""
+        self._check_room()
+        data = self._entry(raws, guards, proposal_id)
+        return self._ahead.repeat(data, decode_entry(data))
+
+    def _begin(self, raws: Sequence[msgspec.Raw], guards: Sequence[Guard]) -> Flight:
+        self._check_room()
+        return self._ahead.begin(self._entry(raws, guards, self.new_proposal_id()))
+
+    def _entry(
+        self, raws: Sequence[msgspec.Raw], guards: Sequence[Guard], proposal_id: int
+    ) -> bytes:
+        data = encode_entry(proposal_id, self._env.clock.wall_ms(), raws, guards)
+        if len(data) > ENTRY_SIZE_MAX_B or len(raws) > ENTRY_CHANGES_MAX:
+            raise InvalidArgumentError(
+                f"A transaction of {len(raws)} changes and {len(data)} bytes is too large; "
+                f"the limits are {ENTRY_CHANGES_MAX} changes and {ENTRY_SIZE_MAX_B} bytes.",
+                remedy="Make the object smaller.",
+            )
+        return data
+
+    def _check_room(self) -> None:
+        if len(self._ahead.flights) >= FLIGHTS_MAX:
+            raise UnavailableError(
+                f"{FLIGHTS_MAX} writes are under way already.", remedy="Try again in a moment."
+            )
+
+    async def _settle(self, flight: Flight) -> Outcome:
+        """Propose, and wait for what becomes of it. Nothing is awaited before the proposal is
+        made, so that proposals reach the log in the order they were looked at."""
+        assert self._log is not None, "the store has no log yet"
+        try:
+            async with asyncio.timeout(PROPOSAL_TIMEOUT_S):
+                await self._log.propose(flight.bytes, flight.proposal_id)
+        except (TimeoutError, OutcomeUnknownError) as error:
+            if flight.outcome is None:
+                raise _unknown() from error
+        finally:
+            self._ahead.settle(flight)
+        assert flight.outcome is not None, "the log answered before it applied the entry"
+        return flight.outcome
+
+    # Applying -------------------------------------------------------------------------------------
+    def _decode(self, data: bytes) -> tuple[Entry, Flight | None]:
+        """The entry, and the flight here that it belongs to. What was decoded to look ahead is
+        not decoded again: equal bytes say the same."""
+        flight = self._ahead.flights.get(proposal_id_of(data))
+        if flight is not None and flight.bytes == data:
+            return flight.entry, flight
+        return decode_entry(data), flight
+
+    def _remember(self, proposal_id: int, outcome: Outcome) -> None:
+        if len(self._outcomes) >= OUTCOMES_MAX:
+            del self._outcomes[next(iter(self._outcomes))]
+        self._outcomes[proposal_id] = outcome
+
+    def _write(self, events: Sequence[Event]) -> None:
+        held = tuple(self._held)  # in any order: each keeps its own
+        for event in events:
+            number, row_id = TABLE_NUMBERS[event.table], event.id
+            for view in held:
+                view.overlays[number].keep(row_id, event.old)
+            if event.new is None:
+                self._tables[number].remove(row_id)
+            else:
+                self._tables[number].put(event.new)
+
+    def _hold(self) -> OverlaidView:
+        held = OverlaidView(self._tables, self.index)
+        self._held.add(held)
+        return held
+
+
+def _index_of(outcome: Outcome) -> int:
+    if isinstance(outcome, Refusal):
+        raise outcome.error()
+    return outcome
+
+
+def _unknown() -> OutcomeUnknownError:
+    return OutcomeUnknownError(
+        "The change was proposed, but nobody can say yet whether it was committed.",
+        remedy="Look whether it is there before you repeat it.",
+    )
