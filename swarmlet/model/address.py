@@ -18,9 +18,11 @@ from swarmlet.core.limits import (
     SUBNET_SIZE_MAX,
     VXLAN_PORT,
 )
+from swarmlet.model.network import IPAMPool
 
 _HOST: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._@-]{0,251}[A-Za-z0-9])?")
 _PORT: Final = re.compile(r"[0-9]{1,5}")
+_ADDRESSES_MIN: Final = 8  # the size of a /29, the smallest subnet a swarm cuts
 
 _Network: TypeAlias = IPv4Network | IPv6Network
 
@@ -104,7 +106,7 @@ def address_pools(pools: Sequence[str], subnet_size: int) -> tuple[tuple[str, ..
     size = subnet_size or SUBNET_SIZE
     if not 0 < size <= SUBNET_SIZE_MAX:
         raise InvalidArgumentError(f"invalid SubnetSize {size}: it must be 1 to {SUBNET_SIZE_MAX}")
-    networks = [_pool(pool) for pool in pools or (ADDR_POOL,)]
+    networks = [_subnet(pool, "DefaultAddrPool") for pool in pools or (ADDR_POOL,)]
     for at, network in enumerate(networks):
         if network.prefixlen > size:
             raise InvalidArgumentError(
@@ -118,11 +120,25 @@ def address_pools(pools: Sequence[str], subnet_size: int) -> tuple[tuple[str, ..
     return tuple(str(network) for network in networks), size
 
 
-def _pool(text: str) -> _Network:
+def ipam_pool(pool: IPAMPool) -> IPAMPool:
+    """A subnet as users give it, its gateway (by default the first address) filled in."""
+    subnet = _subnet(pool.subnet, "subnet")
+    if subnet.num_addresses < _ADDRESSES_MIN:
+        raise InvalidArgumentError(f"invalid subnet {subnet}: it is smaller than a /29")
+    if pool.ip_range:
+        inner = _subnet(pool.ip_range, "ip-range")
+        if inner.version != subnet.version or inner.network_address not in subnet:
+            raise InvalidArgumentError(f"invalid ip-range {inner}: it is not inside {subnet}")
+    gateway = pool.gateway or str(subnet.network_address + 1)
+    if not _is_ip(gateway) or ip_address(gateway) not in subnet:
+        raise InvalidArgumentError(f"invalid gateway {gateway}: it is no address of {subnet}")
+    return msgspec.structs.replace(pool, subnet=str(subnet), gateway=gateway)
+
+
+def _subnet(text: str, what: str) -> _Network:
     try:
         return ip_network(text, strict=False)
     except ValueError:
         raise InvalidArgumentError(
-            f"invalid DefaultAddrPool: invalid CIDR address: {text}",
-            remedy="Write pools such as 10.0.0.0/8.",
+            f"invalid {what}: invalid CIDR address: {text}", remedy="Write it as 10.0.9.0/24."
         ) from None

@@ -1,0 +1,105 @@
+"""What every verb needs: a linearizable view, finding by reference, and the commit."""
+
+import logging
+from collections.abc import AsyncIterator, Sequence
+
+from swarmlet.core.errors import OutcomeUnknownError, StaleVersionError
+from swarmlet.core.ids import NodeID, new_id
+from swarmlet.env.base import Env
+from swarmlet.manager.control.find import find_row, find_task_row
+from swarmlet.manager.log_broker import LogBroker
+from swarmlet.model.change import Change, Guard
+from swarmlet.model.config import Config
+from swarmlet.model.network import Network
+from swarmlet.model.node import Node
+from swarmlet.model.secret import Secret
+from swarmlet.model.service import Service
+from swarmlet.model.task import Task
+from swarmlet.model.view import View
+from swarmlet.store.proposer import Leadership, Member, RaftLog
+from swarmlet.store.store import Store
+from swarmlet.wire.messages import LogLine, LogOptions
+
+log = logging.getLogger("swarmlet.manager")
+
+_NOBODY_LEADS = Leadership(term=0, leader=None, is_ready=False)
+
+
+class ControlBase:
+    """Reading and finding. `run` follows the leadership for `leadership()` while it runs."""
+
+    def __init__(
+        self, store: Store, log: RaftLog, logs: LogBroker, env: Env, node_id: NodeID
+    ) -> None:
+        self._store = store
+        self._log = log
+        self._logs = logs
+        self._env = env
+        self._node_id = node_id
+        self._leadership = _NOBODY_LEADS
+
+    async def run(self) -> None:
+        """Keep `leadership()` up to date until the log stops. Owned by the manager's TaskGroup."""
+        async for leadership in self._log.leadership():
+            self._leadership = leadership
+
+    async def read(self) -> View:
+        """A linearizable live view: consistent until the next await of the caller.
+
+        Raises NotLeaderError or UnavailableError.
+        """
+        await self._log.read_barrier()
+        return self._store.view()
+
+    def leadership(self) -> Leadership:
+        """Who leads, as `run` last heard."""
+        return self._leadership
+
+    def members(self) -> tuple[Member, ...]:
+        return self._log.members()
+
+    # Finding: NotFoundError, or InvalidArgumentError "service foo is ambiguous (2 matches found)".
+    def find_node(self, view: View, ref: str) -> Node:
+        return find_row(view.nodes, "node", ref, index="hostname")
+
+    def find_service(self, view: View, ref: str) -> Service:
+        return find_row(view.services, "service", ref)
+
+    def find_task(self, view: View, ref: str) -> Task:
+        return find_task_row(view, ref)
+
+    def find_secret(self, view: View, ref: str) -> Secret:
+        return find_row(view.secrets, "secret", ref)
+
+    def find_config(self, view: View, ref: str) -> Config:
+        return find_row(view.configs, "config", ref)
+
+    def find_network(self, view: View, ref: str) -> Network:
+        return find_row(view.networks, "network", ref)
+
+    def read_logs(self, tasks: Sequence[Task], options: LogOptions) -> AsyncIterator[LogLine]:
+        """Lines of these tasks' logs as they come; with `follow` until the caller stops reading."""
+        return self._logs.read(tasks, options)
+
+    def _new_id(self) -> str:
+        return new_id(self._env.entropy)
+
+    async def _commit(
+        self, what: str, changes: Sequence[Change], guards: Sequence[Guard] = ()
+    ) -> None:
+        """Commit as one entry; `what` names the object in the remedy of an unknown outcome."""
+        try:
+            await self._store.commit(changes, guards)
+        except OutcomeUnknownError as error:
+            log.warning("control.outcome_unknown", extra={"object": what})
+            raise OutcomeUnknownError(
+                error.message,
+                remedy=error.remedy
+                or f"The change of {what} may or may not have been made: look before repeating it.",
+            ) from error
+
+
+def check_version(seen: int, current: int, what: str) -> None:
+    """Raises StaleVersionError where somebody wrote since the client read."""
+    if seen != current:
+        raise StaleVersionError(what)

@@ -1,0 +1,234 @@
+"""Services: created, updated where no running task has to be replaced, removed."""
+
+from collections.abc import Iterable
+
+import msgspec
+from msgspec.structs import replace
+
+from swarmlet.core.errors import (
+    FailedPreconditionError,
+    InvalidArgumentError,
+    UnknownValueError,
+    UnsupportedError,
+)
+from swarmlet.core.ids import ServiceID
+from swarmlet.manager.control.base import ControlBase, check_version
+from swarmlet.manager.control.status import desired_tasks
+from swarmlet.model.change import Change, Create, Exists, Guard, PortFree, Remove, Update
+from swarmlet.model.config import Config
+from swarmlet.model.container import ContainerSpec
+from swarmlet.model.defaults import normal_service
+from swarmlet.model.network import Network
+from swarmlet.model.secret import Secret
+from swarmlet.model.service import (
+    NetworkAttachmentConfig,
+    PortConfig,
+    Service,
+    ServiceMode,
+    ServiceSpec,
+    SpecVersion,
+    spec_version_id,
+)
+from swarmlet.model.task import TaskState
+from swarmlet.model.unsupported import refuse_service
+from swarmlet.model.validate_service import check_service
+from swarmlet.model.view import View, spec_of
+from swarmlet.reconcile.slots import replaces_tasks
+
+ROLLBACK_NONE = ("", "none")
+ROLLBACK_PREVIOUS = "previous"
+
+
+class ServiceCreated(msgspec.Struct, frozen=True, kw_only=True):
+    id: ServiceID
+    warnings: tuple[str, ...] = ()
+
+
+class ServiceVerbs(ControlBase):
+    """Writes service rows and their spec versions; the reaper removes versions nobody needs."""
+
+    async def create_service(self, spec: ServiceSpec) -> ServiceCreated:
+        check_service(spec)
+        normal = self._accepted(await self.read(), normal_service(spec))
+        service_id = ServiceID(self._new_id())
+        changes = [
+            Create(obj=_spec_version(service_id, 1, normal)),
+            Create(obj=Service(id=service_id, name=normal.name)),
+        ]
+        await self._commit(f"service {spec.name}", changes, guards_of(service_id, normal))
+        return ServiceCreated(id=service_id)
+
+    async def update_service(
+        self, ref: str, version: int, spec: ServiceSpec, *, rollback: str = ""
+    ) -> tuple[str, ...]:
+        """Warnings. `rollback` as in the API: "", "none" or "previous".
+
+        A spec that means the same as the present one makes no new version of it, but the row is
+        written all the same: Docker's clients see the version move with every update.
+        """
+        view = await self.read()
+        service = self.find_service(view, ref)
+        _refuse_rollback(service, rollback)
+        check_service(spec)
+        old, new = spec_of(view, service), normal_service(spec)
+        _refuse_other_kind(old, new)
+        check_version(version, service.version, f"service {ref}")
+        new = self._accepted(view, new)
+        _refuse_replacing(view, service, new)
+        changes = _update(view, service, old, new)
+        await self._commit(f"service {ref}", changes, guards_of(service.id, new))
+        return ()
+
+    async def remove_service(self, ref: str) -> None:
+        """Its tasks are shut down by the orchestrator."""
+        row = self.find_service(await self.read(), ref)
+        await self._commit(f"service {ref}", [Remove(table=Service, id=row.id)])
+
+    def _accepted(self, view: View, spec: ServiceSpec) -> ServiceSpec:
+        """The spec with networks as ids, once all it refers to is there and all it asks for can
+        be done."""
+        check_references(view, spec)
+        refuse_service(spec)
+        task = spec.task_template
+        networks = [self._attachment(view, network) for network in task.networks]
+        return replace(spec, task_template=replace(task, networks=networks))
+
+    def _attachment(self, view: View, wanted: NetworkAttachmentConfig) -> NetworkAttachmentConfig:
+        network = _network(view, wanted.target)
+        if network is None:
+            raise UnknownValueError(
+                f"network {wanted.target} not found", remedy="Use --network host, or none."
+            )
+        if network.spec.ingress:
+            raise InvalidArgumentError(
+                f"service cannot be explicitly attached to the ingress network {network.spec.name}"
+            )
+        if not network.predefined:
+            raise UnsupportedError(
+                "networks other than host are not supported in services yet",
+                remedy="Use --network host, or none.",
+            )
+        return replace(wanted, target=network.id)
+
+
+def _network(view: View, target: str) -> Network | None:
+    """By id or name; no prefixes here: a spec is to mean the same tomorrow."""
+    return view.networks.get(target) or next(view.networks.scan("name", target.lower()), None)
+
+
+# What a spec refers to ---------------------------------------------------------------------------
+def check_references(view: View, spec: ServiceSpec) -> None:
+    """Secrets and configs exist under the name the spec gives with their id."""
+    container = spec.task_template.container_spec or ContainerSpec()
+    secrets = {one.secret_id: one.secret_name for one in container.secrets}
+    configs = {one.config_id: one.config_name for one in container.configs}
+    _check_known("secret", secrets, {i: _name_of(view.secrets.get(i)) for i in secrets})
+    _check_known("config", configs, {i: _name_of(view.configs.get(i)) for i in configs})
+
+
+def _name_of(row: Secret | Config | None) -> str | None:
+    return row.spec.name if row is not None else None
+
+
+def _check_known(kind: str, wanted: dict[str, str], there: dict[str, str | None]) -> None:
+    missing = [name for row_id, name in wanted.items() if there[row_id] != name]
+    if missing:
+        words = kind if len(missing) == 1 else f"{kind}s"
+        raise InvalidArgumentError(
+            f"{words} not found: {', '.join(missing)}", remedy=f"Create the {words} first."
+        )
+
+
+def guards_of(service_id: str, spec: ServiceSpec) -> list[Guard]:
+    """All that has to be there still, or free still, when a spec is committed."""
+    task = spec.task_template
+    container = task.container_spec or ContainerSpec()
+    ports = spec.endpoint_spec.ports if spec.endpoint_spec is not None else []
+    return [
+        *_exist(Secret, (one.secret_id for one in container.secrets)),
+        *_exist(Config, (one.config_id for one in container.configs)),
+        *_exist(Network, (one.target for one in task.networks)),
+        *(_port_free(service_id, port) for port in ports if port.published_port),
+    ]
+
+
+def _port_free(service_id: str, port: PortConfig) -> PortFree:
+    return PortFree(
+        service_id=service_id,
+        protocol=port.protocol,
+        port=port.published_port,
+        mode=port.publish_mode,
+    )
+
+
+def _exist(table: type, ids: Iterable[str]) -> list[Guard]:
+    return [Exists(table=table, id=row_id) for row_id in dict.fromkeys(ids)]
+
+
+# Updates -----------------------------------------------------------------------------------------
+def _refuse_rollback(service: Service, rollback: str) -> None:
+    if rollback in ROLLBACK_NONE:
+        return
+    if rollback != ROLLBACK_PREVIOUS:
+        raise UnknownValueError(
+            f"unrecognized rollback option {rollback}", remedy="It is none or previous."
+        )
+    if not service.previous_spec_version:
+        raise FailedPreconditionError(f"service {service.id} does not have a previous spec")
+    raise UnsupportedError(
+        "rolling back is not supported yet", remedy="Update the service to what it was before."
+    )
+
+
+def _refuse_other_kind(old: ServiceSpec, new: ServiceSpec) -> None:
+    """What a service is called and which mode it has are for life."""
+    if new.name != old.name:
+        raise UnsupportedError(
+            "renaming services is not supported",
+            remedy="Create a service of the new name and remove this one.",
+        )
+    if _mode(old.mode) != _mode(new.mode):
+        raise UnsupportedError(
+            "service mode change is not allowed",
+            remedy="Create a service of the new mode and remove this one.",
+        )
+
+
+def _mode(mode: ServiceMode) -> tuple[bool, ...]:
+    given = (mode.replicated, mode.global_, mode.replicated_job, mode.global_job)
+    return tuple(one is not None for one in given)
+
+
+def _refuse_replacing(view: View, service: Service, new: ServiceSpec) -> None:
+    """Tasks that are about to be made from the present spec count like tasks without a node."""
+    hosts = [
+        view.nodes.get(task.node_id) if task.node_id else None
+        for task in view.tasks.scan("service", service.id)
+        if task.desired <= TaskState.RUNNING
+    ]
+    if len(hosts) < desired_tasks(view, service):
+        hosts.append(None)
+    if replaces_tasks(spec_of(view, service), new, hosts):
+        raise UnsupportedError(
+            "updates that replace running tasks are not supported yet",
+            remedy="Replicas, labels, and update and rollback settings can be changed; for the "
+            "rest remove the service and create it anew.",
+        )
+
+
+def _update(view: View, service: Service, old: ServiceSpec, new: ServiceSpec) -> list[Change]:
+    row = replace(service, update_status=None)
+    if new == old:
+        return [Update(obj=row, seen=service.version)]
+    number = 1 + max(spec.number for spec in view.specs.scan("service", service.id))
+    row = replace(row, spec_version=number, previous_spec_version=service.spec_version)
+    return [
+        Create(obj=_spec_version(service.id, number, new)),
+        Update(obj=row, seen=service.version),
+    ]
+
+
+def _spec_version(service_id: ServiceID, number: int, spec: ServiceSpec) -> SpecVersion:
+    return SpecVersion(
+        id=spec_version_id(service_id, number), service_id=service_id, number=number, spec=spec
+    )

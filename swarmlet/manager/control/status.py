@@ -1,0 +1,44 @@
+"""How a service stands: counts over its own tasks, in time linear in those."""
+
+import msgspec
+
+from swarmlet.model.service import Service, ServiceMode
+from swarmlet.model.task import TaskState
+from swarmlet.model.view import View, spec_of
+
+
+class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """`completed` counts the current iteration of a job, and is 0 for other services."""
+
+    running: int
+    desired: int
+    completed: int = 0
+
+
+def desired_tasks(view: View, service: Service) -> int:
+    """How many tasks the service should have at this moment."""
+    mode = spec_of(view, service).mode
+    if mode.replicated is not None:
+        return mode.replicated.replicas or 0
+    if mode.replicated_job is not None:
+        return mode.replicated_job.max_concurrent or 0
+    return _desired_everywhere(view, service, mode)
+
+
+def _desired_everywhere(view: View, service: Service, mode: ServiceMode) -> int:
+    """One a node that is wanted: what the orchestrator asks for is what there should be."""
+    wanted = TaskState.COMPLETE if mode.global_job is not None else TaskState.RUNNING
+    return sum(
+        task.desired == wanted and (wanted is TaskState.RUNNING or task.status.state < wanted)
+        for task in view.tasks.scan("service", service.id)
+    )
+
+
+def service_status(view: View, service: Service) -> ServiceStatus:
+    """What Docker's ServiceStatus shows (SwarmKit's ListServiceStatuses)."""
+    running = completed = 0
+    iteration = service.job_status.iteration if service.job_status is not None else None
+    for task in view.tasks.scan("service", service.id):
+        running += task.status.state == TaskState.RUNNING
+        completed += task.status.state == TaskState.COMPLETE and task.job_iteration == iteration
+    return ServiceStatus(running=running, desired=desired_tasks(view, service), completed=completed)
