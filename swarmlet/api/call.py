@@ -1,0 +1,136 @@
+"""One request as a handler sees it, and the answers a handler gives."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+import msgspec
+from aiohttp import web
+from multidict import CIMultiDict, CIMultiDictProxy, MultiDictProxy
+
+from swarmlet.api.engine import Engine
+from swarmlet.api.render.spec import ShownSpecs
+from swarmlet.core.errors import InvalidArgumentError, SwarmError
+
+SWARMLET_VERSION: Final = "0.1.0"
+"""What `docker version` prints for the server; the distribution's own."""
+
+API_VERSION: Final = (1, 52)
+API_VERSION_MIN: Final = (1, 24)
+
+BODY_SIZE_MAX_B: Final = 4 * 1024 * 1024
+"""Of a request: a config of 1,000 KiB in base64, with room; the log refuses more anyway."""
+
+
+def version_text(version: tuple[int, int]) -> str:
+    return f"{version[0]}.{version[1]}"
+
+
+COMMON_HEADERS: Final = {
+    "Api-Version": version_text(API_VERSION),
+    "Docker-Experimental": "false",
+    "Ostype": "linux",
+    "Server": f"Docker/{SWARMLET_VERSION} (linux)",
+}
+
+
+def _headers(more: dict[str, str]) -> CIMultiDictProxy[str]:
+    """Frozen, so that aiohttp copies them instead of adding to them."""
+    return CIMultiDictProxy(CIMultiDict({**COMMON_HEADERS, **more}))
+
+
+_PLAIN: Final = _headers({})
+_JSON: Final = _headers({"Content-Type": "application/json"})
+
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(slots=True)
+class Context:
+    """What every call shares. `stopping` is set when the server ends: streams end by themselves."""
+
+    engine: Engine
+    specs: ShownSpecs = field(default_factory=ShownSpecs)
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass(slots=True)
+class Call:
+    """`names` are the parts of the path that the route leaves open, decoded, in order."""
+
+    request: web.Request
+    context: Context
+    version: tuple[int, int]
+    names: tuple[str, ...]
+
+    @property
+    def engine(self) -> Engine:
+        return self.context.engine
+
+    @property
+    def name(self) -> str:
+        return self.names[0]
+
+    @property
+    def query(self) -> MultiDictProxy[str]:
+        return self.request.rel_url.query
+
+    async def body(self) -> bytes:
+        """The request's body, empty where there is none. Raises InvalidArgumentError where it is
+        not said to be JSON, as Docker's CheckForJSON does."""
+        raw = await self.request.read()
+        kind = self.request.headers.get("Content-Type", "")
+        if kind == "application/json" or (not kind and not raw):
+            return raw
+        if not kind:
+            raise InvalidArgumentError("malformed Content-Type header (): mime: no media type")
+        if self.request.content_type != "application/json":
+            raise InvalidArgumentError(
+                f"unsupported Content-Type header ({kind}): must be 'application/json'"
+            )
+        return raw
+
+
+Handler: TypeAlias = Callable[[Call], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """`path` without a version: `{name}` stands for one part, `{name*}` for one or more."""
+
+    method: str
+    path: str
+    handler: Handler
+
+
+def reply_bytes(body: bytes, status: int = 200) -> web.Response:
+    """JSON that is already encoded; ends in a newline as Docker's does."""
+    return web.Response(body=body + b"\n", status=status, headers=_JSON)
+
+
+def reply(value: object, status: int = 200) -> web.Response:
+    return reply_bytes(_encode(value), status)
+
+
+def reply_empty(status: int = 200) -> web.Response:
+    return web.Response(status=status, headers=_PLAIN)
+
+
+def reply_text(text: str, headers: dict[str, str]) -> web.Response:
+    return web.Response(body=text.encode(), headers=_headers(headers))
+
+
+def reply_error(message: str, status: int, remedy: str = "") -> web.Response:
+    body = {"message": message, "remedy": remedy} if remedy else {"message": message}
+    return reply(body, status)
+
+
+def reply_problem(problem: SwarmError) -> web.Response:
+    """Docker's clients print `message`; ours adds what `remedy` says."""
+    return reply_error(problem.message, problem.http_status, problem.remedy)
+
+
+def stream(kind: str) -> web.StreamResponse:
+    """An answer whose head leaves as soon as it is prepared."""
+    return web.StreamResponse(headers=_headers({"Content-Type": kind}))

@@ -1,0 +1,130 @@
+"""Log streams: one frame a line, as Docker's multiplexed stream has it."""
+
+import asyncio
+import struct
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from aiohttp import web
+
+from swarmlet.api.call import Call, stream
+from swarmlet.api.query import flag, tail_lines, time_ns
+from swarmlet.api.render.common import rfc3339_fixed
+from swarmlet.core.errors import InvalidArgumentError, SwarmError
+from swarmlet.manager.control import Control
+from swarmlet.model.task import Task
+from swarmlet.wire.messages import LogLine, LogOptions
+
+SYSTEM_ERROR: Final = 3
+"""The stream number whose payload clients print as an error before they end."""
+
+GONE_CHECK_PERIOD_S: Final = 0.5
+"""How soon reading stops after the client left a stream on which nothing is written."""
+
+_MULTIPLEXED_SINCE: Final = (1, 42)
+_FRAME: Final = struct.Struct(">BxxxI")
+
+
+def frame(number: int, payload: bytes) -> bytes:
+    return _FRAME.pack(number, len(payload)) + payload
+
+
+def log_options(call: Call) -> LogOptions:
+    """Raises InvalidArgumentError, also where neither stream is asked for."""
+    stdout, stderr = flag(call.query, "stdout"), flag(call.query, "stderr")
+    if not stdout and not stderr:
+        raise InvalidArgumentError("must specify at least one of 'stdout' or 'stderr'")
+    return LogOptions(
+        follow=flag(call.query, "follow"),
+        stdout=stdout,
+        stderr=stderr,
+        tail=tail_lines(call.query),
+        since_ns=time_ns(call.query, "since"),
+        until_ns=time_ns(call.query, "until"),
+    )
+
+
+def _context_of(task: Task) -> bytes:
+    """What `details` puts before a line: the CLI finds node, service and task by it."""
+    return (
+        f"com.docker.swarm.node.id={task.node_id},"
+        f"com.docker.swarm.service.id={task.service_id},"
+        f"com.docker.swarm.task.id={task.id} "
+    ).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class LineFormat:
+    """How a line is printed; `contexts` by task id, empty without `details`."""
+
+    is_raw: bool
+    has_times: bool
+    contexts: dict[str, bytes]
+
+    def encode(self, line: LogLine) -> bytes:
+        time = rfc3339_fixed(line.at_ns).encode() + b" " if self.has_times else b""
+        payload = time + self.contexts.get(line.task_id, b"") + line.data
+        return payload if self.is_raw else frame(line.stream, payload)
+
+    def encode_error(self, message: str) -> bytes:
+        text = f"Error grabbing logs: {message}\n".encode()
+        return text if self.is_raw else frame(SYSTEM_ERROR, text)
+
+
+async def _copy(lines: AsyncIterator[LogLine], out: web.StreamResponse, form: LineFormat) -> None:
+    try:
+        async for line in lines:
+            await out.write(form.encode(line))
+    except ConnectionError:
+        return  # the client is gone
+    except SwarmError as problem:  # the head is sent: the stream itself has to say it
+        await out.write(form.encode_error(problem.message))
+    finally:
+        if isinstance(lines, AsyncGenerator):
+            await lines.aclose()
+
+
+async def _wait_until_gone(call: Call) -> None:
+    """Returns when the client has left or the server stops."""
+    while not call.context.stopping.is_set():
+        transport = call.request.transport
+        if transport is None or transport.is_closing():
+            return
+        try:
+            async with asyncio.timeout(GONE_CHECK_PERIOD_S):
+                await call.context.stopping.wait()
+        except TimeoutError:
+            continue
+
+
+async def _copy_while_read(
+    call: Call, lines: AsyncIterator[LogLine], out: web.StreamResponse, form: LineFormat
+) -> None:
+    async with asyncio.TaskGroup() as group:
+        copying = group.create_task(_copy(lines, out, form))
+        watching = group.create_task(_wait_until_gone(call))
+        await asyncio.wait({copying, watching}, return_when=asyncio.FIRST_COMPLETED)
+        copying.cancel()
+        watching.cancel()
+
+
+async def stream_logs(
+    call: Call, control: Control, tasks: Sequence[Task], *, is_tty: bool
+) -> web.StreamResponse:
+    """The tasks' lines as they come. A terminal's output is sent as it is, without frames."""
+    options = log_options(call)
+    framed = not is_tty and call.version >= _MULTIPLEXED_SINCE
+    out = stream(f"application/vnd.docker.{'multiplexed' if framed else 'raw'}-stream")
+    form = LineFormat(
+        is_raw=is_tty,
+        has_times=flag(call.query, "timestamps"),
+        contexts={task.id: _context_of(task) for task in tasks}
+        if flag(call.query, "details")
+        else {},
+    )
+    await out.prepare(call.request)
+    if tasks:
+        await _copy_while_read(call, control.read_logs(tasks, options), out, form)
+    await out.write_eof()
+    return out

@@ -1,0 +1,121 @@
+"""`GET /info`: the host, its runtime and its place in a swarm."""
+
+from typing import Final
+
+import msgspec
+
+from swarmlet.api.engine import EngineFacts, SwarmState
+from swarmlet.api.render.cluster import render_cluster
+from swarmlet.model.cluster import Cluster
+from swarmlet.store.proposer import Member
+
+MANAGERS_ADVISED_MAX: Final = 7
+"""More managers make every write slower and the swarm no safer; Docker advises the same."""
+
+
+class SwarmNumbers(msgspec.Struct, frozen=True, kw_only=True):
+    """What only a manager knows; `error` where the cluster could not be read."""
+
+    members: tuple[Member, ...] = ()
+    nodes: int = 0
+    managers: int = 0
+    cluster: Cluster | None = None
+    error: str = ""
+
+
+def manager_warnings(managers: int) -> list[str]:
+    """What is unwise about this number of managers, in sentences; empty where nothing is."""
+    if managers > MANAGERS_ADVISED_MAX:
+        return [
+            f"WARNING: {managers} managers are more than {MANAGERS_ADVISED_MAX}: every write "
+            "waits for more of them, and nothing is safer."
+        ]
+    if managers > 0 and managers % 2 == 0:
+        return [
+            f"WARNING: Running Swarm in a {managers}-manager configuration: an even number "
+            f"survives the loss of no more managers than {managers - 1} do."
+        ]
+    return []
+
+
+def _render_swarm(state: SwarmState, numbers: SwarmNumbers | None) -> dict[str, object]:
+    members = () if numbers is None else numbers.members
+    managers = [{"NodeID": member.node_id, "Addr": member.address} for member in members]
+    swarm: dict[str, object] = {
+        "NodeID": state.node_id,
+        "NodeAddr": state.node_addr,
+        "LocalNodeState": state.state,
+        "ControlAvailable": numbers is not None,
+        "Error": state.error or ("" if numbers is None else numbers.error),
+        "RemoteManagers": managers or None,
+    }
+    if numbers is not None and numbers.cluster is not None:
+        swarm["Nodes"] = numbers.nodes
+        swarm["Managers"] = numbers.managers
+        swarm["Cluster"] = render_cluster(numbers.cluster, with_tokens=False)
+    return swarm
+
+
+def _plugins(facts: EngineFacts) -> dict[str, list[str] | None]:
+    named: dict[str, list[str] | None] = {
+        "Volume": [],
+        "Network": [],
+        "Authorization": None,
+        "Log": [],
+    }
+    for kind, name in sorted(facts.runtime.plugins):
+        names = named.get(kind)
+        if names is not None:
+            names.append(name)
+    return named
+
+
+def _render_host(facts: EngineFacts) -> dict[str, object]:
+    """Containers and images are 0: tasks are listed under `/tasks`, and no image is kept."""
+    return {
+        "ID": facts.engine_id,
+        "Containers": 0,
+        "ContainersRunning": 0,
+        "ContainersPaused": 0,
+        "ContainersStopped": 0,
+        "Images": 0,
+        "Driver": "",
+        "DriverStatus": None,
+        "Plugins": _plugins(facts),
+        "Debug": False,
+        "LoggingDriver": "",
+        "KernelVersion": facts.kernel_version,
+        "OperatingSystem": facts.operating_system,
+        "OSType": facts.runtime.os,
+        "Architecture": facts.runtime.architecture,
+        "RegistryConfig": {},
+        "NCPU": facts.cpus,
+        "MemTotal": facts.memory_b,
+        "GenericResources": None,
+        "DockerRootDir": facts.data_dir,
+        "Name": facts.hostname,
+        "Labels": [],
+        "ExperimentalBuild": False,
+    }
+
+
+def render_info(
+    facts: EngineFacts, state: SwarmState, numbers: SwarmNumbers | None, server_version: str
+) -> dict[str, object]:
+    """`numbers` is None where this node is no manager."""
+    managers = 0 if numbers is None else numbers.managers
+    return {
+        **_render_host(facts),
+        "ServerVersion": server_version,
+        "Runtimes": {name: {"path": ""} for name in facts.runtimes},
+        "DefaultRuntime": facts.runtime.name,
+        "Swarm": _render_swarm(state, numbers),
+        "LiveRestoreEnabled": True,  # tasks outlive the daemon
+        "Isolation": "",
+        "InitBinary": "",
+        "ContainerdCommit": {"ID": ""},
+        "RuncCommit": {"ID": ""},
+        "InitCommit": {"ID": ""},
+        "SecurityOptions": [],
+        "Warnings": manager_warnings(managers) or None,
+    }

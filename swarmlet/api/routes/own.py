@@ -1,0 +1,69 @@
+"""`/swarmlet/v1`: what the Docker Engine API has no word for."""
+
+from typing import Final
+
+from aiohttp import web
+
+from swarmlet.api.call import SWARMLET_VERSION, Call, Route, reply, reply_empty
+from swarmlet.api.render.common import rfc3339
+from swarmlet.model.task import Task
+
+
+async def describe_daemon(call: Call) -> web.Response:
+    facts = call.engine.facts
+    return reply(
+        {
+            "Version": SWARMLET_VERSION,
+            "StartedAt": rfc3339(facts.started_ms),
+            "DataDir": facts.data_dir,
+            "Runtime": facts.runtime.name,
+            "Runtimes": list(facts.runtimes),
+            "SwarmState": call.engine.swarm_state().state,
+        }
+    )
+
+
+async def stop_daemon(call: Call) -> web.Response:
+    """The daemon ends after this answer; tasks run on."""
+    call.engine.stop()
+    return reply_empty(204)
+
+
+async def list_members(call: Call) -> web.Response:
+    """The Raft group as this manager knows it."""
+    control = call.engine.control()
+    leadership = control.leadership()
+    members = [
+        {
+            "RaftID": str(member.raft_id),  # 63 bits: more than a JSON number keeps everywhere
+            "NodeID": member.node_id,
+            "Addr": member.address,
+            "IsVoter": member.is_voter,
+            "IsLeader": member.raft_id == leadership.leader,
+        }
+        for member in control.members()
+    ]
+    return reply({"Term": leadership.term, "Members": members})
+
+
+def _attempt(task: Task) -> dict[str, object]:
+    return {
+        "ID": task.id,
+        "Attempt": task.attempt,
+        "StartAt": rfc3339(task.start_at_ms) if task.start_at_ms else None,
+        "Replaces": task.replaces,
+    }
+
+
+async def inspect_task(call: Call) -> web.Response:
+    """Which restart of its slot a task is, when it may start and what it follows."""
+    control = call.engine.control()
+    return reply(_attempt(control.find_task(await control.read(), call.name)))
+
+
+ROUTES: Final = (
+    Route("GET", "/swarmlet/v1/daemon", describe_daemon),
+    Route("POST", "/swarmlet/v1/daemon/stop", stop_daemon),
+    Route("GET", "/swarmlet/v1/members", list_members),
+    Route("GET", "/swarmlet/v1/tasks/{id}", inspect_task),
+)

@@ -1,0 +1,117 @@
+"""`/services`."""
+
+from typing import Final
+
+import msgspec
+from aiohttp import web
+
+from swarmlet.api.call import Call, Route, reply, reply_empty
+from swarmlet.api.filters import SERVICE_KEYS, parse_filters, select_services
+from swarmlet.api.logs import stream_logs
+from swarmlet.api.query import object_version, strict_flag
+from swarmlet.api.render.service import ServiceJson, render_service
+from swarmlet.api.render.spec import spec_json
+from swarmlet.manager.control import ServiceStatus, service_status
+from swarmlet.model.defaults import with_defaults
+from swarmlet.model.parse import parse
+from swarmlet.model.service import Service, ServiceSpec, SpecVersion, spec_version_id
+from swarmlet.model.task import Task
+from swarmlet.model.view import View, spec_of
+
+
+def _spec_row(view: View, service: Service) -> SpecVersion:
+    row = view.specs.get(spec_version_id(service.id, service.spec_version))
+    assert row is not None, f"service {service.id} lost its spec version"
+    return row
+
+
+def _render(
+    call: Call,
+    view: View,
+    service: Service,
+    *,
+    status: ServiceStatus | None = None,
+    spec: msgspec.Raw | None = None,
+) -> ServiceJson:
+    specs = call.context.specs
+    previous = view.specs.get(spec_version_id(service.id, service.previous_spec_version))
+    return render_service(
+        service,
+        specs.of(_spec_row(view, service)),
+        None if previous is None else specs.of(previous),
+        status=status,
+        spec_json=spec,
+    )
+
+
+async def create(call: Call) -> web.Response:
+    spec = parse(ServiceSpec, await call.body())
+    created = await call.engine.control().create_service(spec)
+    return reply({"ID": created.id, "Warnings": list(created.warnings) or None}, 201)
+
+
+async def list_all(call: Call) -> web.Response:
+    control = call.engine.control()
+    filters = parse_filters(call.query.get("filters", ""), SERVICE_KEYS)
+    with_status = strict_flag(call.query, "status")
+    view = await control.read()
+    rows = ((service, _spec_row(view, service)) for service in view.services.all())
+    found = sorted(select_services(rows, filters), key=lambda row: row[0].id)
+    return reply(
+        [
+            _render(
+                call,
+                view,
+                service,
+                status=service_status(view, service) if with_status else None,
+            )
+            for service, _ in found
+        ]
+    )
+
+
+async def inspect(call: Call) -> web.Response:
+    control = call.engine.control()
+    with_all = strict_flag(call.query, "insertDefaults")
+    view = await control.read()
+    service = control.find_service(view, call.name)
+    spec = spec_json(with_defaults(spec_of(view, service))) if with_all else None
+    return reply(_render(call, view, service, spec=spec))
+
+
+async def update(call: Call) -> web.Response:
+    control = call.engine.control()
+    version = object_version(call.query, "service")
+    spec = parse(ServiceSpec, await call.body())
+    warnings = await control.update_service(
+        call.name, version, spec, rollback=call.query.get("rollback", "")
+    )
+    return reply({"Warnings": list(warnings) or None})
+
+
+async def remove(call: Call) -> web.Response:
+    await call.engine.control().remove_service(call.name)
+    return reply_empty()
+
+
+def _order(task: Task) -> tuple[int, str, str]:
+    return task.slot, task.node_id, task.id
+
+
+async def logs(call: Call) -> web.StreamResponse:
+    control = call.engine.control()
+    view = await control.read()
+    service = control.find_service(view, call.name)
+    container = spec_of(view, service).task_template.container_spec
+    tasks = sorted(view.tasks.scan("service", service.id), key=_order)
+    return await stream_logs(call, control, tasks, is_tty=container is not None and container.tty)
+
+
+ROUTES: Final = (
+    Route("GET", "/services", list_all),
+    Route("POST", "/services/create", create),
+    Route("GET", "/services/{id}", inspect),
+    Route("POST", "/services/{id}/update", update),
+    Route("DELETE", "/services/{id}", remove),
+    Route("GET", "/services/{id}/logs", logs),
+)

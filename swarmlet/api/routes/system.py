@@ -1,0 +1,158 @@
+"""`/_ping`, `/version`, `/info`, `/metrics` and what else is about the daemon as a whole."""
+
+from typing import Final
+
+from aiohttp import web
+
+from swarmlet.api.call import (
+    API_VERSION,
+    API_VERSION_MIN,
+    SWARMLET_VERSION,
+    Call,
+    Route,
+    reply,
+    reply_text,
+    version_text,
+)
+from swarmlet.api.engine import Engine, EngineFacts
+from swarmlet.api.render.info import SwarmNumbers, render_info
+from swarmlet.core.errors import NotManagerError, SwarmError, UnsupportedError
+from swarmlet.manager.control import Control
+from swarmlet.model.view import cluster_of
+
+_GO_ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
+_PING_HEADERS: Final = {
+    "Builder-Version": "1",
+    "Cache-Control": "no-cache, no-store, must-revalidate",
+    "Content-Type": "text/plain; charset=utf-8",
+    "Pragma": "no-cache",
+}
+_METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+
+def _control_or_none(engine: Engine) -> Control | None:
+    try:
+        return engine.control()
+    except NotManagerError:
+        return None
+
+
+def _swarm_header(engine: Engine) -> str:
+    state = engine.swarm_state().state
+    if state != "active":
+        return state
+    return "active/worker" if _control_or_none(engine) is None else "active/manager"
+
+
+async def ping(call: Call) -> web.Response:
+    is_head = call.request.method == "HEAD"
+    headers = {**_PING_HEADERS, "Swarm": _swarm_header(call.engine)}
+    if is_head:
+        headers["Content-Length"] = "0"  # aiohttp leaves it out where there is no body
+    return reply_text("" if is_head else "OK", headers)
+
+
+def _build(facts: EngineFacts) -> dict[str, object]:
+    architecture = facts.runtime.architecture
+    return {
+        "ApiVersion": version_text(API_VERSION),
+        "MinAPIVersion": version_text(API_VERSION_MIN),
+        "Os": facts.runtime.os,
+        "Arch": _GO_ARCHITECTURES.get(architecture, architecture),
+        "GitCommit": "",
+        "GoVersion": "",
+        "KernelVersion": facts.kernel_version,
+        "BuildTime": "",
+    }
+
+
+async def version(call: Call) -> web.Response:
+    facts = call.engine.facts
+    build = _build(facts)
+    engine = {
+        "Name": "Engine",
+        "Version": SWARMLET_VERSION,
+        "Details": {**build, "Experimental": "false"},
+    }
+    runtime = {
+        "Name": f"runtime {facts.runtime.name}",
+        "Version": facts.runtime.engine_version,
+        "Details": {},
+    }
+    return reply(
+        {
+            "Platform": {"Name": "swarmlet"},
+            "Components": [engine, runtime],
+            "Version": SWARMLET_VERSION,
+            **build,
+        }
+    )
+
+
+async def _swarm_numbers(control: Control) -> SwarmNumbers:
+    """What a manager adds to `/info`; where the cluster cannot be read, why."""
+    try:
+        view = await control.read()
+    except SwarmError as problem:
+        return SwarmNumbers(members=control.members(), error=problem.message)
+    return SwarmNumbers(
+        members=control.members(),
+        nodes=len(view.nodes),
+        managers=sum(node.manager is not None for node in view.nodes.all()),
+        cluster=cluster_of(view),
+    )
+
+
+async def info(call: Call) -> web.Response:
+    control = _control_or_none(call.engine)
+    numbers = None if control is None else await _swarm_numbers(control)
+    facts, state = call.engine.facts, call.engine.swarm_state()
+    return reply(render_info(facts, state, numbers, SWARMLET_VERSION))
+
+
+def metrics_text(gauges: dict[str, float]) -> str:
+    """Prometheus text: series by name, each name with its type."""
+    lines, last = [], ""
+    for series in sorted(gauges, key=lambda name: (name.partition("{")[0], name)):
+        name = series.partition("{")[0]
+        if name != last:
+            kind = "counter" if name.endswith("_total") else "gauge"
+            lines.append(f"# TYPE {name} {kind}")
+            last = name
+        lines.append(f"{series} {gauges[series]:g}")
+    return "".join(f"{line}\n" for line in lines)
+
+
+async def metrics(call: Call) -> web.Response:
+    return reply_text(metrics_text(call.engine.gauges()), {"Content-Type": _METRICS_TYPE})
+
+
+async def refuse_events(call: Call) -> web.Response:
+    raise UnsupportedError(
+        "Events are not built yet.", remedy="Poll the lists of services, tasks or nodes instead."
+    )
+
+
+async def refuse_login(call: Call) -> web.Response:
+    raise UnsupportedError("Registries are not used by the runtimes of this daemon yet.")
+
+
+async def refuse_build(call: Call) -> web.Response:
+    raise UnsupportedError("Images are not built by this daemon.")
+
+
+ROUTES: Final = (
+    Route("GET", "/_ping", ping),
+    Route("HEAD", "/_ping", ping),
+    Route("GET", "/version", version),
+    Route("GET", "/info", info),
+    Route("GET", "/metrics", metrics),
+    Route("GET", "/events", refuse_events),
+    Route("POST", "/auth", refuse_login),
+    Route("GET", "/distribution/{name*}/json", refuse_login),
+    Route("POST", "/session", refuse_build),
+    Route("POST", "/grpc", refuse_build),
+    Route("POST", "/build", refuse_build),
+    Route("POST", "/build/prune", refuse_build),
+    Route("POST", "/build/cancel", refuse_build),
+)
