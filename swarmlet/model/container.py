@@ -28,8 +28,8 @@ class AppArmorOpts(ApiStruct, frozen=True, kw_only=True):
 
 
 class Privileges(ApiStruct, frozen=True, kw_only=True):
-    credential_spec: CredentialSpec | None = None
-    selinux_context: SELinuxContext | None = None
+    credential_spec: CredentialSpec | None = always(None)
+    selinux_context: SELinuxContext | None = always(None)
     seccomp: SeccompOpts | None = None
     app_armor: AppArmorOpts | None = None
     no_new_privileges: bool = always(False)
