@@ -1,0 +1,92 @@
+"""The agent: puts worker, reporter and session together, and ends them in order."""
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from swarmlet.agent.reporter import Reporter
+from swarmlet.agent.session import Session
+from swarmlet.agent.state_db import StateDB, open_state
+from swarmlet.agent.worker import Worker
+from swarmlet.core.ids import NodeID
+from swarmlet.env.base import Env
+from swarmlet.model.node import NodeDescription
+from swarmlet.runtime.base import Runtime
+from swarmlet.wire.channel import AgentConnector
+
+BACK_IN_S: Final = 60.0  # a restarting daemon's promise; until then nobody moves its tasks
+
+
+class Agent:
+    """One node's agent.
+
+    `state_dir` is its own; tasks are remembered there, sealed with `seal_key` or, where that is
+    None, with a key the agent makes beside them. Cancelling `run` leaves tasks alone, as a crash
+    does.
+    """
+
+    def __init__(  # noqa: PLR0913 - the composition root's one call
+        self,
+        env: Env,
+        node_id: NodeID,
+        *,
+        runtime: Runtime,
+        connector: AgentConnector,
+        state_dir: str,
+        seal_key: bytes | None = None,
+        describe: Callable[[], NodeDescription],
+    ) -> None:
+        self._db = StateDB(partial(open_state, env, state_dir, seal_key), env.blocking)
+        self._reporter = Reporter(self._db.durable)
+        self._worker = Worker(env.clock, runtime, self._db, self._reporter)
+        self._session = Session(
+            env,
+            node_id,
+            connector=connector,
+            describe=describe,
+            worker=self._worker,
+            reporter=self._reporter,
+        )
+        self._is_over = asyncio.Event()
+
+    async def run(self) -> None:
+        """Until `stop` or `leave`. Raises DamagedError where what was remembered cannot be read."""
+        await self._db.load()
+        try:
+            async with asyncio.TaskGroup() as group:
+                parts = [group.create_task(part.run()) for part in (self._worker, self._session)]
+                await self._is_over.wait()
+                for part in parts:
+                    part.cancel()
+        finally:
+            await self._db.close()
+
+    async def stop(self, back_in_s: float = BACK_IN_S) -> None:
+        """Say goodbye and end `run`; tasks run on and are adopted by the next agent of this
+        node."""
+        await self._session.goodbye(back_in_s)
+        self._is_over.set()
+
+    async def leave(self, timeout_s: float = 60.0) -> None:
+        """Stop and remove every task, then end `run` for good. Raises TimeoutError where a task
+        would not go; `run` has ended then too."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._worker.remove_all()
+        finally:
+            await self.stop(back_in_s=0)
+
+    def is_at_rest(self) -> bool:
+        """Whether this agent is registered and nothing happens until a task ends or an order
+        comes."""
+        return (
+            self._session.is_registered
+            and self._worker.is_at_rest()
+            and self._reporter.is_at_rest()
+        )
+
+    def gauges(self) -> dict[str, float]:
+        """Numbers for /metrics."""
+        registered = float(self._session.is_registered)
+        return {"swarmlet_agent_registered": registered, **self._worker.gauges()}

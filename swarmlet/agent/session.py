@@ -1,0 +1,204 @@
+"""The session: connects to a manager, registers, beats, reads assignments, and starts over when
+it ends."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from swarmlet.agent.logs import LogPublisher
+from swarmlet.agent.reporter import Reporter
+from swarmlet.agent.worker import Worker
+from swarmlet.core.errors import UnavailableError
+from swarmlet.core.ids import NodeID, TaskID
+from swarmlet.env.base import Env
+from swarmlet.model.node import NodeDescription
+from swarmlet.wire.channel import AgentChannel, AgentConnector
+from swarmlet.wire.messages import (
+    PROTOCOL_VERSION,
+    AssignedTask,
+    Assignments,
+    CloseLogs,
+    Goodbye,
+    Heartbeat,
+    Hello,
+    Message,
+    OpenLogs,
+    StatusAck,
+    Welcome,
+    decode_assigned_task,
+)
+
+log = logging.getLogger("swarmlet.agent")
+
+BACKOFF_MIN_S: Final = 0.1  # SwarmKit agent/session.go
+BACKOFF_MAX_S: Final = 8.0
+REGISTER_TIMEOUT_S: Final = 5.0  # for the first message; SwarmKit agent/agent.go
+DESCRIBE_PERIOD_S: Final = 20.0  # between looks whether this node has changed
+MISSED_BEATS_MAX: Final = 3  # then the manager counts as lost
+GOODBYE_TIMEOUT_S: Final = 1.0
+
+
+class SessionLostError(UnavailableError):
+    """The session is of no use any more; another one is opened."""
+
+    code = "session-lost"
+
+
+class _Inventory:
+    """Puts assignment messages together: a complete list may come in parts, a gap ends the
+    session."""
+
+    def __init__(self) -> None:
+        self._state = -1
+        self._parts: list[AssignedTask] | None = None
+
+    def take(self, message: Assignments, worker: Worker) -> None:
+        """Pass on what the message says. Raises SessionLostError where one before it is missing."""
+        put = [decode_assigned_task(item.body) for item in message.put if item.kind == "task"]
+        gone = [TaskID(item_id) for kind, item_id in message.gone if kind == "task"]
+        if not message.is_complete and message.applies_to != self._state:
+            raise SessionLostError("An assignment message is missing.")
+        self._state = message.results_in
+        if message.is_complete:
+            self._parts = [*(self._parts or ()), *put]
+            if not message.has_more:
+                worker.assign(self._parts, (), is_complete=True)
+                self._parts = None
+        else:
+            worker.assign(put, gone, is_complete=False)
+
+
+def _first_of(group: BaseExceptionGroup[Exception]) -> str:
+    first = group.exceptions[0]
+    return _first_of(first) if isinstance(first, BaseExceptionGroup) else str(first)
+
+
+class Session:
+    """One agent's session after session. `describe` says what this node is now."""
+
+    def __init__(
+        self,
+        env: Env,
+        node_id: NodeID,
+        *,
+        connector: AgentConnector,
+        describe: Callable[[], NodeDescription],
+        worker: Worker,
+        reporter: Reporter,
+    ) -> None:
+        self._env, self._node_id = env, node_id
+        self._connector, self._describe = connector, describe
+        self._worker, self._reporter = worker, reporter
+        self._channel: AgentChannel | None = None
+        self._session_id = ""
+        self._failures = 0
+        self._is_over = False
+
+    @property
+    def is_registered(self) -> bool:
+        return self._channel is not None
+
+    async def run(self) -> None:
+        """Until cancelled, or after `goodbye`."""
+        await self._worker.is_ready.wait()
+        while not self._is_over:
+            try:
+                await self._one_session()
+            except* (UnavailableError, msgspec.MsgspecError, TimeoutError) as lost:
+                cause = _first_of(lost)
+                log.info("session.lost", extra={"node_id": self._node_id, "cause": cause})
+            await asyncio.sleep(self._backoff_s())
+
+    async def goodbye(self, back_in_s: float) -> None:
+        """End the session in order and open no other; waits a second at most."""
+        self._is_over = True
+        channel = self._channel
+        if channel is None:
+            return
+        try:
+            async with asyncio.timeout(GOODBYE_TIMEOUT_S):
+                await channel.send(Goodbye(back_in_s=back_in_s))
+        except (TimeoutError, UnavailableError) as error:
+            log.info("session.goodbye_not_heard", extra={"cause": str(error)})
+        channel.close()
+
+    def _backoff_s(self) -> float:
+        ceiling_s = min(BACKOFF_MIN_S * 2.0 ** min(self._failures, 16), BACKOFF_MAX_S)
+        self._failures += 1
+        return self._env.rng.random() * ceiling_s
+
+    async def _one_session(self) -> None:
+        channel = await self._connector.open_session()
+        try:
+            description = self._describe()
+            async with asyncio.timeout(REGISTER_TIMEOUT_S):
+                welcome = await self._register(channel, description)
+            self._channel, self._failures = channel, 0
+            self._reporter.note_all(self._worker.statuses())
+            period_s = welcome.heartbeat_period_s
+            async with asyncio.TaskGroup() as group:
+                logs = LogPublisher(self._worker.runtime, self._connector, group)
+                group.create_task(self._read(channel, period_s, logs))
+                group.create_task(self._beat(channel, period_s))
+                group.create_task(self._watch_description(description))
+                group.create_task(self._reporter.run(channel))
+        finally:
+            self._channel = None
+            channel.close()
+
+    async def _register(self, channel: AgentChannel, description: NodeDescription) -> Welcome:
+        hello = Hello(
+            protocol=PROTOCOL_VERSION,
+            node_id=self._node_id,
+            description=description,
+            session_id=self._session_id,
+        )
+        await channel.send(hello)
+        answer = await channel.receive()
+        if not isinstance(answer, Welcome):
+            raise SessionLostError("The manager did not answer the registration.")
+        if answer.refusal:
+            log.error("session.refused", extra={"cause": answer.refusal})
+            raise SessionLostError(answer.refusal)
+        self._session_id = answer.session_id
+        log.info("session.registered", extra={"node_id": self._node_id})
+        return answer
+
+    async def _read(self, channel: AgentChannel, period_s: float, logs: LogPublisher) -> None:
+        inventory = _Inventory()
+        while True:
+            try:
+                async with asyncio.timeout(period_s * MISSED_BEATS_MAX):
+                    message = await channel.receive()
+            except TimeoutError:
+                raise SessionLostError("The manager has fallen silent.") from None
+            self._take(message, inventory, logs)
+
+    def _take(self, message: Message, inventory: _Inventory, logs: LogPublisher) -> None:
+        match message:
+            case Assignments():
+                inventory.take(message, self._worker)
+            case StatusAck(number=number):
+                self._reporter.acknowledge(number)
+            case OpenLogs():
+                logs.open(message)
+            case CloseLogs(subscription=subscription):
+                logs.close(subscription)
+            case Heartbeat():
+                pass
+            case _:
+                raise SessionLostError(f"The manager sent a {type(message).__name__}.")
+
+    async def _beat(self, channel: AgentChannel, period_s: float) -> None:
+        while True:
+            await channel.send(Heartbeat())
+            await asyncio.sleep(period_s * (0.9 + 0.1 * self._env.rng.random()))
+
+    async def _watch_description(self, told: NodeDescription) -> None:
+        while True:
+            await asyncio.sleep(DESCRIBE_PERIOD_S)
+            if self._describe() != told:
+                raise SessionLostError("This node has changed and registers anew.")

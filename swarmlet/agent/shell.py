@@ -1,0 +1,201 @@
+"""The shell of one task: performs the steps that `advance` decides, and nothing else."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from swarmlet.agent.advance import (
+    REST,
+    Operation,
+    Step,
+    after,
+    delayed,
+    failed,
+    further,
+    next_step,
+)
+from swarmlet.core.ids import TaskID
+from swarmlet.core.limits import NS_PER_S, STOP_GRACE_PERIOD_NS
+from swarmlet.env.base import Clock
+from swarmlet.model.task import TaskState, TaskStatus
+from swarmlet.runtime.base import Exit, Runtime, RuntimeProblemError, Started, TemporaryProblemError
+from swarmlet.wire.messages import AssignedTask
+
+log = logging.getLogger("swarmlet.agent")
+
+RETRY_S: Final = 1.0  # after a temporary problem; SwarmKit agent/task.go
+REMOVE_RETRY_MAX_S: Final = 8.0
+LEFTOVER_TRIES: Final = 5  # to stop what failed to start; removal kills it in any case
+PREPARES_MAX: Final = 8  # at once; image pulls share one uplink
+STARTS_MAX: Final = 8  # at once; a start is mostly CPU
+PROBLEM_LENGTH_MAX: Final = 2_000  # characters; keeps a report within one frame
+STOP_SIGNAL: Final = "SIGTERM"
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What all shells of a node share. `observe` notes a new status; `durable` returns when what
+    was noted so far is on disk."""
+
+    runtime: Runtime
+    clock: Clock
+    prepares: asyncio.Semaphore
+    starts: asyncio.Semaphore
+    observe: Callable[[TaskID, TaskStatus], None]
+    durable: Callable[[], Awaitable[None]]
+
+
+class TaskShell:
+    """Runs one task until it is removed from the node. `has_leftover`: something of it may still
+    run although it is over."""
+
+    def __init__(
+        self, bench: Bench, task: AssignedTask, status: TaskStatus, *, has_leftover: bool = False
+    ) -> None:
+        self._bench, self.task, self.status = bench, task, status
+        self._leftover_tries = LEFTOVER_TRIES if has_leftover else 0
+        self._is_prepared = False
+        self._step: Step | None = None
+        self._scope: asyncio.Timeout | None = None
+        self.is_removed = False
+
+    def update(self, task: AssignedTask) -> None:
+        """Take a new body; the operation in progress goes on only where it is still the next
+        step."""
+        self.task = task
+        if further(self.status, task.status) is not self.status:
+            self._observe(task.status)
+        if next_step(task.desired, self.status.state) is not self._step:
+            self._interrupt()
+
+    def remove(self) -> None:
+        """Stop and forget the task; `run` returns once the runtime has."""
+        self.is_removed = True
+        self._interrupt()
+
+    def is_at_rest(self) -> bool:
+        """Whether nothing happens here until the task ends or is updated."""
+        waits = self._step is REST or (
+            self._step is not None and self._step.operation is Operation.WAIT
+        )
+        return waits and not self.is_removed and not self._leftover_tries
+
+    async def run(self) -> None:
+        """Until the task was removed. The body is durable before anything of it is started."""
+        await self._bench.durable()
+        while not self.is_removed:
+            try:
+                await self._one_step()
+            except Exception as bug:  # one task's failure, never the agent's
+                log.exception("task.shell_broken", extra={"task_id": self.task.id})
+                self._give_up(f"internal error in the agent ({type(bug).__name__})")
+                await asyncio.sleep(RETRY_S)
+        await remove_from(self._bench.runtime, self.task.id)
+
+    async def _one_step(self) -> None:
+        try:
+            async with asyncio.timeout(None) as self._scope:
+                await self._stop_leftover() if self._leftover_tries else await self._advance()
+        except TimeoutError:
+            if not self._scope or not self._scope.expired():
+                raise
+        finally:
+            self._scope = self._step = None
+
+    def _interrupt(self) -> None:
+        if self._scope is not None and not self._scope.expired():
+            self._scope.reschedule(asyncio.get_running_loop().time())
+
+    async def _advance(self) -> None:
+        step = self._step = next_step(self.task.desired, self.status.state)
+        if step is REST:
+            await asyncio.Event().wait()  # an update ends it
+        try:
+            result = await self._perform(step.operation)
+        except TemporaryProblemError as problem:
+            self._observe(delayed(self.status, problem.message[:PROBLEM_LENGTH_MAX]))
+            await asyncio.sleep(RETRY_S)
+        except RuntimeProblemError as problem:
+            self._give_up(problem.message)
+        else:
+            now_ms = self._bench.clock.wall_ms()
+            self._observe(after(self.status, step, now_ms, result))
+
+    async def _perform(self, operation: Operation) -> Started | Exit | None:
+        match operation:
+            case Operation.CHECK:
+                self._bench.runtime.check(self.task)
+            case Operation.PREPARE:
+                await self._prepare()
+            case Operation.START:
+                return await self._start()
+            case Operation.WAIT:
+                return await self._bench.runtime.wait(self.task.id)
+            case Operation.STOP:
+                return await self._stop()
+            case Operation.REST:
+                pass
+        return None
+
+    async def _prepare(self) -> None:
+        async with self._bench.prepares:
+            await self._bench.runtime.prepare(self.task)
+        self._is_prepared = True
+
+    async def _start(self) -> Started:
+        if not self._is_prepared:  # prepared by an earlier life of the daemon, maybe of the host
+            await self._prepare()
+        async with self._bench.starts:
+            return await self._bench.runtime.start(self.task)
+
+    async def _stop(self) -> Exit:
+        container = self.task.spec.container_spec
+        signal = (container.stop_signal if container else "") or STOP_SIGNAL
+        grace_ns = container.stop_grace_period if container else None
+        grace_s = (STOP_GRACE_PERIOD_NS if grace_ns is None else grace_ns) / NS_PER_S
+        return await self._bench.runtime.stop(self.task.id, signal, grace_s)
+
+    async def _stop_leftover(self) -> None:
+        self._leftover_tries -= 1
+        try:
+            await self._stop()
+        except RuntimeProblemError as problem:
+            log.warning(
+                "task.leftover_not_stopped",
+                extra={"task_id": self.task.id, "problem": problem.message},
+            )
+            await asyncio.sleep(RETRY_S)
+        else:
+            self._leftover_tries = 0
+
+    def _give_up(self, problem: str) -> None:
+        if self.status.state > TaskState.RUNNING:
+            return
+        if self.status.state >= TaskState.STARTING:
+            self._leftover_tries = LEFTOVER_TRIES
+        now_ms = self._bench.clock.wall_ms()
+        self._observe(failed(self.status, problem[:PROBLEM_LENGTH_MAX], now_ms))
+
+    def _observe(self, status: TaskStatus) -> None:
+        changed = status != msgspec.structs.replace(self.status, at_ms=status.at_ms)
+        self.status = status
+        if changed:
+            self._bench.observe(self.task.id, status)
+
+
+async def remove_from(runtime: Runtime, task_id: TaskID) -> None:
+    """Have the runtime forget a task, however often it takes."""
+    retry_s = RETRY_S
+    while True:
+        try:
+            await runtime.remove(task_id)
+        except Exception:  # whatever a runtime raises, the task must go
+            log.exception("task.not_removed", extra={"task_id": task_id})
+        else:
+            return
+        await asyncio.sleep(retry_s)
+        retry_s = min(retry_s * 2, REMOVE_RETRY_MAX_S)

@@ -1,0 +1,184 @@
+"""What this node was asked to run and what became of it, sealed on disk.
+
+Memory is the truth of the running agent; every change is noted and `flush` makes the notes durable,
+many at once. Bodies hold environments and arguments, so nothing is ever written in the clear; the
+key is the node's own and lives beside the file (0600) unless the daemon gives a better one.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Final, TypeAlias
+
+import msgspec
+
+from swarmlet.core.errors import DamagedError, DiskFullError
+from swarmlet.core.ids import Entropy, TaskID
+from swarmlet.env.base import Blocking, Disk, Env, write_atomic
+from swarmlet.env.sealed import SealedLog, new_seal_key, seal_key
+from swarmlet.model.task import TaskStatus
+from swarmlet.wire.messages import AssignedTask
+
+log = logging.getLogger("swarmlet.agent")
+
+KEY_FILE: Final = "agent.key"
+TASKS_FILE: Final = "tasks.log"
+PURPOSE: Final = b"swarmlet agent tasks"
+_SLACK_MIN: Final = 1_000  # superfluous notes, at least, before the file is rewritten
+_FULL_RETRY_S: Final = 1.0
+_NOTES_MAX: Final = 10_000  # kept while the disk is full; beyond, the whole is written anew
+
+
+class _Noted(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
+    pass
+
+
+class BodyNoted(_Noted, frozen=True):
+    task: AssignedTask
+
+
+class StatusNoted(_Noted, frozen=True):
+    id: TaskID
+    status: TaskStatus
+
+
+class TaskForgotten(_Noted, frozen=True):
+    id: TaskID
+
+
+Note: TypeAlias = BodyNoted | StatusNoted | TaskForgotten
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Note).decode
+
+
+class StateDB:
+    """The tasks of this node. `tasks` and `statuses` have the same keys, in order of arrival."""
+
+    def __init__(self, open_log: Callable[[], SealedLog], blocking: Blocking) -> None:
+        self._open_log, self._blocking = open_log, blocking
+        self._log: SealedLog | None = None
+        self._lock = asyncio.Lock()
+        self._notes: list[Note] = []
+        self._written = 0
+        self._must_rewrite = self._is_full = False
+        self.tasks: dict[TaskID, AssignedTask] = {}
+        self.statuses: dict[TaskID, TaskStatus] = {}
+
+    async def load(self) -> None:
+        """Read what is on disk. Raises DamagedError."""
+        frames = await self._blocking(self._replay)
+        try:
+            notes: list[Note] = [_decode(frame) for frame in frames]
+        except msgspec.DecodeError as error:
+            raise DamagedError(
+                f"The agent's task database holds a record that cannot be read: {error}.",
+                remedy="Remove the agent's state: its tasks are stopped and assigned anew.",
+            ) from error
+        for note in notes:
+            self._take(note)
+        self._written = len(notes)
+
+    async def close(self) -> None:
+        """Make durable what there is room for, and let go of the file."""
+        try:
+            await self.flush()
+        except DiskFullError as error:
+            log.warning("agent.disk_full", extra={"problem": error.message})
+        if self._log is not None:
+            await self._blocking(self._log.close)
+
+    def put(self, task: AssignedTask) -> None:
+        """Remember a task's body, new or changed; its status stays, or is the manager's where
+        new."""
+        self._note(BodyNoted(task))
+
+    def set_status(self, task_id: TaskID, status: TaskStatus) -> None:
+        if task_id in self.tasks:
+            self._note(StatusNoted(task_id, status))
+
+    def forget(self, task_id: TaskID) -> None:
+        if task_id in self.tasks:
+            self._note(TaskForgotten(task_id))
+
+    async def flush(self) -> None:
+        """Return once all that was noted before the call is durable. Raises DiskFullError; what
+        was not written is kept for the next try."""
+        async with self._lock:
+            if not self._notes and not self._must_rewrite:
+                return
+            notes, self._notes = self._notes, []
+            try:
+                await self._write(notes)
+            except BaseException:
+                self._notes = notes + self._notes
+                if len(self._notes) > _NOTES_MAX:
+                    self._notes, self._must_rewrite = [], True
+                raise
+
+    async def durable(self) -> None:
+        """As `flush`, but waiting for room where the disk is full."""
+        while True:
+            try:
+                await self.flush()
+            except DiskFullError as error:
+                if not self._is_full:
+                    log.warning("agent.disk_full", extra={"problem": error.message})
+                self._is_full = True
+                await asyncio.sleep(_FULL_RETRY_S)
+            else:
+                self._is_full = False
+                return
+
+    def _replay(self) -> list[bytes]:
+        self._log = self._open_log()
+        return self._log.replay()
+
+    async def _write(self, notes: list[Note]) -> None:
+        assert self._log is not None, "load comes first"
+        enough = 4 * len(self.tasks) + _SLACK_MIN
+        if self._must_rewrite or self._written + len(notes) > enough:
+            frames = [_encode(note) for note in self._all()]
+            await self._blocking(partial(self._log.rewrite, frames))
+            self._written, self._must_rewrite = len(frames), False
+        else:
+            frames = [_encode(note) for note in notes]
+            await self._blocking(partial(self._log.append, frames))
+            self._written += len(frames)
+
+    def _all(self) -> Iterator[Note]:
+        for task_id, task in self.tasks.items():
+            yield BodyNoted(task)
+            yield StatusNoted(task_id, self.statuses[task_id])
+
+    def _note(self, note: Note) -> None:
+        self._notes.append(note)
+        self._take(note)
+
+    def _take(self, note: Note) -> None:
+        match note:
+            case BodyNoted(task):
+                self.tasks[task.id] = task
+                self.statuses.setdefault(task.id, task.status)
+            case StatusNoted(task_id, status):
+                self.statuses[task_id] = status
+            case TaskForgotten(task_id):
+                self.tasks.pop(task_id, None)
+                self.statuses.pop(task_id, None)
+
+
+def open_state(env: Env, directory: str, secret: bytes | None) -> SealedLog:
+    """The database's file in `directory`, sealed with `secret`, or with the node's own key."""
+    env.disk.make_dir(directory)
+    if secret is None:
+        secret = load_key(env.disk, f"{directory}/{KEY_FILE}", env.entropy)
+    path, key = f"{directory}/{TASKS_FILE}", seal_key(secret)
+    return SealedLog(env.disk, path, key, purpose=PURPOSE, entropy=env.entropy)
+
+
+def load_key(disk: Disk, path: str, entropy: Entropy) -> bytes:
+    """The node's own secret, made on first use (0600)."""
+    if not disk.exists(path):
+        write_atomic(disk, path, [new_seal_key(entropy)])
+    return disk.read(path)

@@ -1,0 +1,170 @@
+"""The worker: one shell for every task this node should hold, and what the database says of it."""
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from swarmlet.agent.advance import adopted, further
+from swarmlet.agent.reporter import Reporter
+from swarmlet.agent.shell import PREPARES_MAX, RETRY_S, STARTS_MAX, Bench, TaskShell, remove_from
+from swarmlet.agent.state_db import StateDB
+from swarmlet.core.ids import TaskID
+from swarmlet.env.base import Clock
+from swarmlet.model.task import TaskState, TaskStatus
+from swarmlet.runtime.base import Runtime, RuntimeProblemError, RuntimeTask
+from swarmlet.wire.messages import AssignedTask
+
+log = logging.getLogger("swarmlet.agent")
+
+_ADOPTABLE: Final = TaskState.RUNNING
+
+
+class Worker:
+    """Holds what is assigned. Its own memory of a task's status wins over the manager's, and
+    what is desired never falls."""
+
+    def __init__(self, clock: Clock, runtime: Runtime, db: StateDB, reporter: Reporter) -> None:
+        self._clock, self.runtime, self._db, self._reporter = clock, runtime, db, reporter
+        self._bench = Bench(
+            runtime=runtime,
+            clock=clock,
+            prepares=asyncio.Semaphore(PREPARES_MAX),
+            starts=asyncio.Semaphore(STARTS_MAX),
+            observe=self._observe,
+            durable=db.durable,
+        )
+        self._group: asyncio.TaskGroup | None = None
+        self._shells: dict[TaskID, TaskShell] = {}
+        self._again: dict[TaskID, AssignedTask] = {}
+        self._emptied = asyncio.Event()
+        self._is_leaving = False
+        self.is_ready = asyncio.Event()
+
+    async def run(self) -> None:
+        """Adopt what runs, then run shells until cancelled, which leaves the tasks alone."""
+        async with asyncio.TaskGroup() as self._group:
+            await self._adopt()
+            self.is_ready.set()
+            await asyncio.Event().wait()
+
+    def assign(
+        self, put: Iterable[AssignedTask], gone: Iterable[TaskID], *, is_complete: bool
+    ) -> None:
+        """Hold `put` (complete: and nothing else), let go of `gone`."""
+        if self._is_leaving:
+            return
+        kept: dict[TaskID, None] = {}
+        for task in put:
+            kept[task.id] = None
+            self._put(task)
+        if is_complete:
+            gone = [task_id for task_id in self._shells if task_id not in kept]
+        for task_id in gone:
+            self._let_go(task_id)
+
+    async def remove_all(self) -> None:
+        """Stop and remove every task; nothing is assigned from now on."""
+        self._is_leaving = True
+        self._again.clear()
+        for task_id in list(self._shells):
+            self._let_go(task_id)
+        while self._shells:
+            self._emptied.clear()
+            await self._emptied.wait()
+
+    def statuses(self) -> dict[TaskID, TaskStatus]:
+        """What was last observed of every task held."""
+        return dict(self._db.statuses)
+
+    def is_at_rest(self) -> bool:
+        return self.is_ready.is_set() and all(shell.is_at_rest() for shell in self._shells.values())
+
+    def gauges(self) -> dict[str, float]:
+        running = sum(s.state == TaskState.RUNNING for s in self._db.statuses.values())
+        return {
+            "swarmlet_agent_tasks": float(len(self._shells)),
+            "swarmlet_agent_tasks_running": float(running),
+        }
+
+    async def _adopt(self) -> None:
+        found = await self._found()
+        for task_id, task in self._db.tasks.items():
+            known = self._db.statuses[task_id]
+            status = adopted(known, found.get(task_id), self._clock.wall_ms())
+            if status is not known:
+                self._observe(task_id, status)
+            self._spawn(task, status, found.get(task_id))
+        for task_id in found:
+            if task_id not in self._db.tasks:
+                log.info("task.unknown_removed", extra={"task_id": task_id})
+                self._owner.create_task(remove_from(self.runtime, task_id))
+
+    async def _found(self) -> dict[TaskID, RuntimeTask]:
+        while True:
+            try:
+                return {task.task_id: task for task in await self.runtime.list_tasks()}
+            except RuntimeProblemError as problem:
+                log.warning("runtime.not_listing", extra={"problem": problem.message})
+            await asyncio.sleep(RETRY_S)
+
+    def _put(self, task: AssignedTask) -> None:
+        shell = self._shells.get(task.id)
+        if shell is None:
+            self._db.put(task)
+            status = self._db.statuses[task.id]
+            self._spawn(task, status, None)
+        elif shell.is_removed:
+            self._again[task.id] = task
+        else:
+            self._update(shell, task)
+
+    def _update(self, shell: TaskShell, task: AssignedTask) -> None:
+        known = shell.task
+        task = msgspec.structs.replace(task, desired=max(task.desired, known.desired))
+        is_further = further(shell.status, task.status) is not shell.status
+        if not is_further and msgspec.structs.replace(task, status=known.status) == known:
+            return
+        self._db.put(task)
+        shell.update(task)
+
+    def _spawn(self, task: AssignedTask, status: TaskStatus, found: RuntimeTask | None) -> None:
+        is_over = status.state > _ADOPTABLE
+        runs = found is not None and found.started is not None and found.exit is None
+        shell = TaskShell(self._bench, task, status, has_leftover=is_over and runs)
+        self._shells[task.id] = shell
+        self._owner.create_task(self._run(shell), name=f"task {task.id}")
+
+    async def _run(self, shell: TaskShell) -> None:
+        await shell.run()
+        task_id = shell.task.id
+        del self._shells[task_id]
+        self._db.forget(task_id)
+        self._reporter.forget(task_id)
+        again = self._again.pop(task_id, None)
+        if again is not None:
+            self._put(again)
+        else:
+            await self._db.durable()
+        self._emptied.set()
+
+    def _let_go(self, task_id: TaskID) -> None:
+        self._again.pop(task_id, None)
+        shell = self._shells.get(task_id)
+        if shell is not None and not shell.is_removed:
+            shell.remove()
+
+    def _observe(self, task_id: TaskID, status: TaskStatus) -> None:
+        self._db.set_status(task_id, status)
+        self._reporter.note(task_id, status)
+        log.info(
+            "task.observed",
+            extra={"task_id": task_id, "state": status.state, "note": status.message},
+        )
+
+    @property
+    def _owner(self) -> asyncio.TaskGroup:
+        assert self._group is not None, "the worker is not running"
+        return self._group
