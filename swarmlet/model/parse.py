@@ -58,6 +58,8 @@ def parse(struct: type[S], raw: bytes) -> S:
         value = _decode(raw)
     except msgspec.MsgspecError as problem:
         raise InvalidArgumentError(f"invalid JSON: {_malformed(str(problem))}") from None
+    except UnicodeDecodeError:
+        raise InvalidArgumentError("invalid JSON: it is not UTF-8") from None
     except RecursionError:
         raise InvalidArgumentError("invalid JSON: it is nested too deeply") from None
     if value is None:

@@ -94,8 +94,7 @@ class ControlBase:
             log.warning("control.outcome_unknown", extra={"object": what})
             raise OutcomeUnknownError(
                 error.message,
-                remedy=error.remedy
-                or f"The change of {what} may or may not have been made: look before repeating it.",
+                remedy=f"The change of {what} may or may not be made: look before repeating it.",
             ) from error
 
 

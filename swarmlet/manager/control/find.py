@@ -8,7 +8,6 @@ from swarmlet.core.errors import InvalidArgumentError, NotFoundError
 from swarmlet.model.task import Task, task_name
 from swarmlet.model.view import TableView, View
 
-
 _ID_PREFIX: Final = re.compile(r"[0-9a-z]{1,24}")  # shorter than a whole id
 
 

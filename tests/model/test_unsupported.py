@@ -1,0 +1,118 @@
+"""What is not built yet is refused with 501 and a way around, and nothing else is."""
+
+import json
+
+import pytest
+
+from swarmlet.core.errors import UnsupportedError
+from swarmlet.model.base import Driver
+from swarmlet.model.cluster import CAConfig, EncryptionConfig, ExternalCA, SwarmSpec
+from swarmlet.model.defaults import normal_service
+from swarmlet.model.parse import parse
+from swarmlet.model.secret import SecretSpec
+from swarmlet.model.service import ServiceSpec
+from swarmlet.model.unsupported import refuse_secret, refuse_service, refuse_swarm
+
+
+def service(**parts: object) -> ServiceSpec:
+    container = {"Image": "host", **parts.pop("container", {})}
+    body = {"Name": "web", "TaskTemplate": {"ContainerSpec": container}, **parts}
+    return normal_service(parse(ServiceSpec, json.dumps(body).encode()))
+
+
+REFUSED = [
+    ({"Mode": {"Global": {}}}, "global services"),
+    ({"Mode": {"ReplicatedJob": {}}}, "job services"),
+    ({"Mode": {"GlobalJob": {}}}, "job services"),
+    ({"EndpointSpec": {"Ports": [{"TargetPort": 80}]}}, "ingress"),
+    ({"EndpointSpec": {"Ports": [{"TargetPort": 80, "PublishMode": "ingress"}]}}, "ingress"),
+    ({"container": {"Mounts": [{"Type": "bind", "Source": "/a", "Target": "/b"}]}}, "mounts"),
+    ({"container": {"Secrets": [{"SecretID": "a", "SecretName": "b"}]}}, "secrets and configs"),
+    ({"container": {"Configs": [{"ConfigID": "a", "ConfigName": "b"}]}}, "secrets and configs"),
+    (
+        {"container": {"Privileges": {"CredentialSpec": {"Config": "a"}}}},
+        "secrets and configs",
+    ),
+    ({"container": {"Healthcheck": {"Test": ["CMD-SHELL", "true"]}}}, "health checks"),
+    ({"container": {"Healthcheck": {"Interval": 1_000_000_000}}}, "health checks"),
+    ({"container": {"Env": ["A={{.Task.Slot}}"]}}, "templates"),
+    ({"container": {"Hostname": "h-{{.Node.ID}}"}}, "templates"),
+    (
+        {"container": {"Mounts": [{"Type": "volume", "Source": "{{.Task.Slot}}", "Target": "/x"}]}},
+        "templates",
+    ),
+    (
+        {
+            "container": {
+                "Mounts": [
+                    {
+                        "Type": "volume",
+                        "Target": "/x",
+                        "VolumeOptions": {"DriverConfig": {"Options": {"a": "{{.Node.ID}}"}}},
+                    }
+                ]
+            }
+        },
+        "templates",
+    ),
+]
+
+ACCEPTED = [
+    {},
+    {"container": {"Image": "busybox:1"}},
+    {"container": {"Healthcheck": {"Test": ["NONE"]}}},
+    {"container": {"Healthcheck": {}}},
+    {"container": {"Command": ["{{x}}"], "Labels": {"a": "{{b}}"}, "Env": ["A=${B}", "C"]}},
+    {"EndpointSpec": {"Mode": "vip"}},
+    {"EndpointSpec": {"Ports": [{"TargetPort": 80, "PublishMode": "host"}]}},
+    {"Mode": {"Replicated": {"Replicas": 5}}},
+    {"UpdateConfig": {"Parallelism": 2}, "RollbackConfig": {"Parallelism": 2}},
+]
+
+
+@pytest.mark.parametrize(("parts", "words"), REFUSED, ids=[str(p)[:70] for p, _ in REFUSED])
+def test_service_that_cannot_be_run_yet_is_refused_with_a_remedy(parts, words):
+    with pytest.raises(UnsupportedError, match=words) as refused:
+        refuse_service(service(**parts))
+    assert refused.value.http_status == 501
+    assert refused.value.remedy
+
+
+@pytest.mark.parametrize("parts", ACCEPTED, ids=str)
+def test_service_that_can_be_run_is_not_refused(parts):
+    refuse_service(service(**parts))
+
+
+def test_plugin_services_are_refused():
+    spec = parse(
+        ServiceSpec, b'{"TaskTemplate": {"Runtime": "plugin", "PluginSpec": {"Name": "p"}}}'
+    )
+    with pytest.raises(UnsupportedError, match="plugin"):
+        refuse_service(spec)
+
+
+def test_secret_drivers_are_refused():
+    refuse_secret(SecretSpec(name="a", data=b"x"))
+    with pytest.raises(UnsupportedError, match="secret drivers"):
+        refuse_secret(SecretSpec(name="a", driver=Driver(name="vault")))
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        SwarmSpec(encryption_config=EncryptionConfig(auto_lock_managers=True)),
+        SwarmSpec(ca_config=CAConfig(external_cas=[ExternalCA(protocol="cfssl", url="https://x")])),
+        SwarmSpec(ca_config=CAConfig(force_rotate=1)),
+        SwarmSpec(ca_config=CAConfig(signing_ca_cert="pem")),
+        SwarmSpec(ca_config=CAConfig(signing_ca_key="pem")),
+    ],
+)
+def test_swarm_settings_that_cannot_be_kept_yet_are_refused(spec):
+    for old in (None, SwarmSpec()):
+        with pytest.raises(UnsupportedError):
+            refuse_swarm(spec, old)
+
+
+def test_unchanged_rotation_counter_is_no_rotation():
+    spec = SwarmSpec(ca_config=CAConfig(force_rotate=3))
+    refuse_swarm(spec, spec)
