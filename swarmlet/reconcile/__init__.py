@@ -1,1 +1,14 @@
-"""reconcile."""
+"""What should happen next: every policy of the leader as a pure function of a view and a moment.
+
+A decider (`base.Decider`) is told which rows changed, says which keys are worth a look, and answers
+a key with changes, reasons and perhaps an alarm; `manager/loop.py` commits them. Nothing here
+waits, logs, reads a clock or draws a number.
+
+Who writes what: `replicated` creates tasks and writes `desired`; `allocator` moves tasks from NEW
+to PENDING and writes a service's endpoint; `scheduler` writes `node_id` (by Assign) and why a task
+waits; `reaper` removes tasks and spec versions. `dispatch` only compares.
+
+After a crash nothing is lost, because nothing is kept: the restart counter, the next attempt and
+the reasons are in the tasks' rows. What a decider holds is an index, filled again by `start`.
+Every decider converges, then rests, and goes on from any prefix of its own changes.
+"""

@@ -1,0 +1,145 @@
+"""Placement constraints: `key == value` or `key != value`, compared without regard to case.
+
+Grammar and keys are SwarmKit's (manager/constraint/constraint.go) with three differences: a key
+that no node can ever have is refused instead of never matching, so is a `node.ip` that is no
+address, and the operator is the one that comes first, so that a value after `!=` may contain `==`.
+"""
+
+import ipaddress
+import re
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from functools import lru_cache
+from typing import Final, NamedTuple, TypeAlias
+
+from swarmlet.core.errors import InvalidArgumentError
+from swarmlet.model.node import Node
+
+_OPERATOR: Final = re.compile(r"==|!=")
+_KEY: Final = re.compile(r"[A-Za-z_][A-Za-z0-9\-_.]+")
+_VALUE: Final = re.compile(r"(?!=)[A-Za-z0-9:\-_\s.*()?+\[\]\\^$|/=]+")
+_NODE_LABELS: Final = "node.labels."
+_ENGINE_LABELS: Final = "engine.labels."
+_CACHE_MAX: Final = 4096  # parsed texts kept; a busy cluster has a few hundred
+_MAPPED_BITS: Final = 96  # ::ffff:0:0/96 holds the IPv4 addresses (RFC 4291 §2.5.5.2)
+
+_Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_PLAIN_KEYS: Final[Mapping[str, Callable[[Node], str]]] = {
+    "node.id": lambda node: node.id,
+    "node.hostname": lambda node: node.description.hostname,
+    "node.ip": lambda node: node.status.addr,
+    "node.role": lambda node: node.role,
+    "node.platform.os": lambda node: node.description.platform.os,
+    "node.platform.arch": lambda node: node.description.platform.architecture,
+}
+
+
+class Constraint(NamedTuple):
+    """One parsed constraint: `key` as written, `is_equal` whether it asks for `==`."""
+
+    key: str
+    is_equal: bool
+    value: str
+
+
+@lru_cache(_CACHE_MAX)
+def parse(text: str) -> Constraint:
+    """The constraint that `text` states. Raises InvalidArgumentError with what to write instead."""
+    operator = _OPERATOR.search(text)
+    if operator is None:
+        raise InvalidArgumentError(
+            f"constraint '{text}' expected one operator from ==, !=",
+            remedy="Write it as KEY==VALUE or KEY!=VALUE, such as node.labels.zone==eu.",
+        )
+    key, value = text[: operator.start()].strip(), text[operator.end() :].strip()
+    if not _KEY.fullmatch(key):
+        raise InvalidArgumentError(f"constraint '{text}': key '{key}' is invalid", _known_keys())
+    if not _VALUE.fullmatch(value):
+        raise InvalidArgumentError(
+            f"constraint '{text}': value '{value}' is invalid",
+            remedy="Give a value of letters, digits and punctuation after the operator.",
+        )
+    _check_key(text, key)
+    if key.lower() == "node.ip":
+        _check_address(text, value)
+    return Constraint(key, operator.group() == "==", value)
+
+
+def matches(constraint: Constraint, node: Node) -> bool:
+    """Whether `node` satisfies the constraint. A key that does not exist is never satisfied."""
+    if constraint.key.lower() == "node.ip":
+        return _is_within(node.status.addr, constraint.value) == constraint.is_equal
+    have = value_of(constraint.key, node)
+    return have is not None and (have.lower() == constraint.value.lower()) == constraint.is_equal
+
+
+def value_of(key: str, node: Node) -> str | None:
+    """What `node` has under a constraint's key: "" for a label it lacks, None for no such key."""
+    lower = key.lower()
+    if lower.startswith(_NODE_LABELS):
+        return node.spec.labels.get(key[len(_NODE_LABELS) :], "")
+    if lower.startswith(_ENGINE_LABELS):
+        return node.description.engine.labels.get(key[len(_ENGINE_LABELS) :], "")
+    read = _PLAIN_KEYS.get(lower)
+    return None if read is None else read(node)
+
+
+def _check_key(text: str, key: str) -> None:
+    lower = key.lower()
+    if lower in _PLAIN_KEYS or _label_of(lower):
+        return
+    raise InvalidArgumentError(
+        f"constraint '{text}': unknown key '{key}'", _did_you_mean(key) or _known_keys()
+    )
+
+
+def _label_of(lower_key: str) -> str:
+    for prefix in (_NODE_LABELS, _ENGINE_LABELS):
+        if lower_key.startswith(prefix):
+            return lower_key[len(prefix) :]
+    return ""
+
+
+def _did_you_mean(key: str) -> str:
+    """The known key nearest to `key`; the label of a misspelt prefix is kept as written."""
+    near = get_close_matches(key.lower(), _PLAIN_KEYS, n=1, cutoff=0.75)
+    if near:
+        return f"Did you mean {near[0]}?"
+    head, dot, label = ".".join(key.split(".")[:2]), ".", ".".join(key.split(".")[2:])
+    prefixes = [_NODE_LABELS.rstrip("."), _ENGINE_LABELS.rstrip(".")]
+    near = get_close_matches(head.lower(), prefixes, n=1, cutoff=0.75)
+    return f"Did you mean {near[0]}{dot}{label or 'NAME'}?" if near else ""
+
+
+def _known_keys() -> str:
+    return f"Use one of {', '.join(_PLAIN_KEYS)}, node.labels.NAME, engine.labels.NAME."
+
+
+def _check_address(text: str, value: str) -> None:
+    if _network(value) is None:
+        raise InvalidArgumentError(
+            f"constraint '{text}': '{value}' is neither an IP address nor a subnet",
+            remedy="Write an address such as 10.0.0.7 or a subnet such as 10.0.0.0/24.",
+        )
+
+
+@lru_cache(_CACHE_MAX)
+def _network(text: str) -> _Network | None:
+    try:
+        network = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return None
+    if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= _MAPPED_BITS:
+        mapped = network.network_address.ipv4_mapped
+        if mapped is not None:
+            return ipaddress.ip_network((mapped, network.prefixlen - _MAPPED_BITS), strict=False)
+    return network
+
+
+def _is_within(address: str, value: str) -> bool | None:
+    """Whether an address lies in a subnet (or is that address); None where `value` is neither."""
+    network, host = _network(value), _network(address)
+    if network is None:
+        return None
+    return host is not None and host.version == network.version and host.subnet_of(network)  # type: ignore[arg-type]

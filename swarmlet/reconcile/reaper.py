@@ -1,0 +1,147 @@
+"""The reaper: removes tasks that are done with, old history, and spec versions nobody refers to.
+
+SwarmKit's task reaper (manager/orchestrator/taskreaper), a slot at a time and without its timer.
+Keys: ("slot", service id, number) and ("specs", service id).
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Final
+
+from swarmlet.core.limits import ENTRY_CHANGES_MAX, MS_PER_S, TASK_HISTORY_RETENTION
+from swarmlet.model.change import Event, Remove
+from swarmlet.model.cluster import Cluster
+from swarmlet.model.service import Service, SpecVersion, spec_version_id
+from swarmlet.model.task import Task, TaskState
+from swarmlet.model.view import View, cluster_of, spec_of
+from swarmlet.reconcile.base import REST, Decision, Key, Moment
+from swarmlet.reconcile.restart import ended_ms, policy_of
+from swarmlet.reconcile.slots import newest, replicas_of
+
+SPEC_GRACE_MS: Final = 60 * MS_PER_S
+"""A spec version stays this long after the service's last change: longer than any proposal is under
+way (PROPOSAL_TIMEOUT_S), so a task decided upon before that change still finds its spec."""
+
+
+class ReaperDecider:
+    """Removes task and spec version rows; writes nothing else. Keeps no index."""
+
+    name: Final = "reaper"
+
+    def start(self, view: View) -> Iterable[Key]:
+        keys: dict[Key, None] = {("specs", service.id): None for service in view.services.all()}
+        keys.update({("specs", spec.service_id): None for spec in view.specs.all()})
+        keys.update(_all_slots(view))
+        return keys
+
+    def keys_of(self, event: Event, view: View) -> Iterable[Key]:
+        """A task that came, stopped or is to be removed: its slot. A service's change, the end of a
+        version's last task: its specs. A new retention limit: all slots."""
+        if event.table is Task:
+            return _keys_of_task(event, view)
+        if event.table is Service:
+            return [("specs", event.id)]
+        if event.table is Cluster and _limit(event.old) != _limit(event.new):
+            return _all_slots(view)
+        return ()
+
+    def decide(self, view: View, key: Key, moment: Moment) -> Decision:
+        if key[0] == "specs":
+            return _reap_specs(view, key[1], moment)
+        return _reap_slot(view, key[1], int(key[2]))
+
+
+def _limit(row: object) -> int:
+    """Tasks kept a slot, by a cluster's row; negative: all."""
+    given = None
+    if isinstance(row, Cluster):
+        given = row.spec.orchestration.task_history_retention_limit
+    return TASK_HISTORY_RETENTION if given is None else given
+
+
+def _all_slots(view: View) -> dict[Key, None]:
+    return {("slot", task.service_id, str(task.slot)): None for task in view.tasks.all()}
+
+
+def _keys_of_task(event: Event, view: View) -> Iterator[Key]:
+    old, new = event.old, event.new
+    assert isinstance(old, Task | None)
+    assert isinstance(new, Task | None)
+    if new is None:
+        assert old is not None
+        if not view.tasks.count("spec", spec_version_id(old.service_id, old.spec_version)):
+            yield "specs", old.service_id
+    elif old is None or old.desired != new.desired or _is_idle(old) != _is_idle(new):
+        yield "slot", new.service_id, str(new.slot)
+
+
+def _is_idle(task: Task) -> bool:
+    """Whether no node has anything to do for the task: never assigned, or ended."""
+    return task.status.state < TaskState.ASSIGNED or task.status.state >= TaskState.COMPLETE
+
+
+def _reap_slot(view: View, service_id: str, slot: int) -> Decision:
+    service = view.services.get(service_id)
+    tasks = list(view.tasks.scan("slot", (service_id, slot)))
+    leaving = [t for t in tasks if service is None or t.desired >= TaskState.REMOVE]
+    doomed = [task for task in leaving if _is_idle(task)]
+    if service is not None and slot:
+        doomed += _history(view, service, [t for t in tasks if t.desired < TaskState.REMOVE])
+    return _removal(doomed)
+
+
+def _history(view: View, service: Service, tasks: Sequence[Task]) -> list[Task]:
+    """The oldest tasks of a slot beyond the retention limit. The newest always stays: it tells why
+    a slot that is not restarted counts as done."""
+    retention = _retention(view, service)
+    if retention < 0 or len(tasks) <= max(1, retention):
+        return []
+    last = newest(tasks)
+    old = sorted(
+        (task for task in tasks if task is not last and _is_history(task)),
+        key=lambda t: (ended_ms(t), t.created_ms, t.id),
+    )
+    return old[: len(tasks) - max(1, retention)]
+
+
+def _is_history(task: Task) -> bool:
+    """Whether a task has ended, or will never run."""
+    if task.status.state < TaskState.ASSIGNED:
+        return task.desired > TaskState.RUNNING
+    return task.status.state >= TaskState.COMPLETE and task.desired > TaskState.RUNNING
+
+
+def _retention(view: View, service: Service) -> int:
+    """The cluster's limit; one more than max_attempts where the service has that, because the
+    attempts made are counted from the tasks that are kept."""
+    spec = spec_of(view, service)
+    if replicas_of(spec) is None:
+        return -1
+    attempts = policy_of(spec.task_template).max_attempts
+    return attempts + 1 if attempts else _limit(cluster_of(view))
+
+
+def _reap_specs(view: View, service_id: str, moment: Moment) -> Decision:
+    service = view.services.get(service_id)
+    unused = [spec for spec in view.specs.scan("service", service_id) if _is_unused(view, spec)]
+    if not unused:
+        return REST
+    if service is not None and moment.now_ms < service.updated_ms + SPEC_GRACE_MS:
+        return Decision(wake_at_ms=service.updated_ms + SPEC_GRACE_MS)
+    return _removal(unused)
+
+
+def _is_unused(view: View, spec: SpecVersion) -> bool:
+    service = view.services.get(spec.service_id)
+    if service is not None and spec.number in (service.spec_version, service.previous_spec_version):
+        return False
+    return view.tasks.count("spec", spec.id) == 0
+
+
+def _removal(rows: Iterable[Task | SpecVersion]) -> Decision:
+    ordered = sorted(rows, key=lambda row: row.id)
+    changes = tuple(
+        Remove(table=type(row), id=row.id, seen=row.version)
+        for row in islice(ordered, ENTRY_CHANGES_MAX)
+    )
+    return Decision(changes=changes, has_more=len(ordered) > len(changes))

@@ -1,0 +1,274 @@
+"""Replicated services: as many slots as wanted, one task in each, a successor for each that ends.
+
+Two kinds of keys. ("service", id) opens and closes slots and costs O(tasks of the service); it is
+looked at when the service changes, when a task that should run vanishes, and while more slots are
+taken than wanted, as after a restart that crossed a scale-down. ("slot", service id, number)
+restarts and releases and costs O(tasks in the slot); every other task event leads to it.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Final
+
+from swarmlet.core.ids import TaskID
+from swarmlet.core.limits import ENTRY_CHANGES_MAX
+from swarmlet.model.change import Change, Create, Event, Exists, Guard, SetDesired
+from swarmlet.model.node import Node
+from swarmlet.model.service import Service, SpecVersion, spec_version_id
+from swarmlet.model.task import Task, TaskState, TaskStatus
+from swarmlet.model.view import View, spec_of, task_spec_of
+from swarmlet.reconcile.base import REST, Decision, Key, Moment
+from swarmlet.reconcile.restart import (
+    due_ms,
+    has_stopped,
+    is_node_lost,
+    may_restart,
+    must_leave,
+    policy_of,
+    released,
+    successor,
+)
+from swarmlet.reconcile.slots import (
+    Slots,
+    free_slots,
+    is_wanted,
+    removal_order,
+    replicas_of,
+    slots_of,
+)
+
+
+class ReplicatedDecider:
+    """Writes `desired`, creates tasks. Its index: service -> slot -> tasks that are not leaving."""
+
+    name: Final = "replicated"
+
+    def __init__(self) -> None:
+        self._taken: dict[str, dict[int, int]] = {}
+
+    def start(self, view: View) -> Iterable[Key]:
+        """All services, those that are gone but have tasks, and the slots with something to do."""
+        self._taken = {}
+        keys: dict[Key, None] = {("service", service.id): None for service in view.services.all()}
+        slots: set[Key] = set()
+        for task in view.tasks.all():
+            key = _slot_key(task)
+            self._count(None, task)
+            if view.services.get(task.service_id) is None:
+                keys["service", task.service_id] = None
+            elif is_wanted(task):
+                if key in slots or _needs_a_look(view, task):
+                    keys[key] = None
+                slots.add(key)
+        return keys
+
+    def keys_of(self, event: Event, view: View) -> Iterable[Key]:
+        """See the module's docstring; a node that tasks must leave leads to the slots it hosts."""
+        if event.table is Service:
+            return [("service", event.id)]
+        if event.table is Node:
+            return self._keys_of_node(event, view)
+        if event.table is Task:
+            return self._keys_of_task(event, view)
+        return ()
+
+    def decide(self, view: View, key: Key, moment: Moment) -> Decision:
+        service = view.services.get(key[1])
+        if service is None:
+            return _close_service(view, key)
+        replicas = replicas_of(spec_of(view, service))
+        if replicas is None:
+            return REST
+        if key[0] == "service":
+            return _reconcile(view, service, replicas, moment)
+        return _decide_slot(view, service, int(key[2]), moment)
+
+    def _keys_of_node(self, event: Event, view: View) -> Iterator[Key]:
+        old, new = event.old, event.new
+        assert isinstance(old, Node | None)
+        assert isinstance(new, Node | None)
+        if not is_node_lost(new) or _condition(old) == _condition(new):
+            return
+        for task in view.tasks.scan("node", event.id):
+            if not has_stopped(task):
+                yield _slot_key(task)
+
+    def _keys_of_task(self, event: Event, view: View) -> Iterator[Key]:
+        old, new = event.old, event.new
+        assert isinstance(old, Task | None)
+        assert isinstance(new, Task | None)
+        self._count(old, new)
+        task = new or old
+        assert task is not None
+        if new is None:
+            if is_wanted(task):
+                yield "service", task.service_id
+            yield _slot_key(task)
+        elif old is None or _has_turned(old, new):
+            yield _slot_key(task)
+            if self._is_too_many(view, new.service_id):
+                yield "service", task.service_id
+
+    def _count(self, old: Task | None, new: Task | None) -> None:
+        change = _takes_slot(new) - _takes_slot(old)
+        task = new or old
+        if not change or task is None:
+            return
+        slots = self._taken.setdefault(task.service_id, {})
+        slots[task.slot] = slots.get(task.slot, 0) + change
+        if not slots[task.slot]:
+            del slots[task.slot]
+        if not slots:
+            del self._taken[task.service_id]
+
+    def _is_too_many(self, view: View, service_id: str) -> bool:
+        service = view.services.get(service_id)
+        replicas = None if service is None else replicas_of(spec_of(view, service))
+        return replicas is not None and len(self._taken.get(service_id, ())) > replicas
+
+
+def _takes_slot(task: Task | None) -> bool:
+    return task is not None and task.desired < TaskState.REMOVE
+
+
+def _condition(node: Node | None) -> tuple[int, str] | None:
+    return None if node is None else (node.status.state, node.spec.availability)
+
+
+def _slot_key(task: Task) -> Key:
+    return ("slot", task.service_id, str(task.slot))
+
+
+def _has_turned(old: Task, new: Task) -> bool:
+    """Whether a task's change can matter to its slot: it stopped, was told to, or got its node."""
+    return (
+        has_stopped(old) != has_stopped(new)
+        or old.desired != new.desired
+        or old.node_id != new.node_id
+    )
+
+
+def _needs_a_look(view: View, task: Task) -> bool:
+    return task.desired < TaskState.RUNNING or has_stopped(task) or must_leave(view, task)
+
+
+def _close_service(view: View, key: Key) -> Decision:
+    """The service is gone: its tasks are to be stopped and removed."""
+    doomed = (t for t in view.tasks.scan("service", key[1]) if t.desired < TaskState.REMOVE)
+    changes = tuple(_remove(task) for task in islice(doomed, ENTRY_CHANGES_MAX))
+    return Decision(
+        changes=changes,
+        reasons=("the service was removed",) if changes else (),
+        has_more=len(changes) == ENTRY_CHANGES_MAX,
+    )
+
+
+def _remove(task: Task) -> SetDesired:
+    return SetDesired(id=task.id, desired=TaskState.REMOVE)
+
+
+def _reconcile(view: View, service: Service, replicas: int, moment: Moment) -> Decision:
+    """Open the missing slots, close the surplus and the dead ones; a slice at a time."""
+    slots = slots_of(view, service)
+    missing = replicas - len(slots.live)
+    opened = list(islice(free_slots(slots.live), max(0, min(missing, ENTRY_CHANGES_MAX))))
+    changes: list[Change] = [Create(obj=_new_task(service, slot, moment)) for slot in opened]
+    closing = _closing(slots, replicas, opened)
+    changes += islice(closing, ENTRY_CHANGES_MAX - len(changes))
+    if not changes:
+        return REST
+    return Decision(
+        changes=tuple(changes),
+        guards=_guards(service) if opened else (),
+        reasons=(f"{len(slots.live)} of {replicas} slots are live",),
+        has_more=len(changes) == ENTRY_CHANGES_MAX,
+    )
+
+
+def _new_task(service: Service, slot: int, moment: Moment) -> Task:
+    return Task(
+        id=TaskID(moment.new_id()),
+        service_id=service.id,
+        spec_version=service.spec_version,
+        slot=slot,
+        status=TaskStatus(state=TaskState.NEW, at_ms=moment.now_ms, message="created"),
+    )
+
+
+def _closing(slots: Slots, replicas: int, opened: Sequence[int]) -> Iterator[SetDesired]:
+    """Removals, last survivor first. A slot's history goes before the task that makes it count, so
+    that the slot is live until all of it is on its way, however the work is sliced."""
+    for number in sorted(slots.dead.keys() - set(opened)):
+        yield from map(_remove, sorted(slots.dead[number], key=lambda t: t.id))
+    order = removal_order(slots.live)
+    for number in reversed(order[replicas:]):
+        counting = {task.id for task in slots.live[number]}
+        tasks = sorted(slots.all[number], key=lambda t: (t.id in counting, t.id))
+        yield from map(_remove, tasks)
+
+
+def _guards(service: Service) -> tuple[Guard, ...]:
+    """A new task needs its service and its spec version, also by the time it is applied."""
+    spec_id = spec_version_id(service.id, service.spec_version)
+    return (Exists(table=Service, id=service.id), Exists(table=SpecVersion, id=spec_id))
+
+
+def _decide_slot(view: View, service: Service, slot: int, moment: Moment) -> Decision:
+    tasks = [t for t in view.tasks.scan("slot", (service.id, slot)) if t.desired < TaskState.REMOVE]
+    wanted = [task for task in tasks if is_wanted(task)]
+    if len(wanted) > 1:
+        return _stop_doubles(wanted)
+    if not wanted:
+        return REST
+    task = wanted[0]
+    others = [other for other in tasks if other is not task]
+    if has_stopped(task) or must_leave(view, task):
+        return _restart(view, service, task, others, moment)
+    if task.desired < TaskState.RUNNING:
+        return _release(view, task, others, moment)
+    return REST
+
+
+def _stop_doubles(wanted: Sequence[Task]) -> Decision:
+    """Two tasks want the slot, as when a creation of unknown outcome was repeated and both came
+    through: the one that is furthest stays."""
+    order = sorted(wanted, key=lambda t: (has_stopped(t), -t.status.state, t.created_ms, t.id))
+    return Decision(
+        changes=tuple(_stop(task) for task in order[1:]),
+        reasons=(f"slot {order[0].slot} has {len(wanted)} tasks",),
+    )
+
+
+def _stop(task: Task) -> SetDesired:
+    return SetDesired(id=task.id, desired=TaskState.SHUTDOWN, seen=task.version)
+
+
+def _restart(
+    view: View, service: Service, task: Task, others: Sequence[Task], moment: Moment
+) -> Decision:
+    """Stop what ended or must leave, and put a successor in its slot if the policy says so."""
+    if has_stopped(task) and task.desired < TaskState.RUNNING and moment.now_ms < task.start_at_ms:
+        return Decision(wake_at_ms=task.start_at_ms)  # failed while held back: no tight loop
+    policy = policy_of(task_spec_of(view, task).task_template)
+    why = "its node is down, drained or gone" if must_leave(view, task) else "it ended"
+    if not may_restart(task, policy, [task, *others]):
+        return Decision(changes=(_stop(task),), reasons=(f"{why}, and is not restarted",))
+    after = successor(task, service, policy, view, moment)
+    if due_ms(after, [task, *others], view, moment.now_ms) <= moment.now_ms:
+        after = released(after)
+    return Decision(
+        changes=(_stop(task), Create(obj=after)),
+        guards=_guards(service),
+        reasons=(f"{why}: restart {after.attempt} in a row",),
+    )
+
+
+def _release(view: View, task: Task, others: Sequence[Task], moment: Moment) -> Decision:
+    """Let a held-back task run once it is due; until then, ask to be woken."""
+    due = due_ms(task, others, view, task.created_ms)
+    if moment.now_ms < due:
+        return Decision(wake_at_ms=due)
+    return Decision(
+        changes=(SetDesired(id=task.id, desired=TaskState.RUNNING),),
+        reasons=("the restart delay is over",),
+    )

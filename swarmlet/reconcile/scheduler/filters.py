@@ -1,0 +1,160 @@
+"""What a task needs of a node, and the words for the nodes that do not have it.
+
+Tasks with equal needs pass the same filters and share one sorted pool of nodes. Filters and words
+are SwarmKit's (manager/scheduler/filter.go), with one filter more: a node must have a runtime for
+the task's image. What only the node's own row decides is asked first and remembered (`failing`);
+what changes with every placement is asked each time (`NodeState.lacks`).
+"""
+
+from collections.abc import Mapping
+from enum import IntEnum
+from typing import Final, NamedTuple
+
+from swarmlet.core.limits import PORT_MAX
+from swarmlet.model.node import RUNTIME_LABEL, Node, NodeState
+from swarmlet.model.service import GenericResource, Placement, Resources, ServiceSpec
+from swarmlet.reconcile.allocator.needs import is_ingress, ports_of
+from swarmlet.reconcile.slots import satisfies
+
+HOST_IMAGE: Final = "host"
+"""The image that stands for the host's own files; only the process runtime runs it."""
+
+_ARCHITECTURES: Final[Mapping[str, str]] = {"x86_64": "amd64", "aarch64": "arm64"}
+
+
+class Filter(IntEnum):
+    """The filters in the order in which they are asked; a node counts for the first it fails."""
+
+    READY = 0
+    RUNTIME = 1
+    CONSTRAINT = 2
+    PLATFORM = 3
+    RESOURCE = 4
+    HOST_PORT = 5
+    MAX_REPLICAS = 6
+
+
+class Fixed(NamedTuple):
+    """Needs that a node's own row answers. `runtimes`: any of them will do; empty: no matter."""
+
+    runtimes: tuple[str, ...] = ()
+    constraints: tuple[str, ...] = ()
+    platforms: tuple[tuple[str, str], ...] = ()  # (os, architecture), "" for any
+
+
+class Needs(NamedTuple):
+    """All that decides whether a node has room. Compares and hashes by value."""
+
+    cpu_nano: int = 0
+    memory_b: int = 0
+    generic: tuple[tuple[str, int], ...] = ()  # (kind, count)
+    ports: tuple[tuple[str, int], ...] = ()  # (protocol, port) in host mode
+    fixed: Fixed = Fixed()
+
+
+def needs_of(spec: ServiceSpec) -> Needs:
+    """What a task made from `spec` needs: reservations, never limits."""
+    template = spec.task_template
+    resources = template.resources
+    reserved = (resources and resources.reservations) or Resources()
+    return Needs(
+        cpu_nano=reserved.nano_cpus,
+        memory_b=reserved.memory_bytes,
+        generic=tuple(sorted(counts_of(reserved.generic_resources).items())),
+        ports=_host_ports(spec),
+        fixed=Fixed(
+            runtimes=_runtimes(spec),
+            constraints=tuple(sorted((template.placement or Placement()).constraints)),
+            platforms=tuple(
+                sorted(
+                    (platform.os.lower(), _architecture(platform.architecture))
+                    for platform in (template.placement or Placement()).platforms
+                )
+            ),
+        ),
+    )
+
+
+def counts_of(resources: list[GenericResource]) -> dict[str, int]:
+    """How many of each kind: numbers as given, and each named one counts 1."""
+    counts: dict[str, int] = {}
+    for resource in resources:
+        if (discrete := resource.discrete_resource_spec) is not None:
+            counts[discrete.kind] = counts.get(discrete.kind, 0) + discrete.value
+        if (named := resource.named_resource_spec) is not None:
+            counts[named.kind] = counts.get(named.kind, 0) + 1
+    return counts
+
+
+def _host_ports(spec: ServiceSpec) -> tuple[tuple[str, int], ...]:
+    ports = {
+        (port.protocol or "tcp", port.published_port)
+        for port in ports_of(spec)
+        if not is_ingress(port) and 0 < port.published_port <= PORT_MAX
+    }
+    return tuple(sorted(ports))
+
+
+def _runtimes(spec: ServiceSpec) -> tuple[str, ...]:
+    container = spec.task_template.container_spec
+    if container is None:
+        return ()
+    return ("process",) if container.image == HOST_IMAGE else ("docker", "oci")
+
+
+def _architecture(name: str) -> str:
+    return _ARCHITECTURES.get(name.lower(), name.lower())
+
+
+def failing(node: Node, fixed: Fixed) -> Filter | None:
+    """The first filter that the node's own row fails; None: it passes them all."""
+    if node.status.state != NodeState.READY or node.spec.availability not in ("", "active"):
+        return Filter.READY
+    if fixed.runtimes and not set(fixed.runtimes) & set(runtimes_of(node)):
+        return Filter.RUNTIME
+    if not satisfies(node, fixed.constraints):
+        return Filter.CONSTRAINT
+    return None if _runs_on(node, fixed) else Filter.PLATFORM
+
+
+def runtimes_of(node: Node) -> list[str]:
+    """The runtime adapters a node says it has."""
+    return node.description.engine.labels.get(RUNTIME_LABEL, "").split(",")
+
+
+def _runs_on(node: Node, fixed: Fixed) -> bool:
+    if not fixed.platforms:
+        return True
+    os, architecture = (
+        node.description.platform.os.lower(),
+        _architecture(node.description.platform.architecture),
+    )
+    return any(
+        wanted_os in ("", os) and wanted in ("", architecture) and bool(os or architecture)
+        for wanted_os, wanted in fixed.platforms
+    )
+
+
+def explain(counts: Mapping[Filter, int], needs: Needs) -> str:
+    """Why no node will do, for the task's status: the filter that most nodes fail comes first."""
+    order = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    sentence = "; ".join(_words(failed, n, needs) for failed, n in order if n)
+    return f"no suitable node ({sentence})" if sentence else "no suitable node"
+
+
+_WORDS: Final[Mapping[Filter, str]] = {
+    Filter.CONSTRAINT: "scheduling constraints not satisfied",
+    Filter.PLATFORM: "unsupported platform",
+    Filter.RESOURCE: "insufficient resources",
+    Filter.HOST_PORT: "host-mode port already in use",
+    Filter.MAX_REPLICAS: "max replicas per node limit exceed",
+}
+
+
+def _words(failed: Filter, count: int, needs: Needs) -> str:
+    nodes = f"{count} node" if count == 1 else f"{count} nodes"
+    if failed is Filter.READY:
+        return f"{nodes} not available for new tasks"
+    if failed is Filter.RUNTIME:
+        return f"no runtime for the image ({' or '.join(needs.fixed.runtimes)}) on {nodes}"
+    return f"{_WORDS[failed]} on {nodes}"

@@ -1,0 +1,62 @@
+"""Groups: all tasks of one spec version are equal, so they are placed together."""
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Final, TypeAlias
+
+from swarmlet.core.ids import ServiceID
+from swarmlet.core.limits import FAULTY_NODE_FAILURES, FAULTY_NODE_WINDOW_MS
+from swarmlet.model.service import Placement, ServiceSpec
+from swarmlet.reconcile.scheduler.filters import Needs, needs_of
+from swarmlet.reconcile.scheduler.nodeset import PoolKey
+from swarmlet.reconcile.scheduler.spread import Spread, spread_of
+
+GroupKey: TypeAlias = tuple[ServiceID, int]
+"""(service id, spec version)."""
+
+FAILURES_KEPT_MAX: Final = 64  # a node and group; beyond, how many more does not matter
+assert FAILURES_KEPT_MAX >= FAULTY_NODE_FAILURES
+
+SortKey: TypeAlias = tuple[int, int, Needs, Spread, GroupKey]
+
+
+class Group:
+    """One (service, spec version): what its tasks need, and where they failed lately.
+
+    Failures are times (wall ms) by node. Only the last five minutes count, and only from five on.
+    """
+
+    __slots__ = ("failures", "key", "max_replicas", "needs", "service_id", "spread")
+
+    def __init__(self, key: GroupKey, spec: ServiceSpec) -> None:
+        placement = spec.task_template.placement or Placement()
+        self.key, self.service_id = key, key[0]
+        self.needs = needs_of(spec)
+        self.spread = spread_of(placement.preferences)
+        self.max_replicas = placement.max_replicas
+        self.failures: dict[str, deque[int]] = {}
+
+    @property
+    def pool_key(self) -> PoolKey:
+        return (self.needs, self.spread)
+
+    @property
+    def sort_key(self) -> SortKey:
+        """Most needed first, which packs better; groups of one class are neighbours, so that their
+        pool is built once a pass."""
+        return (-self.needs.cpu_nano, -self.needs.memory_b, self.needs, self.spread, self.key)
+
+    def failed(self, node_id: str, at_ms: int) -> None:
+        """A task of this group failed there."""
+        times = self.failures.setdefault(node_id, deque(maxlen=FAILURES_KEPT_MAX))
+        times.append(at_ms)
+
+    def faulty_nodes(self, now_ms: int) -> Iterator[tuple[str, int]]:
+        """(node id, failures) where there were enough lately; forgets what is too old."""
+        for node_id in list(self.failures):
+            times = self.failures[node_id]
+            recent = sum(at_ms > now_ms - FAULTY_NODE_WINDOW_MS for at_ms in times)
+            if not recent:
+                del self.failures[node_id]
+            elif recent >= FAULTY_NODE_FAILURES:
+                yield node_id, recent

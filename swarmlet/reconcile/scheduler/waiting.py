@@ -1,0 +1,201 @@
+"""The tasks that wait for a node: by group, each in order of slot, with the reason they were given.
+
+A line is either on the agenda (to be tried, the one that needs most first) or stuck (tried in
+vain). A stuck line is woken when a node changes or when one is freed that could take a task of its
+class; so at rest nothing is tried again, however much waits.
+"""
+
+from collections.abc import Iterable, Iterator
+from heapq import heappop, heappush
+from typing import NamedTuple
+
+from swarmlet.core.ids import ServiceID, TaskID
+from swarmlet.model.task import Task
+from swarmlet.reconcile.scheduler.group import Group, GroupKey, SortKey
+from swarmlet.reconcile.scheduler.nodeset import NodeState, PoolKey, Pools
+
+
+class Place(NamedTuple):
+    """A task's place in its line."""
+
+    slot: int
+    task_id: TaskID
+
+
+class Line:
+    """One group's waiting tasks. `unexplained`: those whose row does not bear `reason` yet."""
+
+    def __init__(self, group: Group) -> None:
+        self.group = group
+        self.reason = ""
+        self.is_stuck = False
+        self.unexplained: dict[TaskID, None] = {}
+        self._errs: dict[TaskID, str] = {}  # what each row bears
+        self._order: list[Place] = []  # a heap; may hold places of tasks that left
+
+    def __len__(self) -> int:
+        return len(self._errs)
+
+    def put(self, task: Task) -> bool:
+        """The task waits, with this row. Returns whether it did not wait before."""
+        is_new = task.id not in self._errs
+        if is_new:
+            heappush(self._order, Place(task.slot, task.id))
+        self._errs[task.id] = task.status.err
+        if task.status.err == self.reason:
+            self.unexplained.pop(task.id, None)
+        else:
+            self.unexplained[task.id] = None
+        return is_new
+
+    def drop(self, task_id: TaskID) -> None:
+        """The task waits no longer."""
+        del self._errs[task_id]
+        self.unexplained.pop(task_id, None)
+
+    def first(self, count: int) -> list[Place]:
+        """Take the first places out of the line's order; `back` returns them."""
+        taken: dict[Place, None] = {}
+        while self._order and len(taken) < count:
+            place = heappop(self._order)
+            if place.task_id in self._errs:
+                taken[place] = None
+        return list(taken)
+
+    def back(self, places: Iterable[Place]) -> None:
+        """These were not placed: they stand where they stood."""
+        for place in places:
+            heappush(self._order, place)
+
+    def explain(self, reason: str) -> None:
+        """Nothing fits, for this reason; O(line) where it is not the reason given before."""
+        if reason != self.reason:
+            self.reason = reason
+            self.unexplained = {t: None for t, err in self._errs.items() if err != reason}
+
+
+class Waiting:
+    """All lines."""
+
+    def __init__(self) -> None:
+        self._lines: dict[GroupKey, Line] = {}
+        self._where: dict[TaskID, GroupKey] = {}
+        self._agenda: list[SortKey] = []
+        self._queued: set[GroupKey] = set()  # never iterated
+        self._stuck: dict[PoolKey, dict[GroupKey, None]] = {}
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+    def put(self, group: Group, task: Task) -> bool:
+        """The task waits, with this row. Returns whether that makes work."""
+        line = self._lines.get(group.key)
+        if line is None:
+            line = self._lines[group.key] = Line(group)
+        self._where[task.id] = group.key
+        is_new = line.put(task)
+        if line.is_stuck:
+            return task.id in line.unexplained
+        self._queue(line)
+        return is_new
+
+    def drop(self, task_id: TaskID) -> None:
+        """The task waits no longer, if it did."""
+        key = self._where.pop(task_id, None)
+        if key is None:
+            return
+        line = self._lines[key]
+        line.drop(task_id)
+        if not line:
+            del self._lines[key]
+            self._unstick(line)
+
+    def next_line(self) -> Line | None:
+        """The line on the agenda that needs most, off the agenda; None: nothing to try."""
+        while self._agenda:
+            key = heappop(self._agenda)[-1]
+            self._queued.discard(key)
+            line = self._lines.get(key)
+            if line is not None and not line.is_stuck:
+                return line
+        return None
+
+    def put_back(self, line: Line) -> None:
+        """The line has more to place: back on the agenda."""
+        if line.group.key in self._lines:
+            self._queue(line)
+
+    def stick(self, line: Line, reason: str) -> None:
+        """Nothing of the line fits anywhere until a node is loosened."""
+        line.is_stuck = True
+        line.explain(reason)
+        self._stuck.setdefault(line.group.pool_key, {})[line.group.key] = None
+
+    def wake(self, pools: Pools, loosened: NodeState | None) -> bool:
+        """Put the stuck lines that `loosened` has room for on the agenda (None: all of them);
+        whether there were any."""
+        woken = [
+            pool_key
+            for pool_key in self._stuck
+            if loosened is None or (pool := pools.peek(pool_key)) is None or pool.has_room(loosened)
+        ]
+        for pool_key in woken:
+            for key in self._stuck.pop(pool_key):
+                line = self._lines[key]
+                line.is_stuck = False
+                self._queue(line)
+        return bool(woken)
+
+    def unexplained(self) -> Iterator[tuple[TaskID, str]]:
+        """(task, reason) of stuck tasks whose rows do not bear the reason yet."""
+        for keys in self._stuck.values():
+            for key in keys:
+                line = self._lines[key]
+                for task_id in line.unexplained:
+                    yield task_id, line.reason
+
+    def _queue(self, line: Line) -> None:
+        if line.group.key not in self._queued:
+            self._queued.add(line.group.key)
+            heappush(self._agenda, line.group.sort_key)
+
+    def _unstick(self, line: Line) -> None:
+        keys = self._stuck.get(line.group.pool_key)
+        if keys is not None and keys.pop(line.group.key, line) is None and not keys:
+            del self._stuck[line.group.pool_key]
+
+
+class Preset:
+    """Tasks that come with their node (global services) and wait for it to take them."""
+
+    def __init__(self) -> None:
+        self.due: dict[TaskID, None] = {}
+        self._node_of: dict[TaskID, str] = {}
+        self._on: dict[str, dict[TaskID, None]] = {}
+
+    def put(self, task: Task) -> None:
+        """The task waits for its node, and is to be tried."""
+        self._node_of[task.id] = task.node_id
+        self._on.setdefault(task.node_id, {})[task.id] = None
+        self.due[task.id] = None
+
+    def drop(self, task_id: TaskID) -> None:
+        """The task waits no longer, if it did."""
+        node_id = self._node_of.pop(task_id, None)
+        self.due.pop(task_id, None)
+        if node_id is not None:
+            on = self._on[node_id]
+            del on[task_id]
+            if not on:
+                del self._on[node_id]
+
+    def wake(self, node_id: str) -> bool:
+        """The node was loosened or changed: try its tasks again. Whether there are any."""
+        on = self._on.get(node_id, {})
+        self.due.update(on)
+        return bool(on)
+
+
+def group_key(task: Task) -> GroupKey:
+    """The group a task belongs to."""
+    return (ServiceID(task.service_id), task.spec_version)

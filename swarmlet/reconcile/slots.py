@@ -1,0 +1,169 @@
+"""Slots: the numbered places of a replicated service, which of them count, and which go first.
+
+Rules are SwarmKit's (manager/orchestrator/slot.go, task.go and replicated/services.go), with sorts
+that are stable, and with tasks that are on their way out (desired REMOVE) counting nowhere.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import count
+
+import msgspec
+
+from swarmlet.core.errors import InvalidArgumentError
+from swarmlet.model.constraint import matches, parse
+from swarmlet.model.node import Node
+from swarmlet.model.service import (
+    EndpointSpec,
+    NetworkAttachmentConfig,
+    Placement,
+    PortConfig,
+    Service,
+    ServiceSpec,
+    TaskSpec,
+)
+from swarmlet.model.task import Task, TaskState
+from swarmlet.model.view import View, task_spec_of
+from swarmlet.reconcile.restart import may_restart, policy_of
+
+
+class Slots(msgspec.Struct, frozen=True, kw_only=True):
+    """A service's slots by number. `all`: every task that is not leaving.
+
+    `live`: the tasks wanted to run, or the one finished task that the policy leaves as it is.
+    `dead`: nothing wants to run there, though something should.
+    """
+
+    all: Mapping[int, Sequence[Task]]
+    live: Mapping[int, Sequence[Task]]
+    dead: Mapping[int, Sequence[Task]]
+
+
+def replicas_of(spec: ServiceSpec) -> int | None:
+    """How many slots a replicated service wants (1 where nothing is said); None for other modes."""
+    mode = spec.mode
+    if mode.global_ is not None or mode.replicated_job is not None or mode.global_job is not None:
+        return None
+    if mode.replicated is None or mode.replicated.replicas is None:
+        return 1
+    return mode.replicated.replicas
+
+
+def slots_of(view: View, service: Service) -> Slots:
+    """The service's slots as of the view; O(its tasks)."""
+    by_slot: dict[int, list[Task]] = {}
+    for task in view.tasks.scan("service", service.id):
+        if task.desired < TaskState.REMOVE:
+            by_slot.setdefault(task.slot, []).append(task)
+    live: dict[int, Sequence[Task]] = {}
+    dead: dict[int, Sequence[Task]] = {}
+    for number in sorted(by_slot):
+        counting = counting_tasks(view, by_slot[number])
+        (live if counting else dead)[number] = counting or by_slot[number]
+    return Slots(all=by_slot, live=live, dead=dead)
+
+
+def counting_tasks(view: View, tasks: Sequence[Task]) -> Sequence[Task]:
+    """What makes a slot count: its tasks wanted to run, else its newest if it gets no successor."""
+    wanted = sorted((t for t in tasks if is_wanted(t)), key=lambda t: t.id)
+    if wanted:
+        return wanted
+    last = newest(tasks)
+    policy = policy_of(task_spec_of(view, last).task_template)
+    return () if may_restart(last, policy, tasks) else (last,)
+
+
+def is_wanted(task: Task) -> bool:
+    """Whether the task should run, now or once it is released."""
+    return task.desired <= TaskState.RUNNING
+
+
+def newest(tasks: Sequence[Task]) -> Task:
+    """The last task of a slot: replaced by no other, then by time of creation."""
+    replaced = {task.replaces for task in tasks}
+    return max(tasks, key=lambda t: (t.id not in replaced, t.created_ms, t.id))
+
+
+def free_slots(taken: Mapping[int, object]) -> Iterable[int]:
+    """Numbers no live slot has, lowest first, without end."""
+    return (number for number in count(1) if number not in taken)
+
+
+def removal_order(live: Mapping[int, Sequence[Task]]) -> list[int]:
+    """Slot numbers in the order in which they survive a scale-down: the last are removed first.
+
+    Each slot gets its turn on its node, the running and the low-numbered first; first turns survive
+    second turns. Slots without a node, or with several tasks, go before all others. So the most
+    crowded nodes lose first, and removing some changes nothing about the order of the rest.
+    """
+    turns: dict[str, int] = {}
+    ranked: list[tuple[bool, int, int]] = []  # (goes first, turn on its node, place in the walk)
+    walk = sorted(live, key=lambda number: (not _is_running(live[number]), number))
+    for place, number in enumerate(walk):
+        node_id = live[number][0].node_id if len(live[number]) == 1 else ""
+        turns[node_id] = turns.get(node_id, 0) + 1
+        ranked.append((not node_id, turns[node_id] if node_id else 0, place))
+    return [walk[place] for _, _, place in sorted(ranked)]
+
+
+def _is_running(tasks: Sequence[Task]) -> bool:
+    return any(task.status.state == TaskState.RUNNING for task in tasks)
+
+
+def is_dirty(made_from: ServiceSpec, current: ServiceSpec, node: Node | None) -> bool:
+    """Whether a task on `node` (None: on none yet) must be replaced to follow the current spec.
+
+    Replicas, labels and update settings replace nothing; a change of placement alone replaces only
+    tasks whose node does not satisfy the new constraints.
+    """
+    if _ports(made_from) != _ports(current):
+        return True
+    old, new = _template(made_from), _template(current)
+    if old == new:
+        return False
+    if _unplaced(old) != _unplaced(new):
+        return True
+    return node is None or not satisfies(node, (new.placement or Placement()).constraints)
+
+
+def replaces_tasks(
+    old: ServiceSpec, new: ServiceSpec, hosts: Iterable[Node | None] = (None,)
+) -> bool:
+    """Whether updating `old` to `new` would replace tasks, of which `hosts` are the nodes.
+
+    None stands for a task without a node; a service without tasks has nothing to replace. Where the
+    nodes are not given, every change of placement counts as replacing.
+    """
+    return any(is_dirty(old, new, node) for node in hosts)
+
+
+def satisfies(node: Node, constraints: Iterable[str]) -> bool:
+    """Whether a node satisfies all constraints; a text that cannot be parsed satisfies nobody."""
+    try:
+        return all(matches(parse(text), node) for text in constraints)
+    except InvalidArgumentError:
+        return False
+
+
+def _template(spec: ServiceSpec) -> TaskSpec:
+    """The task template with the older, service-level place of networks folded in."""
+    template = spec.task_template
+    networks: list[NetworkAttachmentConfig] = template.networks or spec.networks
+    return msgspec.structs.replace(
+        template, networks=networks, placement=template.placement or Placement()
+    )
+
+
+def _unplaced(template: TaskSpec) -> TaskSpec:
+    return msgspec.structs.replace(template, placement=None)
+
+
+def _ports(spec: ServiceSpec) -> EndpointSpec:
+    """The endpoint with what Docker fills in where nothing is said."""
+    endpoint = spec.endpoint_spec or EndpointSpec()
+    ports: list[PortConfig] = [
+        msgspec.structs.replace(
+            port, protocol=port.protocol or "tcp", publish_mode=port.publish_mode or "ingress"
+        )
+        for port in endpoint.ports
+    ]
+    return EndpointSpec(mode=endpoint.mode or "vip", ports=ports)
