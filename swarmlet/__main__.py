@@ -1,0 +1,5 @@
+"""`python -m swarmlet`."""
+
+from swarmlet.cli.main import run
+
+run()

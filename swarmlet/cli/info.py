@@ -1,0 +1,88 @@
+"""`swarmlet info`."""
+
+from collections.abc import Iterator
+
+import click
+
+from swarmlet.cli.client import Client, Object
+from swarmlet.cli.format import human_duration, human_size
+from swarmlet.cli.lazy import example
+from swarmlet.core.limits import NS_PER_S
+
+
+@click.command(epilog=example("swarmlet info", "swarmlet info --format '{{.Swarm.NodeID}}'"))
+@click.option("-f", "--format", "form", default="", metavar="STRING", help="json or a Go template.")
+@click.pass_obj
+def info(client: Client, *, form: str) -> None:
+    """Show this node: its swarm, its runtime and its host."""
+    found = client.get("/info")
+    if form:
+        from swarmlet.cli.output import print_objects
+
+        if form == "json":
+            form = "{{json .}}"
+        print_objects([found], form)
+        return
+    click.echo("\n".join([*_swarm(found.get("Swarm") or {}), *_host(found)]))
+    for warning in found.get("Warnings") or []:
+        click.echo(warning, err=True)
+
+
+def _swarm(swarm: Object) -> Iterator[str]:
+    state = swarm.get("LocalNodeState", "inactive")
+    yield f"Swarm: {state}"
+    if state in ("inactive", "locked"):
+        return
+    yield f" NodeID: {swarm.get('NodeID', '')}"
+    if swarm.get("Error"):
+        yield f" Error: {swarm['Error']}"
+    is_manager = bool(swarm.get("ControlAvailable"))
+    yield f" Is Manager: {str(is_manager).lower()}"
+    if is_manager and swarm.get("Cluster") and not swarm.get("Error"):
+        yield from _cluster(swarm)
+    yield f" Node Address: {swarm.get('NodeAddr', '')}"
+    if managers := swarm.get("RemoteManagers"):
+        yield " Manager Addresses:"
+        yield from sorted(f"  {manager['Addr']}" for manager in managers)
+
+
+def _cluster(swarm: Object) -> Iterator[str]:
+    cluster = swarm["Cluster"]
+    spec = cluster.get("Spec") or {}
+    raft = spec.get("Raft") or {}
+    heartbeat_ns = (spec.get("Dispatcher") or {}).get("HeartbeatPeriod", 0)
+    expiry_ns = (spec.get("CAConfig") or {}).get("NodeCertExpiry", 0)
+    history = (spec.get("Orchestration") or {}).get("TaskHistoryRetentionLimit", 0)
+    locks = bool((spec.get("EncryptionConfig") or {}).get("AutoLockManagers"))
+    yield f" ClusterID: {cluster.get('ID', '')}"
+    yield f" Managers: {swarm.get('Managers', 0)}"
+    yield f" Nodes: {swarm.get('Nodes', 0)}"
+    if pool := cluster.get("DefaultAddrPool"):
+        yield f" Default Address Pool: {'  '.join(pool)}"
+        yield f" SubnetSize: {cluster.get('SubnetSize', 0)}"
+    yield f" Data Path Port: {cluster.get('DataPathPort', 0)}"
+    yield from (" Orchestration:", f"  Task History Retention Limit: {history}", " Raft:")
+    yield f"  Snapshot Interval: {raft.get('SnapshotInterval', 0)}"
+    yield f"  Number of Old Snapshots to Retain: {raft.get('KeepOldSnapshots', 0)}"
+    yield f"  Heartbeat Tick: {raft.get('HeartbeatTick', 0)}"
+    yield f"  Election Tick: {raft.get('ElectionTick', 0)}"
+    yield from (" Dispatcher:", f"  Heartbeat Period: {human_duration(heartbeat_ns / NS_PER_S)}")
+    yield from (" CA Configuration:", f"  Expiry Duration: {human_duration(expiry_ns / NS_PER_S)}")
+    yield f" Autolock Managers: {str(locks).lower()}"
+    rotates = bool(cluster.get("RootRotationInProgress"))
+    yield f" Root Rotation In Progress: {str(rotates).lower()}"
+
+
+def _host(found: Object) -> Iterator[str]:
+    runtimes = " ".join(sorted(found.get("Runtimes") or {}))
+    yield f"Server Version: {found.get('ServerVersion', '')}"
+    yield f"Runtimes: {runtimes}"
+    yield f"Default Runtime: {found.get('DefaultRuntime', '')}"
+    yield f"Kernel Version: {found.get('KernelVersion', '')}"
+    yield f"Operating System: {found.get('OperatingSystem', '')}"
+    yield f"Architecture: {found.get('Architecture', '')}"
+    yield f"CPUs: {found.get('NCPU', 0)}"
+    yield f"Total Memory: {human_size(found.get('MemTotal', 0))}"
+    yield f"Name: {found.get('Name', '')}"
+    yield f"ID: {found.get('ID', '')}"
+    yield f"Root Dir: {found.get('DockerRootDir', '')}"

@@ -1,0 +1,167 @@
+"""`swarmlet node`."""
+
+from typing import Final
+
+import click
+
+from swarmlet.cli.client import Client, Json, Object, quote
+from swarmlet.cli.format import capital, natural
+from swarmlet.cli.lazy import LazyGroup, example
+from swarmlet.cli.options import (
+    filter_option,
+    filters_query,
+    format_option,
+    inspect_format_option,
+    no_resolve_option,
+    no_trunc_option,
+    pretty_option,
+    quiet_option,
+)
+from swarmlet.cli.output import (
+    Row,
+    check_pretty_alone,
+    inspect,
+    print_ids,
+    print_rows,
+)
+
+HEADINGS: Final = {
+    "ID": "ID",
+    "Self": "SELF",
+    "Hostname": "HOSTNAME",
+    "Status": "STATUS",
+    "Availability": "AVAILABILITY",
+    "ManagerStatus": "MANAGER STATUS",
+    "TLSStatus": "TLS STATUS",
+    "EngineVersion": "ENGINE VERSION",
+}
+COLUMNS: Final = ("_ID", "Hostname", "Status", "Availability", "ManagerStatus", "EngineVersion")
+
+node: Final = LazyGroup(
+    "node",
+    lazy={"ls": "node:ls", "ps": "node:ps", "inspect": "node:show", "update": "node:update"},
+    text="Look at the swarm's nodes and change them.",
+    epilog=example("swarmlet node ls", "swarmlet node update --availability drain node1"),
+)
+
+
+@click.command("ls", epilog=example("swarmlet node ls --filter role=manager"))
+@filter_option
+@format_option
+@quiet_option
+@click.pass_obj
+def ls(client: Client, *, filters: tuple[str, ...], form: str, quiet: bool) -> None:
+    """List the nodes."""
+    nodes = client.get("/nodes", **filters_query(filters))
+    nodes.sort(key=lambda found: (natural(_hostname(found)), found["ID"]))
+    if quiet and not form:
+        print_ids(nodes)
+        return
+    swarm = client.get("/info").get("Swarm") or {}
+    print_rows([_row(found, swarm) for found in nodes], HEADINGS, COLUMNS, form)
+
+
+def _row(found: Object, swarm: Object) -> Row:
+    is_self = found["ID"] == swarm.get("NodeID")
+    manager = found.get("ManagerStatus") or {}
+    description = found.get("Description") or {}
+    return {
+        "_ID": f"{found['ID']} *" if is_self else found["ID"],
+        "ID": found["ID"],
+        "Self": is_self,
+        "Hostname": _hostname(found),
+        "Status": capital((found.get("Status") or {}).get("State", "")),
+        "Availability": capital((found.get("Spec") or {}).get("Availability", "")),
+        "ManagerStatus": _manager_status(manager),
+        "TLSStatus": _tls_status(description.get("TLSInfo"), swarm.get("Cluster") or {}),
+        "EngineVersion": (description.get("Engine") or {}).get("EngineVersion", ""),
+    }
+
+
+def _hostname(found: Object) -> str:
+    return str((found.get("Description") or {}).get("Hostname", ""))
+
+
+def _manager_status(manager: Object) -> str:
+    return "Leader" if manager.get("Leader") else capital(manager.get("Reachability", ""))
+
+
+def _tls_status(info: Json, cluster: Object) -> str:
+    if not info or not cluster.get("TLSInfo"):
+        return "Unknown"
+    return "Ready" if info == cluster["TLSInfo"] else "Needs Rotation"
+
+
+@click.command("inspect", epilog=example("swarmlet node inspect self --pretty"))
+@click.argument("names", metavar="self|NODE...", nargs=-1, required=True)
+@inspect_format_option
+@pretty_option
+@click.pass_obj
+def show(client: Client, *, names: tuple[str, ...], form: str, pretty: bool) -> None:
+    """Show all that is known of nodes."""
+    from swarmlet.cli.node_pretty import print_node
+
+    check_pretty_alone(form, pretty=pretty)
+    inspect(names, lambda name: find(client, name), form, print_node if pretty else None)
+
+
+def find(client: Client, name: str) -> Object:
+    """The node of this name or id; `self` is the one the daemon is."""
+    found: Object = client.get(f"/nodes/{quote(resolved(client, name))}")
+    return found
+
+
+def resolved(client: Client, name: str) -> str:
+    """`name`, or this node's id for `self` (the name itself where it is in no swarm)."""
+    if name != "self":
+        return name
+    return str((client.get("/info").get("Swarm") or {}).get("NodeID") or name)
+
+
+@click.command("ps", epilog=example("swarmlet node ps", "swarmlet node ps node1 node2"))
+@click.argument("names", metavar="[NODE...]", nargs=-1)
+@filter_option
+@format_option
+@no_resolve_option
+@no_trunc_option
+@quiet_option
+@click.pass_obj
+def ps(
+    client: Client, /, *, names: tuple[str, ...], filters: tuple[str, ...], **style: Json
+) -> None:
+    """List the tasks on nodes, this one if none is named."""
+    from swarmlet.cli.tasks import Style, print_tasks
+
+    ids = [find(client, name)["ID"] for name in names or ("self",)]
+    print_tasks(client, {"node": dict.fromkeys(ids, True)}, filters, Style(**style))
+
+
+@click.command(epilog=example("swarmlet node update --label-add zone=a --availability drain node1"))
+@click.argument("name", metavar="NODE")
+@click.option(
+    "--availability",
+    type=click.Choice(["active", "pause", "drain"]),
+    help="Whether it takes tasks: all, no new ones, none.",
+)
+@click.option("--label-add", multiple=True, metavar="KEY=VALUE", help="Add or change a label.")
+@click.option("--label-rm", multiple=True, metavar="KEY", help="Remove a label.")
+@click.pass_obj
+def update(
+    client: Client,
+    *,
+    name: str,
+    availability: str | None,
+    label_add: tuple[str, ...],
+    label_rm: tuple[str, ...],
+) -> None:
+    """Change a node's labels and availability."""
+    from swarmlet.cli.labels import changed_labels
+
+    found = find(client, name)
+    spec = found["Spec"]
+    if availability:
+        spec["Availability"] = availability
+    spec["Labels"] = changed_labels(spec.get("Labels") or {}, add=label_add, remove=label_rm)
+    version = str(found["Version"]["Index"])
+    client.post(f"/nodes/{quote(found['ID'])}/update", spec, version=version)
+    click.echo(name)

@@ -1,0 +1,26 @@
+"""`swarmlet service`: one file a verb. The spec is built here as docker builds it (`spec`), the
+daemon judges it; whoever waits for a service to converge does so in `progress`."""
+
+from typing import Final
+
+from swarmlet.cli.lazy import LazyGroup, example
+
+service: Final = LazyGroup(
+    "service",
+    lazy={
+        "create": "service.create:create",
+        "ls": "service.listing:ls",
+        "ps": "service.listing:ps",
+        "inspect": "service.inspecting:show",
+        "logs": "service.logs:logs",
+        "scale": "service.scale:scale",
+        "update": "service.update:update",
+        "rm": "service.removal:rm",
+    },
+    text="Run services and look after them.",
+    epilog=example(
+        "swarmlet service create --name web --replicas 3 host python3 -m http.server",
+        "swarmlet service ls",
+        "swarmlet service ps web",
+    ),
+)

@@ -1,0 +1,201 @@
+"""`swarmlet init`, `leave`, `join-token` and `swarm update`."""
+
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+import click
+
+from swarmlet.cli.client import Client, Json, Object, quote
+from swarmlet.cli.lazy import example
+from swarmlet.cli.units import DURATION_NS
+
+F = TypeVar("F", bound=Callable[..., Any])
+RUNTIMES: Final = ("auto", "process", "docker", "oci")
+
+# What init and update both set: flag, type, its place in the spec, help.
+_SETTINGS: Final[tuple[tuple[str, Json, tuple[str, str], str], ...]] = (
+    (
+        "--task-history-limit",
+        click.IntRange(min=0),
+        ("Orchestration", "TaskHistoryRetentionLimit"),
+        "How many tasks to keep per slot.",
+    ),
+    (
+        "--cert-expiry",
+        DURATION_NS,
+        ("CAConfig", "NodeCertExpiry"),
+        "How long node certificates are valid, such as 2160h.",
+    ),
+    (
+        "--dispatcher-heartbeat",
+        DURATION_NS,
+        ("Dispatcher", "HeartbeatPeriod"),
+        "How often nodes report, such as 5s.",
+    ),
+    (
+        "--snapshot-interval",
+        click.IntRange(min=0),
+        ("Raft", "SnapshotInterval"),
+        "Log entries between snapshots.",
+    ),
+    (
+        "--max-snapshots",
+        click.IntRange(min=0),
+        ("Raft", "KeepOldSnapshots"),
+        "Old snapshots to keep.",
+    ),
+)
+
+
+def _settings_options(command: F) -> F:
+    for flag, kind, _, text in reversed(_SETTINGS):
+        metavar = "DURATION" if kind is DURATION_NS else "N"
+        command = click.option(flag, type=kind, metavar=metavar, help=text)(command)
+    return command
+
+
+def _set(spec: Object, options: dict[str, Json]) -> bool:
+    """Write the settings that were given into `spec`; whether there was one."""
+    was_given = False
+    for flag, _, (part, field), _ in _SETTINGS:
+        value = options.get(flag.removeprefix("--").replace("-", "_"))
+        if value is not None:
+            spec[part] = {**(spec.get(part) or {}), field: value}
+            was_given = True
+    return was_given
+
+
+@click.command(
+    epilog=example("swarmlet init", "swarmlet init --advertise-addr 192.168.0.10 --runtime process")
+)
+@click.option("--advertise-addr", default="", metavar="IP|IFACE[:PORT]", help="What others call.")
+@click.option(
+    "--listen-addr",
+    default="0.0.0.0:2377",
+    show_default=True,
+    metavar="IP|IFACE[:PORT]",
+    help="Where this node listens for other nodes.",
+)
+@click.option("--data-path-addr", default="", metavar="IP|IFACE", help="For the tasks' traffic.")
+@click.option("--data-path-port", type=click.IntRange(0, 65_535), default=0, help="VXLAN port.")
+@click.option(
+    "--default-addr-pool", multiple=True, metavar="CIDR", help="Where networks get subnets from."
+)
+@click.option(
+    "--default-addr-pool-mask-length",
+    "subnet_size",
+    type=click.IntRange(1, 32),
+    default=24,
+    show_default=True,
+    help="The prefix length of those subnets.",
+)
+@click.option(
+    "--availability",
+    type=click.Choice(["active", "pause", "drain"]),
+    default="active",
+    show_default=True,
+    help="Whether this node takes tasks.",
+)
+@_settings_options
+@click.option("--data-dir", default="", metavar="DIR", help="For a daemon that is started here.")
+@click.option("--runtime", type=click.Choice(RUNTIMES), help="For a daemon that is started here.")
+@click.pass_obj
+def init(client: Client, /, *, data_dir: str, runtime: str | None, **options: Json) -> None:
+    """Make a swarm with this node as its manager.
+
+    Starts a daemon in the background where none answers, and says so.
+    """
+    from swarmlet.cli.background import ensure_daemon
+
+    ensure_daemon(client, data_dir=data_dir, runtime=runtime or "")
+    node_id = client.post("/swarm/init", _init_request(options))
+    node = client.get(f"/nodes/{quote(node_id)}")
+    swarm = client.get("/swarm")
+    click.echo(f"Swarm initialized: current node ({node_id}) is now a manager.\n")
+    click.echo(_join_text("worker", swarm, node))
+    click.echo(
+        "To add a manager to this swarm, run 'swarmlet join-token manager' "
+        "and follow the instructions.\n"
+    )
+
+
+def _init_request(options: dict[str, Json]) -> Object:
+    spec: Object = {
+        "Labels": None,
+        "Orchestration": {},
+        "Raft": {"ElectionTick": 0, "HeartbeatTick": 0},
+        "Dispatcher": {},
+        "CAConfig": {},
+        "TaskDefaults": {},
+        "EncryptionConfig": {"AutoLockManagers": False},
+    }
+    _set(spec, options)
+    availability = options["availability"]
+    return {
+        "ListenAddr": options["listen_addr"],
+        "AdvertiseAddr": options["advertise_addr"],
+        "DataPathAddr": options["data_path_addr"],
+        "DataPathPort": options["data_path_port"],
+        "ForceNewCluster": False,
+        "Spec": spec,
+        "AutoLockManagers": False,
+        "Availability": "" if availability == "active" else availability,
+        "DefaultAddrPool": list(options["default_addr_pool"]),
+        "SubnetSize": options["subnet_size"],
+    }
+
+
+def _join_text(role: str, swarm: Object, node: Object) -> str:
+    token = swarm["JoinTokens"][role.capitalize()]
+    address = (node.get("ManagerStatus") or {}).get("Addr", "")
+    return (
+        f"To add a {role} to this swarm, run the following command:\n\n"
+        f"    swarmlet join --token {token} {address}\n"
+    )
+
+
+@click.command("join-token", epilog=example("swarmlet join-token worker"))
+@click.argument("role", type=click.Choice(["worker", "manager"]))
+@click.option("-q", "--quiet", is_flag=True, help="Print the token alone.")
+@click.pass_obj
+def join_token(client: Client, *, role: str, quiet: bool) -> None:
+    """Print what another host needs to join."""
+    swarm = client.get("/swarm")
+    if quiet:
+        click.echo(swarm["JoinTokens"][role.capitalize()])
+        return
+    node_id = (client.get("/info").get("Swarm") or {}).get("NodeID", "")
+    click.echo(_join_text(role, swarm, client.get(f"/nodes/{quote(node_id)}")))
+
+
+@click.command(epilog=example("swarmlet leave --force"))
+@click.option("-f", "--force", is_flag=True, help="Even where it ends the swarm and its state.")
+@click.pass_obj
+def leave(client: Client, *, force: bool) -> None:
+    """Leave the swarm: stop this node's tasks and forget all of the swarm."""
+    query = {"force": "1"} if force else {}
+    client.post("/swarm/leave", **query)
+    click.echo("Node left the swarm.")
+
+
+@click.command(epilog=example("swarmlet swarm update --task-history-limit 10"))
+@_settings_options
+@click.pass_context
+def update(ctx: click.Context, /, **options: Json) -> None:
+    """Change the swarm's settings."""
+    if all(value is None for value in options.values()):
+        click.echo(ctx.get_help())
+        return
+    client: Client = ctx.obj
+    swarm = client.get("/swarm")
+    spec = swarm["Spec"]
+    _set(spec, options)
+    client.post(
+        "/swarm/update",
+        spec,
+        version=str(swarm["Version"]["Index"]),
+        rotateWorkerToken="false",
+        rotateManagerToken="false",
+        rotateManagerUnlockKey="false",
+    )
+    click.echo("Swarm updated.")
