@@ -10,9 +10,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Final
 
+import msgspec
+
 from swarmlet.core.ids import TaskID
 from swarmlet.core.limits import ENTRY_CHANGES_MAX
-from swarmlet.model.change import Change, Create, Event, Exists, Guard, SetDesired
+from swarmlet.model.change import Change, Create, Event, Exists, Guard, SetDesired, Update
 from swarmlet.model.node import Node
 from swarmlet.model.service import Service, SpecVersion, spec_version_id
 from swarmlet.model.task import Task, TaskState, TaskStatus
@@ -240,7 +242,14 @@ def _stop_doubles(wanted: Sequence[Task]) -> Decision:
 
 
 def _stop(task: Task) -> SetDesired:
-    return SetDesired(id=task.id, desired=TaskState.SHUTDOWN, seen=task.version)
+    return SetDesired(id=task.id, desired=TaskState.SHUTDOWN)
+
+
+def _hand_over(task: Task) -> Update:
+    """Stop the task only if its row is still the one decided upon: a verb would be skipped where
+    somebody was faster, and a second successor would come through with it."""
+    stopped = msgspec.structs.replace(task, desired=int(TaskState.SHUTDOWN))
+    return Update(obj=stopped, seen=task.version)
 
 
 def _restart(
@@ -257,7 +266,7 @@ def _restart(
     if due_ms(after, [task, *others], view, moment.now_ms) <= moment.now_ms:
         after = released(after)
     return Decision(
-        changes=(_stop(task), Create(obj=after)),
+        changes=(_hand_over(task), Create(obj=after)),
         guards=_guards(service),
         reasons=(f"{why}: restart {after.attempt} in a row",),
     )

@@ -1,0 +1,12 @@
+"""The deciders a leader runs, each in a loop of its own."""
+
+from swarmlet.reconcile.allocator.allocate import AllocatorDecider
+from swarmlet.reconcile.base import Decider
+from swarmlet.reconcile.reaper import ReaperDecider
+from swarmlet.reconcile.replicated import ReplicatedDecider
+from swarmlet.reconcile.scheduler.place import SchedulerDecider
+
+
+def all_deciders() -> tuple[Decider, ...]:
+    """Fresh ones, in the order in which a task passes them."""
+    return (ReplicatedDecider(), AllocatorDecider(), SchedulerDecider(), ReaperDecider())
