@@ -30,7 +30,7 @@ class Overlay(Generic[Row]):
     overwritten meanwhile is found in the overlay.
     """
 
-    __slots__ = ("_live", "_masked", "_over")
+    __slots__ = ("__weakref__", "_live", "_masked", "_over")
 
     def __init__(self, live: Table[Row], over: Table[Row]) -> None:
         self._live, self._over = live, over
@@ -91,7 +91,6 @@ class StoreView:
     """Implements model.view.View over tables of one kind, in the order of TABLES."""
 
     __slots__ = (
-        "__weakref__",
         "clusters",
         "configs",
         "index",

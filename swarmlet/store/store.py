@@ -4,7 +4,7 @@ import asyncio
 import logging
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -21,13 +21,13 @@ from swarmlet.core.limits import (
     PROPOSAL_TIMEOUT_S,
 )
 from swarmlet.env.base import Env
-from swarmlet.model.change import TABLE_NUMBERS, Change, Event, Guard
+from swarmlet.model.change import TABLE_NUMBERS, TABLES, Change, Event, Guard
 from swarmlet.model.view import View
 from swarmlet.store.apply import Outcome, resolve
 from swarmlet.store.batch import pieces
 from swarmlet.store.codec import Entry, decode_entry, encode_change, encode_entry, proposal_id_of
 from swarmlet.store.flight import Ahead, BlockedError, Flight
-from swarmlet.store.memory import OverlaidView, StoreView, live_tables
+from swarmlet.store.memory import OverlaidView, Overlay, StoreView, live_tables
 from swarmlet.store.proposer import RaftLog
 from swarmlet.store.refusal import REFUSALS, Refusal, RefusedError
 from swarmlet.store.snapshot import decode_snapshot, encode_snapshot
@@ -50,7 +50,7 @@ class Store:
         self._env = env
         self._log: RaftLog | None = None
         self._subscribers: tuple[Subscriber, ...] = ()
-        self._held: weakref.WeakSet[OverlaidView] = weakref.WeakSet()
+        self._held = _no_held()
         self._outcomes: dict[int, Outcome] = {}  # oldest first; the oldest are forgotten
         self._tables = live_tables()
         self._live = StoreView(self._tables, 0)
@@ -177,7 +177,7 @@ class Store:
         flights = tuple(self._ahead.flights.values())
         self._tables, self._outcomes = content.tables, content.outcomes
         self._live = StoreView(self._tables, content.index)
-        self._held.clear()
+        self._held = _no_held()
         ahead, self._ahead = self._ahead, Ahead(self._live, self._tables, self._outcomes)
         for flight in flights:
             flight.outcome = self._outcomes.get(flight.proposal_id)
@@ -266,11 +266,10 @@ class Store:
         self._outcomes[proposal_id] = outcome
 
     def _write(self, events: Sequence[Event]) -> None:
-        held = tuple(self._held)  # in any order: each keeps its own
         for event in events:
             number, row_id = TABLE_NUMBERS[event.table], event.id
-            for view in held:
-                view.overlays[number].keep(row_id, event.old)
+            for overlay in self._held[number]:  # in any order: each keeps its own
+                overlay.keep(row_id, event.old)
             if event.new is None:
                 self._tables[number].remove(row_id)
             else:
@@ -278,8 +277,14 @@ class Store:
 
     def _hold(self) -> OverlaidView:
         held = OverlaidView(self._tables, self.index)
-        self._held.add(held)
+        for overlays, overlay in zip(self._held, held.overlays, strict=True):
+            overlays.add(overlay)
         return held
+
+
+def _no_held() -> tuple[weakref.WeakSet[Overlay[Any]], ...]:
+    """Held tables, by table: whoever has a table or iterates over one holds it, view or not."""
+    return tuple(weakref.WeakSet() for _ in TABLES)
 
 
 def _index_of(outcome: Outcome) -> int:

@@ -1,7 +1,8 @@
 """A RaftLog in memory: real async semantics, and faults on demand.
 
-Proposals queue up, and what is queued is applied in order a turn of the loop (or `delay_s`) later, as
-a group. `hold()` keeps everything back until `release()`. A fault is armed for the next proposals:
+Proposals queue up, and what is queued is applied in order a turn of the loop (or `delay_s`) later,
+as a group. `hold()` keeps everything back until `release()`. A fault is armed for the next
+proposals:
 
     fail_next("lost")       not applied; answered OutcomeUnknownError
     fail_next("unknown")    applied; answered OutcomeUnknownError
@@ -28,7 +29,8 @@ ME = Member(raft_id=RaftID(1), node_id="node-1", address="127.0.0.1:2377")
 
 
 class MemoryLog:
-    """One member that leads from the start. `entries` is all that was ever committed, from index 1."""
+    """One member that leads from the start. `entries` is all that was ever committed, from index
+    1."""
 
     def __init__(self, state_machine: StateMachine, *, delay_s: float = 0.0) -> None:
         self.entries: list[bytes] = []
