@@ -43,7 +43,8 @@ def _headers(more: dict[str, str]) -> CIMultiDictProxy[str]:
 _PLAIN: Final = _headers({})
 _JSON: Final = _headers({"Content-Type": "application/json"})
 
-_encode = msgspec.json.Encoder().encode
+_encode = msgspec.json.Encoder(order="deterministic").encode
+"""Fields stand as their struct has them, the keys of maps are sorted: as Go does both."""
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ SHOWN_SPECS_MAX: Final = 4096
 
 CONTAINER_RUNTIME: Final = "container"
 
-_encode = msgspec.json.Encoder().encode
+_encode = msgspec.json.Encoder(order="deterministic").encode
 
 
 def _task_template(template: TaskSpec) -> TaskSpec:

@@ -2,6 +2,7 @@
 
 from typing import Final
 
+import msgspec
 from aiohttp import web
 
 from swarmlet.api.call import (
@@ -10,7 +11,7 @@ from swarmlet.api.call import (
     SWARMLET_VERSION,
     Call,
     Route,
-    reply,
+    reply_bytes,
     reply_text,
     version_text,
 )
@@ -79,14 +80,13 @@ async def version(call: Call) -> web.Response:
         "Version": facts.runtime.engine_version,
         "Details": {},
     }
-    return reply(
-        {
-            "Platform": {"Name": "swarmlet"},
-            "Components": [engine, runtime],
-            "Version": SWARMLET_VERSION,
-            **build,
-        }
-    )
+    shown = {
+        "Platform": {"Name": "swarmlet"},
+        "Components": [engine, runtime],
+        "Version": SWARMLET_VERSION,
+        **build,
+    }
+    return reply_bytes(msgspec.json.encode(shown))
 
 
 async def _swarm_numbers(control: Control) -> SwarmNumbers:
@@ -107,7 +107,8 @@ async def info(call: Call) -> web.Response:
     control = _control_or_none(call.engine)
     numbers = None if control is None else await _swarm_numbers(control)
     facts, state = call.engine.facts, call.engine.swarm_state()
-    return reply(render_info(facts, state, numbers, SWARMLET_VERSION))
+    shown = render_info(facts, state, numbers, SWARMLET_VERSION)
+    return reply_bytes(msgspec.json.encode(shown))  # in the order it was written down
 
 
 def metrics_text(gauges: dict[str, float]) -> str:

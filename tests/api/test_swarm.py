@@ -1,0 +1,229 @@
+"""`/swarm`, `/info` and what a node says of its state."""
+
+import pytest
+
+from swarmlet.api.engine import SwarmState
+from swarmlet.core.errors import swarm_locked
+from tests.api.world import NODE_ID
+
+CLI_INIT = {
+    "ListenAddr": "0.0.0.0:2377",
+    "AdvertiseAddr": "127.0.0.1",
+    "DataPathAddr": "",
+    "DataPathPort": 0,
+    "ForceNewCluster": False,
+    "Spec": {
+        "Labels": None,
+        "Orchestration": {},
+        "Raft": {"ElectionTick": 0, "HeartbeatTick": 0},
+        "Dispatcher": {},
+        "CAConfig": {},
+        "TaskDefaults": {},
+        "EncryptionConfig": {"AutoLockManagers": False},
+    },
+    "AutoLockManagers": False,
+    "Availability": "",
+    "DefaultAddrPool": [],
+    "SubnetSize": 24,
+}
+SDK_INIT = {
+    "AdvertiseAddr": None,
+    "ListenAddr": "0.0.0.0:2377",
+    "DefaultAddrPool": None,
+    "SubnetSize": None,
+    "ForceNewCluster": False,
+    "Spec": None,
+}
+NOT_A_MANAGER = "This node is not a swarm manager. Use"
+MANAGER_ONLY = [
+    ("GET", "/swarm"),
+    ("POST", "/swarm/update?version=1"),
+    ("GET", "/swarm/unlockkey"),
+    ("POST", "/swarm/unlock"),
+    *[("GET", f"/{kind}") for kind in ("nodes", "services", "tasks", "secrets", "configs")],
+    *[("GET", f"/{kind}/x") for kind in ("nodes", "services", "tasks", "secrets", "configs")],
+    *[("POST", f"/{kind}/create") for kind in ("services", "secrets", "configs")],
+    *[
+        ("POST", f"/{kind}/x/update?version=1")
+        for kind in ("nodes", "services", "secrets", "configs")
+    ],
+    *[("DELETE", f"/{kind}/x") for kind in ("nodes", "services", "secrets", "configs")],
+    ("GET", "/services/x/logs?stdout=1"),
+    ("GET", "/tasks/x/logs?stdout=1"),
+    ("GET", "/swarmlet/v1/members"),
+    ("GET", "/swarmlet/v1/tasks/x"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), MANAGER_ONLY)
+async def test_node_in_no_swarm_says_so(lonely, method, path):
+    status, answer = await lonely(method, path)
+    assert status == 503
+    assert answer["message"].startswith(NOT_A_MANAGER)
+    assert "swarmlet init" in answer["remedy"]
+
+
+async def test_init_of_the_cli_is_understood(lonely):
+    status, node_id = await lonely("POST", "/v1.50/swarm/init", CLI_INIT)
+    assert (status, node_id) == (200, NODE_ID)
+    (request,) = lonely.world.inits
+    assert request.listen_addr == "0.0.0.0:2377"
+    assert request.advertise_addr == "127.0.0.1"
+    assert (request.default_addr_pool, request.subnet_size) == ((), 24)
+    _, swarm = await lonely("GET", "/swarm")
+    assert swarm["DefaultAddrPool"] is None
+    assert swarm["Spec"]["Raft"]["ElectionTick"] == 10
+
+
+async def test_init_of_the_sdk_for_python_is_understood(lonely):
+    status, _ = await lonely("POST", "/v1.45/swarm/init", SDK_INIT)
+    assert status == 200
+    assert lonely.world.inits[0].default_addr_pool is None
+    _, swarm = await lonely("GET", "/swarm")
+    assert (swarm["DefaultAddrPool"], swarm["SubnetSize"]) == (["10.0.0.0/8"], 24)
+
+
+async def test_autolock_reaches_the_engine_from_either_place(lonely):
+    await lonely("POST", "/swarm/init", {"AutoLockManagers": True})
+    assert lonely.world.inits[0].spec.encryption_config.auto_lock_managers
+
+
+async def test_second_init_and_join_are_refused(api):
+    for verb in ("init", "join"):
+        status, answer = await api("POST", f"/swarm/{verb}", {"ListenAddr": "0.0.0.0:2377"})
+        assert status == 503
+        assert answer["message"].startswith("This node is already part of a swarm.")
+
+
+async def test_join_is_refused_as_not_built(lonely):
+    assert (await lonely("POST", "/swarm/join", {}))[0] == 400
+    status, answer = await lonely("POST", "/swarm/join", {"RemoteAddrs": ["127.0.0.1:1"]})
+    assert status == 501
+    assert "not built" in answer["message"]
+
+
+async def test_swarm_is_left_and_made_anew(api):
+    status, answer = await api("POST", "/swarm/leave")
+    assert status == 503
+    assert answer["message"].endswith("Use `--force` to ignore this message. ")
+    assert await api("POST", "/swarm/leave?force=1") == (200, b"")
+    status, answer = await api("POST", "/swarm/leave?force=True")
+    assert (status, answer) == (503, {"message": "This node is not part of a swarm"})
+    assert (await api("POST", "/swarm/init", CLI_INIT))[0] == 200
+
+
+async def test_swarm_is_updated_with_its_version(api):
+    _, swarm = await api("GET", "/swarm")
+    spec = {**swarm["Spec"], "Labels": {"a": "b"}}
+    path = f"/swarm/update?version={swarm['Version']['Index']}"
+    rotate = "&rotateWorkerToken=true&rotateManagerToken=false&rotateManagerUnlockKey=false"
+    assert await api("POST", path + rotate, spec) == (200, b"")
+    _, after = await api("GET", "/swarm")
+    assert after["Spec"]["Labels"] == {"a": "b"}
+    assert after["JoinTokens"]["Worker"] != swarm["JoinTokens"]["Worker"]
+    assert after["JoinTokens"]["Manager"] == swarm["JoinTokens"]["Manager"]
+    status, answer = await api("POST", path, spec)
+    assert (status, "update out of sequence" in answer["message"]) == (500, True)
+
+
+@pytest.mark.parametrize(
+    ("query", "text"),
+    [
+        ("", "invalid swarm version '': strconv.ParseUint: parsing \"\": invalid syntax"),
+        ("?version=-1", 'parsing "-1": invalid syntax'),
+        ("?version=1.5", "invalid syntax"),
+        ("?version=18446744073709551616", "value out of range"),
+        ("?version=" + "9" * 5000, "value out of range"),
+        ("?version=1&rotateWorkerToken=zzz", "invalid value for rotateWorkerToken: zzz"),
+    ],
+)
+async def test_bad_query_of_an_update_is_refused(api, query, text):
+    status, answer = await api("POST", f"/swarm/update{query}", {})
+    assert status == 400
+    assert text in answer["message"]
+
+
+async def test_swarm_without_autolock_has_no_key(api):
+    assert await api("GET", "/swarm/unlockkey") == (200, {"UnlockKey": ""})
+    status, answer = await api("POST", "/swarm/unlock", {"UnlockKey": "x"})
+    assert (status, answer["message"]) == (409, "swarm is not locked")
+
+
+async def test_locked_node_says_how_to_go_on(lonely):
+    lonely.world.state = SwarmState(state="locked")
+    lonely.world.problem = swarm_locked()
+    status, answer = await lonely("GET", "/nodes")
+    assert status == 503
+    assert answer["message"].startswith("Swarm is encrypted and needs to be unlocked")
+    assert (await lonely("POST", "/swarm/unlock", {"UnlockKey": "x"}))[0] == 501
+
+
+async def test_info_of_a_node_in_no_swarm(lonely):
+    status, info = await lonely("GET", "/info")
+    assert status == 200
+    assert info["Swarm"] == {
+        "NodeID": "",
+        "NodeAddr": "",
+        "LocalNodeState": "inactive",
+        "ControlAvailable": False,
+        "Error": "",
+        "RemoteManagers": None,
+    }
+    assert (info["Name"], info["NCPU"], info["Architecture"]) == ("box", 2, "x86_64")
+    assert info["Plugins"]["Network"] == ["host"]
+
+
+async def test_info_of_a_manager_shows_the_swarm_without_its_tokens(api):
+    _, info = await api("GET", "/info")
+    swarm = info["Swarm"]
+    assert (swarm["LocalNodeState"], swarm["ControlAvailable"]) == ("active", True)
+    assert (swarm["Nodes"], swarm["Managers"]) == (1, 1)
+    assert swarm["RemoteManagers"] == [{"NodeID": "node-1", "Addr": "127.0.0.1:2377"}]
+    assert "JoinTokens" not in swarm["Cluster"]
+    assert swarm["Cluster"]["TLSInfo"]["TrustRoot"].startswith("-----BEGIN CERTIFICATE")
+
+
+async def test_info_of_a_manager_that_cannot_read_says_why(api):
+    api.world.log.is_leader = False
+    status, info = await api("GET", "/info")
+    assert status == 200
+    assert info["Swarm"]["Error"] == "This member does not lead."
+    assert "Cluster" not in info["Swarm"]
+
+
+async def test_daemon_is_described_and_stopped(api):
+    _, daemon = await api("GET", "/swarmlet/v1/daemon")
+    assert (daemon["Runtime"], daemon["SwarmState"]) == ("process", "active")
+    _, raft = await api("GET", "/swarmlet/v1/members")
+    assert raft["Members"][0]["IsLeader"] is True
+    assert (await api("POST", "/swarmlet/v1/daemon/stop"))[0] == 204
+    assert api.world.is_stopped
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "answer"),
+    [
+        ("GET", "/images/json?manifests=1", 200, []),
+        ("GET", "/containers/json?all=1", 200, []),
+        ("GET", "/volumes", 200, {"Volumes": [], "Warnings": None}),
+        ("GET", "/plugins", 200, []),
+        ("GET", "/containers/x/json", 404, "No such container: x"),
+        ("GET", "/images/a/b:1/json", 404, "No such image: a/b:1"),
+        ("GET", "/volumes/v", 404, "get v: no such volume"),
+        ("GET", "/plugins/p/json", 404, "plugin p not found"),
+        ("POST", "/containers/create", 501, "Containers are not kept"),
+        ("GET", "/events", 501, "not built"),
+        ("GET", "/distribution/docker.io/library/x:1/json", 501, "Registries"),
+        ("POST", "/auth", 501, "Registries"),
+        ("POST", "/build", 501, "not built"),
+    ],
+)
+async def test_what_a_docker_engine_keeps_is_empty_missing_or_refused(
+    lonely, method, path, status, answer
+):
+    got, said = await lonely(method, path)
+    assert got == status
+    if status == 200:
+        assert said == answer
+    else:
+        assert answer in said["message"]
