@@ -1,0 +1,107 @@
+"""What was proposed and is not yet answered, bounded in number and in bytes."""
+
+import asyncio
+from functools import partial
+from typing import Final, TypeAlias
+
+from swarmlet.core.errors import (
+    NotLeaderError,
+    OutcomeUnknownError,
+    SwarmError,
+    UnavailableError,
+)
+from swarmlet.raft.hardening import MISSING_LEADER, NOT_LEADER, SUCCESS, Answer
+
+OVERHEAD_B: Final = 64  # of an entry in the journal: its index, term and framing, rounded up
+
+Place: TypeAlias = tuple[asyncio.Future[int], int]
+
+
+def outcome_unknown(cause: str) -> OutcomeUnknownError:
+    return OutcomeUnknownError(
+        f"The change was proposed, but {cause} before it was known to be stored.",
+        remedy="Look whether it is there before you repeat it.",
+    )
+
+
+def not_leader() -> NotLeaderError:
+    return NotLeaderError(
+        "This manager does not lead the swarm at the moment, so it cannot write.",
+        remedy="Try again in a moment; after a start, a manager first has to win an election.",
+    )
+
+
+class Proposals:
+    """Each is answered once: with its index, or with an error when `fail_all` says so.
+
+    A caller that went away is not missed; its proposal goes on and counts until it is settled.
+    """
+
+    def __init__(self, count_max: int, size_max_b: int) -> None:
+        self._count_max, self._size_max_b = count_max, size_max_b
+        self._open: dict[int, Place] = {}
+        self._waiting: list[Place] = []  # for room on the disk
+        self._last = self.size_b = 0
+
+    def check(self, entry: bytes) -> int:
+        """Bytes the entry takes in the journal. Raises UnavailableError where too much waits."""
+        size_b = len(entry) + OVERHEAD_B
+        count = len(self._open) + len(self._waiting)
+        if count >= self._count_max or self.size_b + size_b > self._size_max_b:
+            raise UnavailableError(
+                f"{count} changes ({self.size_b} bytes) wait to be stored, and no more are taken.",
+                remedy="Try again in a moment; if it stays so, this manager's disk is too slow.",
+            )
+        return size_b
+
+    def open(self, size_b: int) -> tuple[asyncio.Future[int], Answer]:
+        """A place for one proposal: what to wait for, and how the engine answers."""
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._last += 1
+        self._open[self._last] = future, size_b
+        self.size_b += size_b
+        return future, partial(self._settle, self._last)
+
+    def wait_for_room(self, size_b: int) -> asyncio.Future[int]:
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._waiting.append((future, size_b))
+        return future
+
+    @property
+    def wanted_b(self) -> int:
+        """Room that those who wait for it need, beside what is already proposed; 0 if none wait."""
+        return self.size_b + sum(size for _, size in self._waiting) if self._waiting else 0
+
+    def room_found(self, error: SwarmError | None = None) -> None:
+        """Let those who wait for room look again, or tell them why there is none."""
+        waiting, self._waiting = self._waiting, []
+        for future, _ in waiting:
+            _answer(future, error or 0)
+
+    def fail_all(self, cause: str) -> None:
+        """Nobody can say any more what becomes of the open proposals."""
+        places, self._open, self.size_b = self._open, {}, 0
+        for future, _ in places.values():
+            _answer(future, outcome_unknown(cause))
+        self.room_found(not_leader())
+
+    def _settle(self, number: int, index: int | None, reason: int) -> None:
+        future, size_b = self._open.pop(number, (None, 0))
+        self.size_b -= size_b
+        if future is None:
+            return
+        if reason == SUCCESS and index is not None:
+            _answer(future, index)
+        elif reason in (NOT_LEADER, MISSING_LEADER):
+            _answer(future, not_leader())
+        else:
+            _answer(future, outcome_unknown("another leader was elected"))
+
+
+def _answer(future: asyncio.Future[int], outcome: int | SwarmError) -> None:
+    if future.done():
+        return
+    if isinstance(outcome, SwarmError):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)

@@ -1,0 +1,105 @@
+"""Virtual time: a loop in which waiting moves the clock, and the Env of a simulated node."""
+
+import asyncio
+import selectors
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from random import Random
+from typing import Any, TypeVar
+
+from swarmlet.env.base import Env
+from tests.sim.disk import SimDisk
+
+T = TypeVar("T")
+
+EPOCH_MS = 1_700_000_000_000  # wall time at the start of every simulation
+
+
+class SimDeadlockError(Exception):
+    """No timer is set, nothing is ready, and no one outside can wake us."""
+
+
+@dataclass
+class SimClock:
+    """`skew_ms` is what this node's wall clock is wrong by."""
+
+    now_s: float = 0.0
+    skew_ms: int = 0
+
+    def mono_s(self) -> float:
+        return self.now_s
+
+    def wall_ms(self) -> int:
+        return EPOCH_MS + int(self.now_s * 1000) + self.skew_ms
+
+
+class _NoSelect(selectors.BaseSelector):
+    """Registers what asyncio itself registers, and waits by moving the clock."""
+
+    def __init__(self, clock: SimClock) -> None:
+        self._clock = clock
+        self._keys: dict[Any, selectors.SelectorKey] = {}
+
+    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        key = self._keys[fileobj] = selectors.SelectorKey(fileobj, 0, events, data)
+        return key
+
+    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
+        return self._keys.pop(fileobj)
+
+    def get_map(self) -> dict[Any, selectors.SelectorKey]:
+        return self._keys
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout is None:
+            raise SimDeadlockError("no timer is set and nobody can wake us")
+        self._clock.now_s += max(0.0, timeout)
+        return []
+
+
+class SimLoop(asyncio.SelectorEventLoop):
+    """Runs as fast as it can; `time()` is the simulation's."""
+
+    def __init__(self, clock: SimClock) -> None:
+        self.clock = clock
+        super().__init__(_NoSelect(clock))
+
+    def time(self) -> float:
+        return self.clock.now_s
+
+
+async def inline(work: Callable[[], T]) -> T:
+    """env.Blocking without a thread; others get their turn before and after, as with one."""
+    await asyncio.sleep(0)
+    result = work()
+    await asyncio.sleep(0)
+    return result
+
+
+class _InOrder:
+    """Calls run one after the other, in the order in which they were made."""
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+
+    async def __call__(self, work: Callable[[], T]) -> T:
+        async with self._lock:
+            return await inline(work)
+
+
+def sim_env(seed: int | str, disk: SimDisk, clock: SimClock | None = None) -> Env:
+    """A node's world. Chance and entropy are named streams of one seed: a new draw in one shifts none."""
+    chance, entropy = Random(f"{seed}/rng"), Random(f"{seed}/entropy")
+    return Env(
+        clock=clock or SimClock(),
+        rng=chance,
+        entropy=entropy.randbytes,
+        disk=disk,
+        blocking=_InOrder(),
+    )
+
+
+def run_sim(clock: SimClock, main: Coroutine[Any, Any, T]) -> T:
+    """Run `main` to its end in virtual time, and end whatever it left behind."""
+    with asyncio.Runner(loop_factory=lambda: SimLoop(clock)) as runner:
+        return runner.run(main)
