@@ -1,1 +1,11 @@
-"""manager."""
+"""The manager: the shells around the store. Policy lives in `reconcile`; here it is run, told and
+obeyed.
+
+* `loop` is THE control loop, one for every decider; `leader` owns what runs only while this manager
+  leads; `control` holds the API's verbs; `dispatcher` keeps the agents' sessions, `log_broker`
+  gathers logs; `manager` puts them together.
+* The dispatcher alone writes a node's description and status, and, for its agent, what is observed
+  of a task; deciders write what `reconcile` says of them; everything else is the API's.
+* After a crash or a change of leader nothing is missing: whatever matters is in the store, every
+  component begins from there, and agents register anew and tell everything again.
+"""

@@ -1,11 +1,230 @@
-"""Logs of tasks, gathered from the nodes that run them (interface; being written)."""
+"""Logs of tasks, gathered from the nodes that run them, merged as they come."""
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
+from typing import Final
 
-from swarmlet.model.task import Task
-from swarmlet.wire.messages import LogLine, LogOptions
+from swarmlet.core.ids import NodeID, ServiceID, TaskID, new_id
+from swarmlet.env.base import Env
+from swarmlet.manager.dispatcher import Dispatcher
+from swarmlet.model.change import Event
+from swarmlet.model.service import Service
+from swarmlet.model.task import Task, TaskState
+from swarmlet.store.store import Store
+from swarmlet.wire.channel import ChannelClosedError
+from swarmlet.wire.messages import (
+    CloseLogs,
+    LogBatch,
+    LogLine,
+    LogOptions,
+    Message,
+    OpenLogs,
+    decode_message,
+    encode,
+)
+
+BATCHES_MAX: Final = 16  # of one reader that wait for it; then its agents wait
+OPEN_TIMEOUT_S: Final = 10.0  # for an agent to open a stream it was asked for
+STDERR: Final = 2
+
+
+class _Stream:
+    """One node's part of a reading."""
+
+    def __init__(self, node_id: NodeID, task_id: TaskID, deadline_s: float) -> None:
+        self.node_id, self.task_id, self.deadline_s = node_id, task_id, deadline_s
+        self.is_open = False
+
+
+class _Reading:
+    """One reader: its streams by subscription, and a bounded queue of what they brought."""
+
+    def __init__(
+        self,
+        env: Env,
+        post: Callable[[NodeID, Message], bool],
+        options: LogOptions,
+        services: frozenset[ServiceID],
+    ) -> None:
+        self._env, self._post, self._options = env, post, options
+        self._services = services
+        self._queue: deque[tuple[LogLine, ...]] = deque()
+        self._changed, self._has_room = asyncio.Event(), asyncio.Event()
+        self._seen: set[TaskID] = set()
+        self.streams: dict[str, _Stream] = {}
+        self.is_closed = False
+
+    def ask(self, tasks: Sequence[Task]) -> None:
+        """Have the nodes of these tasks, where they run or ran, open a stream each."""
+        by_node: dict[NodeID, list[TaskID]] = {}
+        for task in tasks:
+            if (
+                task.node_id
+                and task.status.state >= TaskState.RUNNING
+                and task.id not in self._seen
+            ):
+                self._seen.add(task.id)
+                by_node.setdefault(task.node_id, []).append(task.id)
+        for node_id, task_ids in by_node.items():
+            self._ask_node(node_id, task_ids)
+
+    def _ask_node(self, node_id: NodeID, task_ids: list[TaskID]) -> None:
+        subscription = new_id(self._env.entropy)
+        wanted = OpenLogs(
+            subscription=subscription, task_ids=tuple(task_ids), options=self._options
+        )
+        if self._post(node_id, wanted):
+            deadline_s = self._env.clock.mono_s() + OPEN_TIMEOUT_S
+            self.streams[subscription] = _Stream(node_id, task_ids[0], deadline_s)
+        else:
+            self.say(task_ids[0], f"node {node_id} is not connected; its logs are out of reach")
+
+    def on_events(self, events: Sequence[Event]) -> None:
+        """Follow what is new of the services."""
+        for event in events:
+            if isinstance(event.new, Task) and event.new.service_id in self._services:
+                self.ask((event.new,))
+            elif event.table is Service and event.new is None:
+                self._services -= {ServiceID(event.id)}
+                self._changed.set()
+
+    def say(self, task_id: TaskID, problem: str) -> None:
+        """One line of our own, on stderr."""
+        at_ns = self._env.clock.wall_ms() * 1_000_000
+        self._queue.append((LogLine(task_id, at_ns, STDERR, f"swarmlet: {problem}\n".encode()),))
+        self._changed.set()
+
+    async def put(self, subscription: str, batch: LogBatch) -> None:
+        """Waits while the reader is slow. Raises ChannelClosedError where nobody reads any more."""
+        while len(self._queue) >= BATCHES_MAX and not self.is_closed:
+            self._has_room.clear()
+            await self._has_room.wait()
+        stream = self.streams.get(subscription)
+        if stream is None or self.is_closed:
+            raise ChannelClosedError
+        if batch.problem:
+            self.say(stream.task_id, batch.problem)
+        if batch.lines:
+            self._queue.append(batch.lines)
+        if batch.is_last:
+            del self.streams[subscription]
+        self._changed.set()
+
+    def end(self, subscription: str, problem: str) -> None:
+        """A stream that ended without its last batch."""
+        stream = self.streams.pop(subscription, None)
+        if stream is not None:
+            self.say(stream.task_id, problem)
+
+    def lose(self, node_id: NodeID) -> None:
+        """The node's session ended, and with it its streams."""
+        for subscription in [s for s, one in self.streams.items() if one.node_id == node_id]:
+            self.end(subscription, f"the connection to node {node_id} was lost")
+
+    async def take(self) -> tuple[LogLine, ...]:
+        """The next lines; empty once there will be no more."""
+        while not self._queue:
+            if not self.streams and not (self._options.follow and self._services):
+                return ()
+            self._changed.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._patience_s()):
+                    await self._changed.wait()
+            self._give_up_late()
+        self._has_room.set()
+        return self._queue.popleft()
+
+    def _patience_s(self) -> float | None:
+        """Until the first stream that is not open yet should be."""
+        deadlines = (one.deadline_s for one in self.streams.values() if not one.is_open)
+        first_s = min(deadlines, default=None)
+        return None if first_s is None else max(0.0, first_s - self._env.clock.mono_s())
+
+    def _give_up_late(self) -> None:
+        now_s = self._env.clock.mono_s()
+        for subscription, stream in list(self.streams.items()):
+            if not stream.is_open and stream.deadline_s <= now_s:
+                self.end(subscription, f"node {stream.node_id} did not send its logs")
+
+    def close(self) -> None:
+        """The reader is gone: so are its streams."""
+        self.is_closed = True
+        self._has_room.set()
+        for subscription, stream in self.streams.items():
+            self._post(stream.node_id, CloseLogs(subscription=subscription))
+
+
+class _Sink:
+    """The near end of a node's log stream in this process; everything is encoded on the way."""
+
+    def __init__(self, reading: _Reading, subscription: str) -> None:
+        self._reading, self._subscription = reading, subscription
+
+    async def send(self, batch: LogBatch) -> None:
+        await self._reading.put(self._subscription, _through(batch))
+
+    def close(self) -> None:
+        self._reading.end(self._subscription, "the stream of its logs broke off")
+
+
+def _through(batch: LogBatch) -> LogBatch:
+    """As it comes out at the other end of a wire."""
+    received = decode_message(encode(batch))
+    assert isinstance(received, LogBatch)
+    return received
 
 
 class LogBroker:
-    def read(self, tasks: Sequence[Task], options: LogOptions) -> AsyncIterator[LogLine]:
-        raise NotImplementedError
+    """Readers of logs on this manager. Only the leader has the nodes' sessions."""
+
+    def __init__(self, store: Store, dispatcher: Dispatcher, env: Env) -> None:
+        self._store, self._dispatcher, self._env = store, dispatcher, env
+        self._readings: dict[_Reading, None] = {}
+        dispatcher.on_session_end = self._on_session_end
+
+    async def read(
+        self,
+        tasks: Sequence[Task],
+        options: LogOptions,
+        services: Sequence[ServiceID] | None = None,
+    ) -> AsyncIterator[LogLine]:
+        """Lines of these tasks as they come. Without `follow` until all nodes are done; with it
+        also of new tasks of `services` (None: those of `tasks`), until these are gone or the caller
+        stops. A node that cannot be asked is named in a line on stderr. Tasks that have not run yet
+        have no logs; those that never will are passed over.
+        """
+        of_tasks = (task.service_id for task in tasks)
+        followed = frozenset(of_tasks if services is None else services)
+        reading = _Reading(
+            self._env, self._dispatcher.post, options, followed if options.follow else frozenset()
+        )
+        unsubscribe = self._store.subscribe(reading.on_events)
+        self._readings[reading] = None
+        try:
+            reading.ask(tasks)
+            while lines := await reading.take():
+                for line in lines:
+                    yield line
+        finally:
+            unsubscribe()
+            del self._readings[reading]
+            reading.close()
+
+    def open_stream(self, node_id: NodeID, subscription: str) -> _Sink:
+        """Where `node_id` sends the logs it was asked for. Raises ChannelClosedError where nobody
+        waits for them from this node."""
+        for reading in self._readings:
+            stream = reading.streams.get(subscription)
+            if stream is not None and stream.node_id == node_id:
+                stream.is_open = True
+                return _Sink(reading, subscription)
+        raise ChannelClosedError
+
+    def gauges(self) -> dict[str, float]:
+        return {"swarmlet_log_readers": float(len(self._readings))}
+
+    def _on_session_end(self, node_id: NodeID) -> None:
+        for reading in self._readings:
+            reading.lose(node_id)

@@ -1,0 +1,222 @@
+"""The dispatcher: the leader's end of every agent's session (behaviour of SwarmKit's
+dispatcher)."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import msgspec
+
+from swarmlet.core.errors import (
+    ForbiddenError,
+    StaleVersionError,
+    SwarmError,
+    UnavailableError,
+)
+from swarmlet.core.ids import NodeID, new_id
+from swarmlet.core.limits import HEARTBEAT_PERIOD_NS, NS_PER_S
+from swarmlet.env.base import Env
+from swarmlet.manager.node_session import NodeSession
+from swarmlet.manager.node_states import NodeStates
+from swarmlet.manager.status_batch import StatusBatch
+from swarmlet.model.change import Change, Event, SetNodeStatus, Update
+from swarmlet.model.node import Node, NodeState, NodeStatus
+from swarmlet.model.task import Task
+from swarmlet.model.view import cluster_of
+from swarmlet.store.store import Store
+from swarmlet.wire.channel import AgentChannel
+from swarmlet.wire.messages import PROTOCOL_VERSION, Hello, Message, Welcome
+
+log = logging.getLogger("swarmlet.manager")
+
+HELLO_TIMEOUT_S: Final = 5.0  # for the first message; SwarmKit agent/agent.go
+REGISTER_TRIES_MAX: Final = 10  # against others who write the node's row at the same moment
+
+
+class Dispatcher:
+    """Runs on the leader. Sessions live while it does; elsewhere agents are refused and try
+    again."""
+
+    name: Final = "dispatcher"
+
+    def __init__(self, store: Store, env: Env, manager_id: NodeID) -> None:
+        self._store, self._env = store, env
+        self._batch = StatusBatch(store, env, manager_id)
+        self._nodes = NodeStates(store, env)
+        self._group: asyncio.TaskGroup | None = None
+        self._sessions: dict[NodeID, NodeSession] = {}
+        self._registering = 0
+        self.on_session_end: Callable[[NodeID], None] = _nothing
+
+    async def run(self) -> None:
+        """Until cancelled; then all sessions are closed."""
+        unsubscribe = self._store.subscribe(self._on_events)
+        try:
+            async with asyncio.TaskGroup() as self._group:
+                self._group.create_task(self._batch.run())
+                self._group.create_task(self._nodes.run())
+        finally:
+            self._group = None
+            unsubscribe()
+
+    def open_session(self, channel: AgentChannel, peer: NodeID, addr: str) -> None:
+        """Serve an agent over `channel` until it ends; `peer` is who its certificate says it is.
+        Raises UnavailableError where this manager does not lead."""
+        if self._group is None:
+            raise UnavailableError(
+                "This manager does not lead.", remedy="The agent tries again by itself."
+            )
+        self._group.create_task(self._serve(channel, peer, addr), name=f"session of {peer}")
+
+    def post(self, node_id: NodeID, message: Message) -> bool:
+        """Send to the node's agent soon; False where it has no session."""
+        session = self._sessions.get(node_id)
+        if session is not None:
+            session.post(message)
+        return session is not None
+
+    def is_at_rest(self) -> bool:
+        """Whether all that was heard is in the store and all that is in the store was told."""
+        quiet = self._batch.is_at_rest() and self._nodes.is_at_rest() and not self._registering
+        return quiet and all(session.is_at_rest() for session in self._sessions.values())
+
+    def gauges(self) -> dict[str, float]:
+        return {"swarmlet_dispatcher_sessions": float(len(self._sessions))}
+
+    def _on_events(self, events: Sequence[Event]) -> None:
+        for event in events:
+            if event.table is Task:
+                self._on_task(event)
+            elif event.table is Node and event.new is None:
+                session = self._sessions.get(NodeID(event.id))
+                if session is not None:
+                    session.close()
+
+    def _on_task(self, event: Event) -> None:
+        for row in (event.old, event.new):
+            if isinstance(row, Task) and (session := self._sessions.get(row.node_id)) is not None:
+                session.touch(row.id)
+
+    async def _serve(self, channel: AgentChannel, peer: NodeID, addr: str) -> None:
+        try:
+            session = await self._open(channel, peer, addr)
+            try:
+                await session.run()
+            finally:
+                self._end(session)
+        except* UnavailableError as group:
+            cause = _first_of(group)
+            log.info("session.ended", extra={"node_id": peer, "cause": str(cause)})
+        except* (msgspec.MsgspecError, TimeoutError, SwarmError) as group:
+            cause = _first_of(group)
+            log.warning("session.failed", extra={"node_id": peer, "cause": str(cause)})
+        finally:
+            channel.close()
+
+    async def _open(self, channel: AgentChannel, peer: NodeID, addr: str) -> NodeSession:
+        """Register the agent; it replaces an older session of its node. Raises ForbiddenError or
+        InvalidArgumentError, which the agent was told, and what a commit raises."""
+        async with asyncio.timeout(HELLO_TIMEOUT_S):
+            hello = await channel.receive()
+        if refusal := self._refusal(hello, peer):
+            await channel.send(_welcome("", 0.0, refusal))
+            raise ForbiddenError(refusal)
+        assert isinstance(hello, Hello)
+        self._registering += 1
+        try:
+            await self._register(hello, addr)
+        finally:
+            self._registering -= 1
+        period_s = self._period_s()
+        await channel.send(_welcome(new_id(self._env.entropy), period_s))
+        session = NodeSession(peer, channel, self._store, period_s=period_s, report=self._batch.add)
+        older, self._sessions[peer] = self._sessions.get(peer), session
+        if older is not None:
+            older.close()
+        log.info("session.opened", extra={"node_id": peer, "addr": addr})
+        return session
+
+    def _refusal(self, hello: Message, peer: NodeID) -> str:
+        """Why this agent may not register, or nothing."""
+        if not isinstance(hello, Hello):
+            return "A session begins with a hello."
+        if abs(hello.protocol - PROTOCOL_VERSION) > 1:
+            return (
+                f"The node speaks protocol {hello.protocol}, this manager {PROTOCOL_VERSION}; "
+                "they may be one apart. Bring both to neighbouring releases."
+            )
+        if hello.node_id != peer:
+            return f"The node says it is {hello.node_id}, its certificate says {peer}."
+        if self._store.view().nodes.get(peer) is None:
+            return f"Node {peer} is not part of this swarm; it was removed or never joined."
+        return ""
+
+    async def _register(self, hello: Hello, addr: str) -> None:
+        """Write what is new of the node: READY, its address, its description."""
+        self._nodes.registered(hello.node_id)
+        try:
+            await self._write_node(hello, addr)
+        except BaseException:
+            self._nodes.not_registered(hello.node_id)
+            raise
+
+    async def _write_node(self, hello: Hello, addr: str) -> None:
+        for _ in range(REGISTER_TRIES_MAX):
+            node = self._store.view().nodes.get(hello.node_id)
+            if node is None:
+                raise ForbiddenError(f"Node {hello.node_id} was removed from this swarm.")
+            try:
+                await self._store.commit(registration(node, hello, addr))
+            except StaleVersionError:
+                await asyncio.sleep(0)
+            else:
+                return
+        raise UnavailableError(
+            f"The row of node {hello.node_id} is written by others all the time."
+        )
+
+    def _end(self, session: NodeSession) -> None:
+        """The node's own session ended (not one that was replaced): say so."""
+        if self._sessions.get(session.node_id) is not session:
+            return
+        del self._sessions[session.node_id]
+        self.on_session_end(session.node_id)
+        node = self._store.view().nodes.get(session.node_id)
+        if node is None:
+            return
+        if session.goodbye_s is not None:
+            self._nodes.said_goodbye(node, session.goodbye_s)
+        else:
+            self._nodes.closed(node)
+
+    def _period_s(self) -> float:
+        period_ns = cluster_of(self._store.view()).spec.dispatcher.heartbeat_period
+        return (period_ns or HEARTBEAT_PERIOD_NS) / NS_PER_S
+
+
+def registration(node: Node, hello: Hello, addr: str) -> list[Change]:
+    """What to write of a node that registers. The status always: an older one may be in flight."""
+    status = NodeStatus(state=int(NodeState.READY), addr=addr)
+    if node.description != hello.description:
+        row = msgspec.structs.replace(node, description=hello.description, status=status)
+        return [Update(obj=row, seen=node.version)]
+    return [SetNodeStatus(id=node.id, status=status)]
+
+
+def _welcome(session_id: str, period_s: float, refusal: str = "") -> Welcome:
+    return Welcome(
+        protocol=PROTOCOL_VERSION,
+        session_id=session_id,
+        heartbeat_period_s=period_s,
+        refusal=refusal,
+    )
+
+
+def _first_of(group: BaseExceptionGroup[Exception]) -> Exception:
+    first = group.exceptions[0]
+    return _first_of(first) if isinstance(first, BaseExceptionGroup) else first
+
+
+def _nothing(_: NodeID) -> None:
+    """Nobody wants to know."""

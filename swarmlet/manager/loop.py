@@ -1,0 +1,294 @@
+"""THE control loop: runs any decider of `reconcile` against the store until nothing is left to
+decide.
+
+An applied change marks keys dirty; a dirty key is decided on the live view; its changes are
+committed with nothing awaited in between. Small decisions of independent keys share one entry;
+where that entry is refused each key is decided and committed alone. A committed or refused key is
+always decided again: a key is at rest only when its decision is empty. Keys of one decider may
+claim the same thing (a name, a port) only under a guard, since decisions that share an entry do not
+see each other.
+"""
+
+import asyncio
+import heapq
+import logging
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Final
+
+from swarmlet.core.errors import (
+    ConflictError,
+    DiskFullError,
+    FailedPreconditionError,
+    InvalidArgumentError,
+    NotFoundError,
+    NotLeaderError,
+    StaleVersionError,
+    UnavailableError,
+)
+from swarmlet.core.ids import new_id
+from swarmlet.core.limits import ENTRY_CHANGES_MAX, MS_PER_S
+from swarmlet.env.base import Env
+from swarmlet.model.change import Change, Event, Guard
+from swarmlet.reconcile.base import Decider, Decision, Key, Moment
+from swarmlet.store.store import Store
+
+log = logging.getLogger("swarmlet.manager")
+
+ROUNDS_MAX: Final = 100  # decisions of one key in a row, caused by nothing but its own changes
+REFUSALS_MAX: Final = 100  # of one key in a row; with the delays below about a minute and a half
+REFUSAL_DELAY_MIN_MS: Final = 1  # what stands in the way may be decided but not yet applied
+REFUSAL_DELAY_MAX_MS: Final = 1_000
+TURN_MAX_S: Final = (
+    0.002  # of deciding before the entry is closed; a turn of the loop stays below 5 ms
+)
+TURN_KEYS_MAX: Final = 100  # the same for clocks that stand still while code runs
+PAUSE_S: Final = 1.0  # after a full disk or an unknown outcome
+NO_LEADER_PAUSE_S: Final = 0.1  # the end of leadership is on its way
+CLOCK_CHECK_S: Final = 10.0  # wall time may be set: timers are looked at no later than this
+
+OWN_ENTRIES_MAX: Final = 1_000  # remembered, to tell our own changes from others'
+
+STALE_TIMERS_MAX: Final = 1_000  # replaced ones in the heap before it is swept
+REASONS_MAX: Final = 20  # of one decision in one log line
+
+REFUSALS: Final = (
+    StaleVersionError,
+    ConflictError,
+    NotFoundError,
+    FailedPreconditionError,
+    InvalidArgumentError,
+)
+
+
+class RestlessKeyError(AssertionError):
+    """A key that never rests: a bug in its decider."""
+
+    def __init__(self, decider: str, key: Key, reasons: Sequence[str]) -> None:
+        super().__init__(
+            f"{decider} never rests on {key}: {'; '.join(reasons) or 'no reasons given'}"
+        )
+
+
+class _Entry:
+    """Decisions that are committed together."""
+
+    def __init__(self) -> None:
+        self.decisions: dict[Key, Decision] = {}
+        self.changes: list[Change] = []
+        self.guards: list[Guard] = []
+
+    def has_room_for(self, decision: Decision) -> bool:
+        return not self.changes or len(self.changes) + len(decision.changes) <= ENTRY_CHANGES_MAX
+
+    def add(self, key: Key, decision: Decision) -> None:
+        self.decisions[key] = decision
+        self.changes += decision.changes
+        self.guards += decision.guards
+
+
+class ControlLoop:
+    """One decider's loop on the leader. `run` may be started again after it ended."""
+
+    def __init__(self, decider: Decider, store: Store, env: Env) -> None:
+        self._decider, self._store, self._env = decider, store, env
+        self._forget_all()
+        self._rounds_total = self._refusals_total = 0
+
+    def _forget_all(self) -> None:
+        self._queue: deque[Key] = deque()  # dirty keys, each once, in the order they became dirty
+        self._dirty: set[Key] = set()
+        self._stirred: dict[Key, set[int]] = {}  # indices of entries since the key was decided
+        self._own: deque[int] = deque(maxlen=OWN_ENTRIES_MAX)
+        self._timers: list[tuple[int, int, Key]] = []  # wall ms, number, key
+        self._wake: dict[Key, int] = {}  # the timer that counts
+        self._timer_number = 0
+        self._rounds: dict[Key, int] = {}
+        self._refused: dict[Key, int] = {}
+        self._is_committing = False
+        self._bug: Exception | None = None
+        self._changed = asyncio.Event()
+
+    @property
+    def name(self) -> str:
+        return self._decider.name
+
+    def is_at_rest(self) -> bool:
+        """Whether nothing is left to decide until something changes or a timer fires."""
+        return not self._dirty and not self._refused and not self._is_committing
+
+    def next_wake_ms(self) -> int | None:
+        """Wall time of the next timer."""
+        return min(self._wake.values(), default=None)
+
+    def gauges(self) -> dict[str, float]:
+        label = f'{{loop="{self.name}"}}'
+        return {
+            f"swarmlet_loop_rounds_total{label}": float(self._rounds_total),
+            f"swarmlet_loop_refusals_total{label}": float(self._refusals_total),
+            f"swarmlet_loop_dirty{label}": float(len(self._dirty)),
+            f"swarmlet_loop_timers{label}": float(len(self._wake)),
+        }
+
+    async def run(self) -> None:
+        """Until cancelled. Raises RestlessKeyError, or what the decider raised."""
+        self._forget_all()
+        unsubscribe = self._store.subscribe(self._on_events)
+        try:
+            for key in self._decider.start(self._store.view()):
+                self._mark(key)
+            while True:
+                if self._bug is not None:
+                    raise self._bug
+                self._fire_timers()
+                if self._dirty:
+                    await self._turn()
+                else:
+                    await self._wait()
+        finally:
+            unsubscribe()
+            self._forget_all()
+
+    def _on_events(self, events: Sequence[Event]) -> None:
+        try:
+            view = self._store.view()
+            for event in events:
+                for key in self._decider.keys_of(event, view):
+                    self._mark(key)
+                    self._stirred.setdefault(key, set()).add(view.index)
+        except Exception as bug:  # noqa: BLE001 - a subscriber may not raise: the loop dies of it in its own task
+            self._bug = bug
+        self._changed.set()
+
+    def _mark(self, key: Key) -> None:
+        if key not in self._dirty:
+            self._dirty.add(key)
+            self._queue.append(key)
+
+    async def _turn(self) -> None:
+        entry = self._decide_some()
+        if entry.changes and not await self._commit(entry):
+            await self._one_by_one(entry)
+        await asyncio.sleep(0)
+
+    async def _one_by_one(self, entry: _Entry) -> None:
+        """Decide and commit each key of a refused entry alone; who is refused alone waits a
+        little."""
+        for key in entry.decisions:
+            alone = _Entry()
+            alone.add(key, self._decide(key))
+            self._note(key, alone.decisions[key])
+            if alone.changes and not await self._commit(alone):
+                self._postpone(key, alone.decisions[key])
+            await asyncio.sleep(0)
+
+    def _decide_some(self) -> _Entry:
+        entry, clock = _Entry(), self._env.clock
+        end_s = clock.mono_s() + TURN_MAX_S
+        for _ in range(min(len(self._queue), TURN_KEYS_MAX)):
+            decision = self._decide(self._queue[0])
+            if not entry.has_room_for(decision):
+                break
+            key = self._queue.popleft()
+            self._dirty.remove(key)
+            self._note(key, decision)
+            if decision.changes:
+                entry.add(key, decision)
+            if clock.mono_s() >= end_s:
+                break
+        return entry
+
+    def _decide(self, key: Key) -> Decision:
+        moment = Moment(self._env.clock.wall_ms(), partial(new_id, self._env.entropy))
+        return self._decider.decide(self._store.view(), key, moment)
+
+    def _note(self, key: Key, decision: Decision) -> None:
+        """Keep the books of a key that was just decided. Raises RestlessKeyError."""
+        self._rounds_total += 1
+        stirred = self._stirred.pop(key, ())
+        self._set_timer(key, decision.wake_at_ms)
+        if not decision.changes and not decision.has_more:
+            self._rounds.pop(key, None)
+            self._refused.pop(key, None)
+            return
+        if not decision.changes:
+            self._mark(key)
+        is_own = all(index in self._own for index in stirred)
+        if is_own and not (decision.changes and decision.has_more):
+            self._rounds[key] = self._rounds.get(key, 0) + 1
+            if self._rounds[key] > ROUNDS_MAX:
+                raise RestlessKeyError(self.name, key, decision.reasons)
+
+    async def _commit(self, entry: _Entry) -> bool:
+        """Whether the entry was not refused. Its keys are dirty again, whatever became of it."""
+        self._is_committing = True
+        try:
+            self._own.append(await self._store.commit(entry.changes, entry.guards))
+        except REFUSALS as refusal:
+            self._refusals_total += 1
+            log.info("loop.refused", extra={"loop": self.name, "cause": refusal.message})
+            return False
+        except (DiskFullError, UnavailableError) as problem:
+            log.warning("loop.not_committed", extra={"loop": self.name, "cause": problem.message})
+            no_leader = isinstance(problem, NotLeaderError)
+            await asyncio.sleep(NO_LEADER_PAUSE_S if no_leader else PAUSE_S)
+        else:
+            self._tell(entry)
+        finally:
+            self._is_committing = False
+            for key in entry.decisions:
+                self._mark(key)
+        return True
+
+    def _tell(self, entry: _Entry) -> None:
+        for key, decision in entry.decisions.items():
+            self._refused.pop(key, None)
+            if decision.reasons:
+                fields = {"loop": self.name, "key": key, "reasons": decision.reasons[:REASONS_MAX]}
+                log.info("loop.decided", extra=fields)
+
+    def _postpone(self, key: Key, decision: Decision) -> None:
+        """A key refused alone: what stands in its way may not be applied yet."""
+        times = self._refused[key] = self._refused.get(key, 0) + 1
+        if times > REFUSALS_MAX:
+            raise RestlessKeyError(self.name, key, decision.reasons)
+        if key in self._stirred:
+            return  # it moved already: look again at once
+        delay_ms = min(REFUSAL_DELAY_MIN_MS << min(times, 16), REFUSAL_DELAY_MAX_MS)
+        self._dirty.discard(key)
+        self._queue.remove(key)
+        self._set_timer(key, self._env.clock.wall_ms() + delay_ms)
+
+    def _set_timer(self, key: Key, wake_at_ms: int | None) -> None:
+        if wake_at_ms is None:
+            self._wake.pop(key, None)
+        elif self._wake.get(key) != wake_at_ms:
+            self._wake[key] = wake_at_ms
+            self._timer_number += 1
+            heapq.heappush(self._timers, (wake_at_ms, self._timer_number, key))
+            if len(self._timers) > 2 * len(self._wake) + STALE_TIMERS_MAX:
+                self._timers = [
+                    entry for entry in self._timers if self._wake.get(entry[2]) == entry[0]
+                ]
+                heapq.heapify(self._timers)
+
+    def _fire_timers(self) -> None:
+        now_ms = self._env.clock.wall_ms()
+        while self._timers and self._timers[0][0] <= now_ms:
+            at_ms, _, key = heapq.heappop(self._timers)
+            if self._wake.get(key) == at_ms:
+                del self._wake[key]
+                self._mark(key)
+
+    async def _wait(self) -> None:
+        """Until something changed or the next timer is due."""
+        self._changed.clear()
+        delay_s = None
+        if self._timers:
+            due_s = (self._timers[0][0] - self._env.clock.wall_ms()) / MS_PER_S
+            delay_s = min(max(due_s, 0.0), CLOCK_CHECK_S)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(delay_s):
+                await self._changed.wait()

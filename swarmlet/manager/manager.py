@@ -1,0 +1,69 @@
+"""The manager: puts the store's shells together; what they do is decided elsewhere."""
+
+from collections.abc import Iterable
+
+from swarmlet.core.ids import NodeID
+from swarmlet.env.base import Env
+from swarmlet.manager.dispatcher import Dispatcher
+from swarmlet.manager.leader import Leader
+from swarmlet.manager.log_broker import LogBroker
+from swarmlet.manager.loop import ControlLoop
+from swarmlet.reconcile.base import Decider
+from swarmlet.store.proposer import RaftLog
+from swarmlet.store.store import Store
+from swarmlet.wire.channel import AgentChannel, AgentConnector, LogSink, memory_channel
+
+
+class Manager:
+    """One manager's node. `logs` serves readers; everything else runs only while this one leads."""
+
+    def __init__(
+        self, env: Env, store: Store, log: RaftLog, node_id: NodeID, deciders: Iterable[Decider]
+    ) -> None:
+        self._node_id, self._log = node_id, log
+        self._loops = tuple(ControlLoop(decider, store, env) for decider in deciders)
+        self.dispatcher = Dispatcher(store, env, node_id)
+        self.logs = LogBroker(store, self.dispatcher, env)
+        self._leader = Leader((*self._loops, self.dispatcher), log, env)
+
+    async def run(self) -> None:
+        """Until the log ends or this is cancelled."""
+        await self._leader.run()
+
+    def connector(self) -> AgentConnector:
+        """How the agent in this very process reaches its manager."""
+        return _Connector(self, self._node_id)
+
+    def is_at_rest(self) -> bool:
+        """Whether this manager leads and nothing is left to decide or to tell."""
+        loops_rest = all(loop.is_at_rest() for loop in self._loops)
+        return self._leader.is_leading and loops_rest and self.dispatcher.is_at_rest()
+
+    def gauges(self) -> dict[str, float]:
+        """Numbers for /metrics."""
+        numbers = {**self._leader.gauges(), **self.dispatcher.gauges(), **self.logs.gauges()}
+        for loop in self._loops:
+            numbers.update(loop.gauges())
+        return numbers
+
+    def own_addr(self) -> str:
+        """The host part of this member's address, "" where it has none."""
+        for member in self._log.members():
+            if member.node_id == self._node_id:
+                return member.address.rpartition(":")[0].strip("[]")
+        return ""
+
+
+class _Connector:
+    """Channels in memory. Nothing is shared: messages are encoded on the way."""
+
+    def __init__(self, manager: Manager, node_id: NodeID) -> None:
+        self._manager, self._node_id = manager, node_id
+
+    async def open_session(self) -> AgentChannel:
+        near, far = memory_channel()
+        self._manager.dispatcher.open_session(far, self._node_id, self._manager.own_addr())
+        return near
+
+    async def open_log_stream(self, subscription: str) -> LogSink:
+        return self._manager.logs.open_stream(self._node_id, subscription)

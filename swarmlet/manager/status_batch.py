@@ -1,0 +1,102 @@
+"""Statuses on their way into the store: gathered, so that a thousand reports cost one entry."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from typing import Final
+
+import msgspec
+
+from swarmlet.core.errors import DiskFullError, UnavailableError
+from swarmlet.core.ids import NodeID, TaskID
+from swarmlet.core.limits import STATUS_BATCH_MAX, STATUS_BATCH_PERIOD_S
+from swarmlet.env.base import Env
+from swarmlet.model.change import SetStatus
+from swarmlet.model.task import TaskStatus
+from swarmlet.store.store import Store
+
+log = logging.getLogger("swarmlet.manager")
+
+PAUSE_S: Final = 1.0  # after a full disk or an unknown outcome
+
+
+class StatusBatch:
+    """The newest status of each task; the first after a quiet time is written at once, the
+    others every 100 ms or when 10,000 wait. Whoever added statuses is called back once they are
+    in the store."""
+
+    def __init__(self, store: Store, env: Env, manager_id: NodeID) -> None:
+        self._store, self._env, self._manager_id = store, env, manager_id
+        self._clear()
+
+    def _clear(self) -> None:
+        self._statuses: dict[TaskID, TaskStatus] = {}
+        self._waiting: list[Callable[[], None]] = []
+        self._is_writing = False
+        self._has_news, self._is_full, self._has_room = (asyncio.Event() for _ in range(3))
+        self._has_room.set()
+
+    def is_at_rest(self) -> bool:
+        return not self._waiting and not self._is_writing
+
+    async def add(
+        self, statuses: Iterable[tuple[TaskID, TaskStatus]], written: Callable[[], None]
+    ) -> None:
+        """Waits while the batch is full."""
+        await self._has_room.wait()
+        self._statuses.update(statuses)
+        self._waiting.append(written)
+        self._has_news.set()
+        if max(len(self._statuses), len(self._waiting)) >= STATUS_BATCH_MAX:
+            self._is_full.set()
+            self._has_room.clear()
+
+    async def run(self) -> None:
+        """Until cancelled. What was not written then is reported again by its agents."""
+        self._clear()
+        while True:
+            await self._has_news.wait()
+            await self._flush()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(STATUS_BATCH_PERIOD_S):
+                    await self._is_full.wait()
+
+    async def _flush(self) -> None:
+        statuses, self._statuses = self._statuses, {}
+        waiting, self._waiting = self._waiting, []
+        self._has_news.clear()
+        self._is_full.clear()
+        self._has_room.set()
+        self._is_writing = True
+        await self._write(statuses)
+        self._is_writing = False
+        for written in waiting:
+            written()
+
+    async def _write(self, statuses: Mapping[TaskID, TaskStatus]) -> None:
+        while changes := self._changes(statuses):
+            try:
+                await self._store.batch(changes)
+            except (DiskFullError, UnavailableError) as problem:
+                cause = problem.message
+                log.warning("dispatcher.statuses_not_written", extra={"cause": cause})
+                await asyncio.sleep(PAUSE_S)
+            else:
+                return
+
+    def _changes(self, statuses: Mapping[TaskID, TaskStatus]) -> list[SetStatus]:
+        """Only what says something new, stamped with who applied it and when."""
+        tasks, now_ms = self._store.view().tasks, self._env.clock.wall_ms()
+        changes: list[SetStatus] = []
+        for task_id, status in statuses.items():
+            task = tasks.get(task_id)
+            if task is None or status.state < task.status.state:
+                continue
+            stamped = msgspec.structs.replace(
+                status, applied_by=self._manager_id, applied_at_ms=task.status.applied_at_ms
+            )
+            if msgspec.structs.replace(task.status, applied_by=self._manager_id) != stamped:
+                stamped = msgspec.structs.replace(stamped, applied_at_ms=now_ms)
+                changes.append(SetStatus(id=task_id, status=stamped))
+        return changes
