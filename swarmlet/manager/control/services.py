@@ -222,9 +222,9 @@ def _update(view: View, service: Service, old: ServiceSpec, new: ServiceSpec) ->
         return [Update(obj=row, seen=service.version)]
     number = 1 + max(spec.number for spec in view.specs.scan("service", service.id))
     row = replace(row, spec_version=number, previous_spec_version=service.spec_version)
-    return [
-        Create(obj=_spec_version(service.id, number, new)),
+    return [  # the row first: of two updates at once, the later is told that it is stale
         Update(obj=row, seen=service.version),
+        Create(obj=_spec_version(service.id, number, new)),
     ]
 
 
