@@ -20,6 +20,7 @@ _KEY: Final = re.compile(r"[A-Za-z_][A-Za-z0-9\-_.]+")
 _VALUE: Final = re.compile(r"(?!=)[A-Za-z0-9:\-_\s.*()?+\[\]\\^$|/=]+")
 _NODE_LABELS: Final = "node.labels."
 _ENGINE_LABELS: Final = "engine.labels."
+_SIMILAR: Final = 0.8  # share of characters in common from which a key is taken for a slip
 _CACHE_MAX: Final = 4096  # parsed texts kept; a busy cluster has a few hundred
 _MAPPED_BITS: Final = 96  # ::ffff:0:0/96 holds the IPv4 addresses (RFC 4291 §2.5.5.2)
 
@@ -103,12 +104,14 @@ def _label_of(lower_key: str) -> str:
 
 def _did_you_mean(key: str) -> str:
     """The known key nearest to `key`; the label of a misspelt prefix is kept as written."""
-    near = get_close_matches(key.lower(), _PLAIN_KEYS, n=1, cutoff=0.75)
+    near = get_close_matches(key.lower(), _PLAIN_KEYS, n=1, cutoff=_SIMILAR)
+    if f"node.{key.lower()}" in _PLAIN_KEYS:
+        near = [f"node.{key.lower()}"]
     if near:
         return f"Did you mean {near[0]}?"
     head, dot, label = ".".join(key.split(".")[:2]), ".", ".".join(key.split(".")[2:])
     prefixes = [_NODE_LABELS.rstrip("."), _ENGINE_LABELS.rstrip(".")]
-    near = get_close_matches(head.lower(), prefixes, n=1, cutoff=0.75)
+    near = get_close_matches(head.lower(), prefixes, n=1, cutoff=_SIMILAR)
     return f"Did you mean {near[0]}{dot}{label or 'NAME'}?" if near else ""
 
 
