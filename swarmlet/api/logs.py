@@ -1,6 +1,7 @@
 """Log streams: one frame a line, as Docker's multiplexed stream has it."""
 
 import asyncio
+import logging
 import struct
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from swarmlet.core.errors import InvalidArgumentError, SwarmError
 from swarmlet.manager.control import Control
 from swarmlet.model.task import Task
 from swarmlet.wire.messages import LogLine, LogOptions
+
+log = logging.getLogger("swarmlet.api")
 
 SYSTEM_ERROR: Final = 3
 """The stream number whose payload clients print as an error before they end."""
@@ -80,6 +83,9 @@ async def _copy(lines: AsyncIterator[LogLine], out: web.StreamResponse, form: Li
         return  # the client is gone
     except SwarmError as problem:  # the head is sent: the stream itself has to say it
         await out.write(form.encode_error(problem.message))
+    except Exception:
+        log.exception("api.stream_failed")
+        await out.write(form.encode_error("internal error: see the daemon's log"))
     finally:
         if isinstance(lines, AsyncGenerator):
             await lines.aclose()

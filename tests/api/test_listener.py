@@ -1,0 +1,129 @@
+"""The unix socket: rights, leftovers, and addresses that cannot be."""
+
+import asyncio
+import logging
+import os
+import socket
+import stat
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from swarmlet.api.app import build_app
+from swarmlet.api.listener import serve_unix
+from swarmlet.core.errors import InvalidArgumentError, ListenError
+from tests.api.world import World
+
+
+@pytest.fixture
+def path():
+    with tempfile.TemporaryDirectory(prefix="swl-", dir="/tmp") as directory:
+        yield f"{directory}/deep/s.sock"
+
+
+def exists(path):
+    return Path(path).exists()
+
+
+def read(path):
+    return Path(path).read_text()
+
+
+def write(path, text):
+    Path(path).write_text(text)
+
+
+def umask():
+    now = os.umask(0o077)
+    os.umask(now)
+    return now
+
+
+async def ask(path, request=b"GET /_ping HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"):
+    reader, writer = await asyncio.open_unix_connection(path)
+    writer.write(request)
+    answer = await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    return answer
+
+
+async def test_socket_answers_and_is_gone_afterwards(path):
+    before = umask()
+    async with serve_unix(build_app(World()), f"unix://{path}") as served:
+        assert served == path
+        assert (await ask(path)).endswith(b"OK")
+        assert stat.S_IMODE(os.stat(path).st_mode) in (0o600, 0o660)
+    assert not exists(path)
+    assert umask() == before
+
+
+async def test_leftover_socket_is_replaced(path):
+    Path(path).parent.mkdir()
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(path)
+    assert exists(path)
+    async with serve_unix(build_app(World()), path):
+        assert (await ask(path)).endswith(b"OK")
+
+
+async def test_socket_that_somebody_answers_on_is_left_alone(path):
+    async with serve_unix(build_app(World()), path):
+        with pytest.raises(ListenError, match="Another daemon answers") as caught:
+            async with serve_unix(build_app(World()), path):
+                pass
+        assert "daemon stop" in caught.value.remedy
+        assert (await ask(path)).endswith(b"OK")
+
+
+async def test_file_that_is_no_socket_is_left_alone(path):
+    Path(path).parent.mkdir()
+    write(path, "precious")
+    with pytest.raises(ListenError, match="is no socket"):
+        async with serve_unix(build_app(World()), path):
+            pass
+    assert read(path) == "precious"
+
+
+@pytest.mark.parametrize(
+    ("host", "error", "text"),
+    [
+        ("/tmp/" + "x" * 120, InvalidArgumentError, "125 bytes"),
+        ("tcp://127.0.0.1:2375", InvalidArgumentError, "no address"),
+        ("/proc/no/s.sock", ListenError, "cannot be opened"),
+        ("/dev/null/s.sock", ListenError, "cannot be opened"),
+    ],
+)
+async def test_bad_address_is_refused_with_a_remedy(host, error, text):
+    with pytest.raises(error, match=text) as caught:
+        async with serve_unix(build_app(World()), host):
+            pass
+    assert "unix:///" in caught.value.remedy
+
+
+async def test_socket_of_another_daemon_in_our_place_is_not_removed(path):
+    async with serve_unix(build_app(World()), path):
+        os.unlink(path)
+        other = socket.socket(socket.AF_UNIX)
+        other.bind(path)
+    assert exists(path)
+    other.close()
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"garbage\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n",
+        b"GET /" + b"x" * 20_000 + b" HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nA: " + b"b" * 20_000 + b"\r\n\r\n",
+    ],
+)
+async def test_garbage_is_refused_and_does_not_fill_the_log(path, garbage, caplog):
+    caplog.set_level(logging.DEBUG)
+    async with serve_unix(build_app(World()), path):
+        for _ in range(3):
+            assert b" 400 " in (await ask(path, garbage)).split(b"\r\n")[0] + b" "
+        assert (await ask(path)).endswith(b"OK")
+    assert [record.name for record in caplog.records if record.name.startswith("aiohttp")] == []
