@@ -1,0 +1,103 @@
+"""Why a task was not executed, in words. The shim tells a step and an errno; the command, which
+must not be on disk, is added here."""
+
+import errno
+import os
+from typing import Final
+
+from swarmlet.runtime.base import RuntimeProblemError, TemporaryProblemError
+from swarmlet.runtime.process.accounts import Account
+from swarmlet.runtime.process.plan import Plan
+
+_PASSING: Final = frozenset(
+    {
+        errno.EAGAIN,
+        errno.ENOMEM,
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ETXTBSY,
+    }
+)
+_STEPS: Final = {
+    "exec": "exec",
+    "interpreter": "exec of the file's interpreter",
+    "dir": "entering the working directory",
+    "user": "becoming the task's user",
+    "limit": "setting its limits",
+    "oom_score_adj": "setting its OOM score",
+    "hostname": "setting its host name",
+    "namespaces": "isolating it",
+    "proc": "isolating it",
+    "hide": "hiding the data directory from it",
+    "bundle": "writing to the data directory",
+    "fork": "starting a process",
+    "supervisor": "starting its supervisor",
+}
+
+
+class StartFailedError(Exception):
+    """The shim could not execute the task. `text`: its last words, where there is no errno."""
+
+    def __init__(self, step: str, number: int, text: str) -> None:
+        super().__init__(step, number, text)
+        self.step, self.number, self.text = step, number, text
+
+    @property
+    def is_passing(self) -> bool:
+        """Whether it may work in a second."""
+        return self.number in _PASSING
+
+
+def describe_step(step: str, number: int) -> str:
+    """Without the spec's words: what can be said of a bundle alone."""
+    reason = os.strerror(number) if number else "it ended at once"
+    return f"task: {_STEPS.get(step, step)} failed: {reason}"
+
+
+def start_problem(failure: StartFailedError, plan: Plan, account: Account) -> RuntimeProblemError:
+    """The sentence of a failed start."""
+    step, number = failure.step, failure.number
+    if failure.is_passing:
+        return TemporaryProblemError(describe_step(step, number), remedy="It is tried again.")
+    if step in ("exec", "interpreter"):
+        return _exec_problem(step, number, plan, account)
+    if step == "dir":
+        return RuntimeProblemError(
+            f"The working directory {plan.folder} cannot be entered: {os.strerror(number)}.",
+            remedy=f"It must be there on this node, and open to uid {account.uid}.",
+        )
+    if step == "oom_score_adj":
+        return RuntimeProblemError(
+            f"The OOM score cannot be set to {plan.oom_score_adj}: {os.strerror(number)}.",
+            remedy="A negative one needs CAP_SYS_RESOURCE; leave out --oom-score-adj.",
+        )
+    more = f" ({failure.text})" if failure.text and not number else ""
+    return RuntimeProblemError(
+        describe_step(step, number) + more, remedy="The daemon's log on the node may say more."
+    )
+
+
+def _exec_problem(step: str, number: int, plan: Plan, account: Account) -> RuntimeProblemError:
+    command = plan.arguments[0]
+    if step == "interpreter":
+        return RuntimeProblemError(
+            f"exec: no such interpreter, named in the first line of {command}",
+            remedy="Install it on the node.",
+        )
+    if number == errno.EACCES:
+        return RuntimeProblemError(
+            f"exec: permission denied: {command}",
+            remedy=f"The task runs as uid {account.uid}: let it read and execute the file and "
+            "enter its folders, or name another user.",
+        )
+    if number == errno.ENOENT and "/" not in command:
+        return RuntimeProblemError(
+            f"exec: no such command: {command}", remedy="It is in no folder of the task's PATH."
+        )
+    words = {errno.ENOENT: "no such file", errno.ENOEXEC: "not a program"}
+    return RuntimeProblemError(
+        f"exec: {words.get(number, os.strerror(number).lower())}: {command}",
+        remedy="The command must be on the node that runs it: the image host brings no files.",
+    )

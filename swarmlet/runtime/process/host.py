@@ -1,0 +1,82 @@
+"""What this host is and allows: its boot, its size, and whether tasks can be isolated."""
+
+import os
+import sys
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+from swarmlet.core.limits import NS_PER_S
+from swarmlet.model.service import Resources
+from swarmlet.runtime.base import RuntimeDescription
+from swarmlet.runtime.process.spawn import ask_shim, encode_config
+
+LOG_DRIVERS: Final = ("", "json-file", "local", "none")
+"""Accepted names; all but none are the runtime's own rotated files."""
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+_UNPRIVILEGED_PORT: Final = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """Facts that hold while the daemon runs. `isolation_problem` says, as root, why tasks cannot
+    get namespaces of their own; empty where they can, or where there is no root to give them."""
+
+    boot_id: str
+    uid: int
+    hostname: str
+    unprivileged_port_min: int
+    isolation_problem: str
+
+    @property
+    def is_root(self) -> bool:
+        return self.uid == 0
+
+    @property
+    def isolates(self) -> bool:
+        return self.is_root and not self.isolation_problem
+
+
+def look_at_host() -> Host:
+    """Look once; as root this tries the namespaces in a process of its own (15 ms)."""
+    uid = os.geteuid()
+    return Host(
+        boot_id=_BOOT_ID.read_text().strip(),
+        uid=uid,
+        hostname=os.uname().nodename,
+        unprivileged_port_min=int(_UNPRIVILEGED_PORT.read_text()),
+        isolation_problem=_try_isolation() if uid == 0 else "",
+    )
+
+
+def _try_isolation() -> str:
+    answer = ask_shim(encode_config([("probe", "1")]))
+    if answer.startswith(b"started"):
+        return ""
+    words = answer.split()
+    if words[:1] == [b"failed"] and len(words) == 3:
+        return f"{words[1].decode()}: {os.strerror(int(words[2]))}"
+    return answer.decode(errors="replace").strip().rpartition("\n")[2] or "the shim does not start"
+
+
+def describe_host(name: str) -> RuntimeDescription:
+    """CPUs as the scheduler gives them to this process; memory as the kernel has it."""
+    system = os.uname()
+    return RuntimeDescription(
+        name=name,
+        engine_version=version("swarmlet"),
+        resources=Resources(
+            nano_cpus=len(os.sched_getaffinity(0)) * NS_PER_S, memory_bytes=_memory_b()
+        ),
+        architecture=system.machine,
+        os=sys.platform,
+        plugins=(*(("Log", driver) for driver in LOG_DRIVERS if driver), ("Network", "host")),
+    )
+
+
+def _memory_b() -> int:
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemTotal:"):
+            return int(line.split()[1]) * 1024
+    return 0

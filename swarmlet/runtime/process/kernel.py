@@ -1,0 +1,95 @@
+"""The few system calls Python has no name for, as the shim needs them. Stdlib only: see shim.py."""
+
+import ctypes
+import errno
+import os
+import select
+
+PR_SET_PDEATHSIG = 1
+PR_SET_NAME = 15
+PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
+CLONE_NEWNS = 0x20000
+CLONE_NEWUTS = 0x4000000
+CLONE_NEWPID = 0x20000000
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
+MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000
+SIGKILL = 9
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+class StepError(Exception):
+    """Setting up a task failed at `step` with this errno; the daemon makes the sentence."""
+
+    def __init__(self, step: str, number: int) -> None:
+        super().__init__(step, number)
+        self.step, self.number = step, number
+
+    def line(self) -> bytes:
+        return f"{self.step} {self.number}".encode()
+
+
+class Step:
+    """`with Step(name):` a part of the set-up, whose OSError becomes a StepError of this name."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __enter__(self) -> None:
+        """Nothing to prepare."""
+
+    def __exit__(self, _kind: object, error: object, _trace: object) -> None:
+        if isinstance(error, OSError):
+            raise StepError(self._name, error.errno or errno.EIO) from error
+
+
+def _call(step_name: str, function: str, *arguments: object) -> None:
+    if getattr(libc, function)(*arguments) != 0:
+        raise StepError(step_name, ctypes.get_errno())
+
+
+def prctl(option: int, value: int | bytes) -> None:
+    argument = ctypes.c_ulong(value) if isinstance(value, int) else value
+    none = ctypes.c_ulong(0)
+    _call("prctl", "prctl", option, argument, none, none, none)
+
+
+def unshare(flags: int) -> None:
+    _call("namespaces", "unshare", flags)
+
+
+def die_with_parent(parent: int) -> None:
+    """Be killed when the shim dies, or now if it did: then `parent`, a pipe, has no reader."""
+    prctl(PR_SET_PDEATHSIG, SIGKILL)
+    poll = select.poll()
+    poll.register(parent, 0)
+    if poll.poll(0):
+        os._exit(128 + SIGKILL)
+
+
+def start_time(pid: str) -> bytes:
+    """Field 22 of /proc/PID/stat, in clock ticks since boot. A name may hold anything, even ')'."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return file.read().rpartition(b")")[2].split()[19]
+
+
+def enter_namespaces(hidden: list[bytes], hostname: bytes) -> None:
+    """Own mounts (private, the hidden paths covered), own /proc, own host name if one is given."""
+    unshare(CLONE_NEWNS | (CLONE_NEWUTS if hostname else 0))
+    _call("namespaces", "mount", b"none", b"/", None, MS_REC | MS_PRIVATE, None)
+    for path in hidden:
+        _hide(path)
+    flags = MS_NOSUID | MS_NODEV | MS_NOEXEC
+    _call("proc", "mount", b"proc", b"/proc", b"proc", flags, None)
+    if hostname:
+        _call("hostname", "sethostname", hostname, len(hostname))
+
+
+def _hide(path: bytes) -> None:
+    """Cover a folder by an empty one, a file or socket by /dev/null; a missing path needs none."""
+    if os.path.isdir(path):
+        flags = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC
+        _call("hide", "mount", b"tmpfs", path, b"tmpfs", flags, b"size=4k,mode=000")
+    elif os.path.exists(path):
+        _call("hide", "mount", b"/dev/null", path, None, MS_BIND, None)

@@ -1,0 +1,293 @@
+"""The adapter: tasks as supervised processes of this host."""
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import msgspec
+
+from swarmlet.core.errors import DiskFullError
+from swarmlet.core.ids import TaskID
+from swarmlet.env.base import Env
+from swarmlet.runtime.base import (
+    Exit,
+    RuntimeDescription,
+    RuntimeProblemError,
+    RuntimeTask,
+    Started,
+    TemporaryProblemError,
+)
+from swarmlet.runtime.process.accounts import Account, AccountRules, choose_own_uid
+from swarmlet.runtime.process.bundle import Bundle, BundleState
+from swarmlet.runtime.process.failures import StartFailedError, start_problem
+from swarmlet.runtime.process.host import Host, describe_host, look_at_host
+from swarmlet.runtime.process.log_reader import read_log
+from swarmlet.runtime.process.plan import Plan, parse_signal, plan_task, shim_config
+from swarmlet.runtime.process.ports import Port, choose_ports
+from swarmlet.runtime.process.supervised import LOST_EXIT_CODE, Supervised
+from swarmlet.wire.messages import AssignedTask, LogLine, LogOptions
+
+log = logging.getLogger("swarmlet.runtime")
+
+REBOOTED: Final = "task: the host was restarted"
+NEVER_STARTED: Final = "The task was never started."
+
+
+class ProcessRuntime:
+    """Runs tasks of the image `host`. One a state_dir, in one event loop.
+
+    `state_dir` holds a folder for each task; `data_dir` and the socket are hidden from tasks where
+    the daemon is root. `rules` says as whom tasks may run, `host` what was found here.
+    """
+
+    def __init__(  # noqa: PLR0913 - the composition root's one call
+        self,
+        env: Env,
+        *,
+        state_dir: str,
+        data_dir: str,
+        socket_path: str = "",
+        allow_root_tasks: bool = False,
+        rules: AccountRules | None = None,
+        host: Host | None = None,
+    ) -> None:
+        self._env = env
+        self._state_dir = os.path.realpath(state_dir)
+        self._host = host or look_at_host()
+        self._rules = rules or AccountRules(uid=self._host.uid, allow_root=allow_root_tasks)
+        self._hidden = _hidden_paths(data_dir, socket_path)
+        self._tasks: dict[str, Supervised] = {}
+        self._uids: dict[str, int] | None = None  # of every bundle, once asked for
+        self._finding = asyncio.Lock()
+        if self._host.isolation_problem:
+            log.warning(
+                "runtime.cannot_isolate",
+                extra={
+                    "problem": self._host.isolation_problem,
+                    "runs_tasks": self._rules.allow_root,
+                },
+            )
+
+    @property
+    def name(self) -> str:
+        return "process"
+
+    def describe(self) -> RuntimeDescription:
+        return describe_host(self.name)
+
+    def check(self, task: AssignedTask) -> None:
+        """Raise RuntimeProblemError where this node can never run the task."""
+        plan_task(task, self._host, self._rules)
+
+    async def prepare(self, task: AssignedTask) -> None:
+        """Make the bundle; as root this settles the task's uid."""
+        plan = plan_task(task, self._host, self._rules)
+        if await self._find(task.id) is None:
+            self._prepare(task.id, plan)
+
+    async def start(self, task: AssignedTask) -> Started:
+        """Start it once; a failed start stays failed, but for reasons that pass."""
+        plan = plan_task(task, self._host, self._rules)
+        known = await self._find(task.id)
+        if known is None:
+            self._prepare(task.id, plan)
+            known = self._spawn(task.id, plan)
+        try:
+            started = await known.started()
+        except StartFailedError as failure:
+            await known.ended()
+            if failure.is_passing:
+                self._undo(known)
+            account = self._account(known.bundle.state(), plan)
+            raise start_problem(failure, plan, account) from failure
+        log.info("task.started", extra={"task_id": task.id, "pid": started.pid})
+        return started
+
+    async def wait(self, task_id: TaskID) -> Exit:
+        known = await self._find(task_id)
+        if known is None:
+            raise RuntimeProblemError(f"Task {task_id} was not started here.")
+        await known.answered()
+        return await known.ended()
+
+    async def stop(self, task_id: TaskID, signal: str, grace_s: float) -> Exit:
+        """Signal the process group, wait `grace_s`, then kill everything of the task."""
+        number = parse_signal(signal)
+        known = await self._find(task_id)
+        if known is None:
+            return Exit(exit_code=0, at_ms=self._env.clock.wall_ms(), problem=NEVER_STARTED)
+        await known.answered()
+        if not known.is_over:
+            known.send(number)
+        try:
+            async with asyncio.timeout(grace_s):
+                return await known.ended()
+        except TimeoutError:
+            log.info("task.killed", extra={"task_id": task_id, "grace_s": grace_s})
+            return await known.kill()
+
+    async def remove(self, task_id: TaskID) -> None:
+        bundle = Bundle(self._env.disk, self._state_dir, task_id)
+        known = await self._find(task_id)
+        if known is not None:
+            await known.answered()
+            if not known.is_over:
+                await known.kill()
+            known.close()
+        with _disk_problems():
+            await self._env.blocking(bundle.remove)
+        self._tasks.pop(task_id, None)
+        if self._uids is not None:
+            self._uids.pop(task_id, None)
+
+    async def list_tasks(self) -> list[RuntimeTask]:
+        return [await self._listed(bundle) for bundle in self._bundles()]
+
+    async def logs(self, task_id: TaskID, options: LogOptions) -> AsyncIterator[LogLine]:
+        """Data ends with a newline where the task wrote one; a line over 16 KiB comes in parts."""
+        bundle = Bundle(self._env.disk, self._state_dir, task_id)
+        if not bundle.exists():
+            raise RuntimeProblemError(f"Task {task_id} is not on this node.")
+        await self._find(task_id)
+
+        def is_over() -> bool:
+            known = self._tasks.get(task_id)
+            return known.is_over if known is not None else not bundle.exists()
+
+        async for line in read_log(bundle.path, task_id, options, is_over):
+            yield line
+
+    async def close(self) -> None:
+        for known in self._tasks.values():
+            known.close()
+        self._tasks.clear()
+
+    # --- one task --------------------------------------------------------------------------------
+
+    async def _find(self, task_id: str) -> Supervised | None:
+        """The task if it was started, taken over from an earlier daemon where need be."""
+        if task_id in self._tasks:
+            return self._tasks[task_id]
+        async with self._finding:
+            if task_id in self._tasks:
+                return self._tasks[task_id]
+            bundle = Bundle(self._env.disk, self._state_dir, task_id)
+            if not bundle.was_started():
+                return None
+            with _disk_problems():
+                state = bundle.state()
+                if state.boot_id != self._host.boot_id and bundle.exit() is None:
+                    bundle.put_exit(self._lost_by_reboot())
+                known = Supervised(bundle, self._env.clock, _ports(state))
+                await known.adopt(is_this_boot=state.boot_id == self._host.boot_id)
+            self._tasks[task_id] = known
+            return known
+
+    def _lost_by_reboot(self) -> Exit:
+        at_ms = self._env.clock.wall_ms()
+        return Exit(exit_code=LOST_EXIT_CODE, at_ms=at_ms, problem=REBOOTED)
+
+    def _prepare(self, task_id: str, plan: Plan) -> None:
+        bundle = Bundle(self._env.disk, self._state_dir, task_id)
+        if bundle.exists() and bundle.state().boot_id == self._host.boot_id:
+            return
+        uid = -1
+        if plan.account is None:
+            uids = self._own_uids()
+            uid = choose_own_uid(task_id, set(uids.values()), self._rules)
+            uids[task_id] = uid
+        with _disk_problems():
+            bundle.create(BundleState(boot_id=self._host.boot_id, uid=uid))
+
+    def _spawn(self, task_id: str, plan: Plan) -> Supervised:
+        """No await from choosing the ports to having the task in memory: nobody else takes them."""
+        bundle = Bundle(self._env.disk, self._state_dir, task_id)
+        ports = choose_ports(plan.ports, self._ports_taken(), self._env.rng.randrange)
+        state = msgspec.structs.replace(
+            bundle.state(), ports=tuple((p.protocol, p.target, p.published) for p in ports)
+        )
+        account = self._account(state, plan)
+        hidden = self._hidden if self._host.isolates else None
+        config = shim_config(
+            plan, account, ports=ports, bundle=bundle.path, host=self._host, hidden=hidden
+        )
+        known = Supervised(bundle, self._env.clock, ports)
+        with _disk_problems():
+            bundle.save(state)
+            lock_fd = bundle.lock()
+        try:
+            known.spawn(config, lock_fd)
+        finally:
+            os.close(lock_fd)
+        self._tasks[task_id] = known
+        return known
+
+    def _undo(self, known: Supervised) -> None:
+        """Forget a start that failed for a passing reason; its shim is gone."""
+        known.close()
+        known.bundle.forget_start()
+        self._tasks.pop(known.bundle.task_id, None)
+
+    def _account(self, state: BundleState, plan: Plan) -> Account:
+        return plan.account or Account(uid=state.uid, gid=state.uid)
+
+    # --- all tasks -------------------------------------------------------------------------------
+
+    def _bundles(self) -> Iterator[Bundle]:
+        for name in self._env.disk.list_dir(self._state_dir):
+            if Bundle.is_name(name):
+                yield Bundle(self._env.disk, self._state_dir, name)
+
+    async def _listed(self, bundle: Bundle) -> RuntimeTask:
+        task_id = TaskID(bundle.task_id)
+        known = await self._find(task_id)
+        if known is None:
+            return RuntimeTask(task_id=task_id)
+        await known.answered()
+        end = await known.ended() if known.is_over else None
+        return RuntimeTask(task_id=task_id, started=known.known_start(), exit=end)
+
+    def _ports_taken(self) -> dict[tuple[str, int], str]:
+        return {
+            (port.protocol, port.published): task_id
+            for task_id, known in self._tasks.items()
+            if not known.is_over
+            for port in known.ports
+        }
+
+    def _own_uids(self) -> dict[str, int]:
+        if self._uids is None:
+            self._uids = {bundle.task_id: bundle.state().uid for bundle in self._bundles()}
+        return self._uids
+
+
+def _ports(state: BundleState) -> tuple[Port, ...]:
+    return tuple(Port(*port) for port in state.ports)
+
+
+def _hidden_paths(data_dir: str, socket_path: str) -> tuple[str, ...]:
+    """What tasks of root's daemon must not see. The socket's folder where it is swarmlet's own,
+    else the socket alone: hiding /run or somebody's home would hide more than ours."""
+    paths = [os.path.realpath(data_dir)]
+    if socket_path:
+        path = os.path.realpath(socket_path)
+        folder = os.path.dirname(path)
+        paths.append(folder if os.path.basename(folder) == "swarmlet" else path)
+    return tuple(paths)
+
+
+@contextmanager
+def _disk_problems() -> Iterator[None]:
+    """What the disk cannot do now it may do in a second."""
+    try:
+        yield
+    except DiskFullError as error:
+        raise TemporaryProblemError(error.message, error.remedy) from error
+    except OSError as error:
+        raise TemporaryProblemError(
+            f"The data directory cannot be used: {error.strerror} ({error.filename}).",
+            remedy="Look at the disk of the node; it is tried again.",
+        ) from error

@@ -1,0 +1,69 @@
+"""Starting a shim. The configuration goes in a file in memory, never on disk or in arguments.
+
+A memory file rather than a pipe: it takes any size at once, and is whole even if the daemon dies in
+the next moment.
+"""
+
+import os
+import select
+import signal
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from swarmlet.runtime.base import TemporaryProblemError
+from swarmlet.runtime.process.supervisor import LOCK_FD
+
+_SHIM: Final = str(Path(__file__).with_name("shim.py"))
+_COMMAND: Final = (sys.executable, "-I", "-S", "-E", "-B", _SHIM)
+PROBE_TIMEOUT_MS: Final = 10_000
+ANSWER_SIZE_MAX_B: Final = 16_384  # one line, or a traceback
+
+
+def encode_config(pairs: Iterable[tuple[str, str]]) -> bytes:
+    """`key NUL value NUL ...`, what sandbox.Config reads. No value holds a NUL (see plan)."""
+    return b"".join(f"{key}\0{value}\0".encode(errors="surrogateescape") for key, value in pairs)
+
+
+def spawn_shim(config: bytes, lock_fd: int) -> tuple[int, int]:
+    """(pid, reading end of the pipe its answer comes by). Raises TemporaryProblemError.
+
+    The pid is of the first process, which ends at once and is to be buried; the shim is its child.
+    """
+    reader, writer = os.pipe()
+    memory = os.memfd_create("shim")
+    try:
+        os.write(memory, config)
+        os.lseek(memory, 0, os.SEEK_SET)
+        places = ((memory, 0), (writer, 1), (writer, 2), (lock_fd, LOCK_FD))
+        actions = [(os.POSIX_SPAWN_DUP2, here, there) for here, there in places]
+        pid = os.posix_spawn(_COMMAND[0], _COMMAND, {}, file_actions=actions, setsigmask=[])
+    except OSError as error:
+        os.close(reader)
+        raise TemporaryProblemError(
+            f"No process could be started: {error.strerror}.",
+            remedy="The node is short of processes, memory or open files.",
+        ) from error
+    finally:
+        os.close(memory)
+        os.close(writer)
+    return pid, reader
+
+
+def ask_shim(config: bytes) -> bytes:
+    """Run a shim that only answers, and wait for it (10 s at most)."""
+    null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        pid, reader = spawn_shim(config, null)
+    finally:
+        os.close(null)
+    answer = b""
+    poll = select.poll()
+    poll.register(reader, select.POLLIN)
+    while poll.poll(PROBE_TIMEOUT_MS) and (part := os.read(reader, ANSWER_SIZE_MAX_B)):
+        answer += part
+    os.close(reader)
+    os.kill(pid, signal.SIGKILL)  # ours and not yet buried; it answered, or never will
+    os.waitpid(pid, 0)
+    return answer
