@@ -1,5 +1,6 @@
 """A founded swarm of one manager in memory, and specs for it."""
 
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from swarmlet.ca.root import Root
@@ -16,17 +17,22 @@ from swarmlet.model.service import ReplicatedMode, ServiceMode, ServiceSpec, Tas
 from swarmlet.model.task import Task, TaskState, TaskStatus
 from swarmlet.model.view import View
 from swarmlet.store.store import Store
+from swarmlet.wire.messages import LogLine, LogOptions
 from tests.store.memory_log import ME, MemoryLog
 from tests.store.worlds import new_store, seeded_env
 
 SELF = NodeID(ME.node_id)
 
 
-class NoLogs(LogBroker):
-    """These worlds run no tasks."""
+class EchoedLogs(LogBroker):
+    """Each task has written one line: its id."""
 
     def __init__(self) -> None:
         pass
+
+    async def read(self, tasks: Sequence[Task], options: LogOptions) -> AsyncIterator[LogLine]:
+        for task in tasks:
+            yield LogLine(task.id, options.since_ns, 1, task.id.encode())
 
 
 @dataclass
@@ -55,7 +61,7 @@ async def new_swarm(seed: int = 1) -> Swarm:
         certificate=b"leaf",
     )
     await store.commit(first_changes(founding, env.entropy))
-    return Swarm(store, log, Control(store, log, NoLogs(), env, SELF))
+    return Swarm(store, log, Control(store, log, EchoedLogs(), env, SELF))
 
 
 def worker(row_id: str, hostname: str = "", state: int = 2) -> Create:

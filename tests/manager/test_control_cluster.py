@@ -11,9 +11,11 @@ from swarmlet.core.errors import (
     UnsupportedError,
 )
 from swarmlet.core.limits import ENTRY_CHANGES_MAX
+from swarmlet.manager.control import accepted_swarm
 from swarmlet.manager.control.cluster import ORPHANED_MESSAGE
 from swarmlet.model.change import Create
 from swarmlet.model.cluster import CAConfig, EncryptionConfig, OrchestrationConfig, SwarmSpec
+from swarmlet.model.defaults import complete_swarm
 from swarmlet.model.node import NodeSpec
 from swarmlet.model.task import TaskState
 from swarmlet.model.view import cluster_of
@@ -83,6 +85,14 @@ async def test_bad_update_of_the_swarm_is_refused_and_changes_nothing(given, how
     with pytest.raises(error, match=words):
         await update(swarm, given, **how)
     assert cluster_of(swarm.view) is before
+
+
+def test_spec_of_a_new_swarm_is_judged_as_an_update_is():
+    assert accepted_swarm(SwarmSpec()) == complete_swarm(SwarmSpec())
+    with pytest.raises(UnsupportedError):
+        accepted_swarm(SwarmSpec(ca_config=CAConfig(force_rotate=1)))
+    with pytest.raises(InvalidArgumentError):
+        accepted_swarm(SwarmSpec(name="foo"))
 
 
 # Nodes -------------------------------------------------------------------------------------------

@@ -12,10 +12,12 @@ from swarmlet.core.errors import (
     SwarmError,
     UnsupportedError,
 )
+from swarmlet.model.change import Create
 from swarmlet.model.network import IPAM, IPAMPool, NetworkSpec
 from swarmlet.model.service import NetworkAttachmentConfig, TaskSpec
 from swarmlet.model.view import spec_of
 from tests.manager.control_world import new_swarm, web
+from tests.store.worlds import network
 
 INGRESS = NetworkSpec(name="ingress2", ingress=True)
 
@@ -113,6 +115,7 @@ async def test_network_of_a_service_is_kept_by_its_id():
 @pytest.mark.parametrize(
     ("target", "status", "sentence"),
     [
+        ("o", 501, "networks other than host are not supported in services yet"),
         ("nope", 500, "network nope not found"),
         (
             "ingress",
@@ -123,6 +126,7 @@ async def test_network_of_a_service_is_kept_by_its_id():
 )
 async def test_network_that_a_service_cannot_use_is_refused(target, status, sentence):
     swarm = await new_swarm()
+    await swarm.put(Create(obj=network("o1", "o")))
     task = TaskSpec(
         container_spec=web().task_template.container_spec,
         networks=[NetworkAttachmentConfig(target=target)],

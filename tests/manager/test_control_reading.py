@@ -19,6 +19,7 @@ from swarmlet.model.service import (
     SpecVersion,
 )
 from swarmlet.model.task import TaskState
+from swarmlet.wire.messages import LogOptions
 from tests.manager.control_world import SELF, new_swarm, task_of, web, worker
 from tests.store.memory_log import ME
 
@@ -106,6 +107,14 @@ async def test_leadership_is_what_the_log_last_said():
         assert not swarm.control.leadership().is_ready
         follower.cancel()
     assert swarm.control.members() == (ME,)
+
+
+async def test_logs_come_from_the_broker():
+    swarm = await new_swarm()
+    await swarm.put(task_of("sa", "t1"), task_of("sa", "t2"))
+    tasks = sorted(swarm.view.tasks.all(), key=lambda task: task.id)
+    lines = [line.data async for line in swarm.control.read_logs(tasks, LogOptions())]
+    assert lines == [b"t1", b"t2"]
 
 
 # How a service stands ----------------------------------------------------------------------------

@@ -45,6 +45,11 @@ def test_field_names_match_whatever_their_case(change):
     assert spec.task_template.container_spec.tty
 
 
+def test_whole_number_is_a_number():
+    config = parse(ServiceSpec, b'{"UpdateConfig": {"MaxFailureRatio": 1}}').update_config
+    assert type(config.max_failure_ratio) is float
+
+
 def test_labels_keep_the_case_of_their_names():
     assert parse(NodeSpec, b'{"LABELS": {"Zone": "a", "zone": "b"}}').labels == {
         "Zone": "a",
@@ -128,6 +133,10 @@ WRONG = [
         b'{"UpdateConfig": {"MaxFailureRatio": "half"}}',
         "UpdateConfig.MaxFailureRatio must be a number, not a string",
     ),
+    (
+        b'{"UpdateConfig": {"MaxFailureRatio": 99999999999999999999}}',
+        "UpdateConfig.MaxFailureRatio must be a number, not one that needs more than 64 bits",
+    ),
     (b"{", "invalid JSON: unexpected end of the input"),
     (b'{"Name": "a"} {}', "invalid JSON: trailing characters (byte 15)"),
     (b"{'Name': 1}", "invalid JSON: object keys must be strings (byte 1)"),
@@ -150,6 +159,12 @@ def test_bad_base64_is_refused_without_repeating_it(data):
     with pytest.raises(InvalidArgumentError) as refused:
         parse(SecretSpec, json.dumps({"Data": data}).encode())
     assert refused.value.message == "Data must be base64 text, not a string of another form"
+
+
+def test_base64_that_is_no_string_is_refused():
+    with pytest.raises(InvalidArgumentError) as refused:
+        parse(SecretSpec, b'{"Data": [104, 105]}')
+    assert refused.value.message == "Data must be base64 text, not a list"
 
 
 @given(st.binary(max_size=60) | st.text(max_size=60).map(str.encode))

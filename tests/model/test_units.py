@@ -115,6 +115,11 @@ def test_cpus_are_read_exactly(text, nano):
     assert parse_cpus(text) == nano
 
 
+def test_more_cpus_than_63_bits_hold_are_refused():
+    with pytest.raises(InvalidArgumentError, match="63 bits"):
+        parse_cpus("9999999999")
+
+
 @pytest.mark.parametrize("text", ["", ".", "-1", "1e3", "0.0000000001", "1 ", "99999999999"])
 def test_bad_number_of_cpus_is_refused(text):
     with pytest.raises(InvalidArgumentError, match="invalid number of CPUs"):

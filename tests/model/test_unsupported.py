@@ -45,6 +45,17 @@ REFUSED = [
         {
             "container": {
                 "Mounts": [
+                    {"Type": "volume", "Target": "/x", "VolumeOptions": {"NoCopy": True}},
+                    {"Type": "volume", "Target": "/y", "VolumeOptions": {"Labels": {"a": "{{"}}},
+                ]
+            }
+        },
+        "templates",
+    ),
+    (
+        {
+            "container": {
+                "Mounts": [
                     {
                         "Type": "volume",
                         "Target": "/x",

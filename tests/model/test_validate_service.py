@@ -62,6 +62,20 @@ GOOD = [
     {"task": {"RestartPolicy": {"Condition": "on-failure", "Delay": 0, "MaxAttempts": 0}}},
     {"task": {"Placement": {"Constraints": ["node.role==manager", "node.labels.zone != eu"]}}},
     {"task": {"Placement": {"Preferences": [{"Spread": {"SpreadDescriptor": "node.labels.a"}}]}}},
+    {"task": {"ContainerSpec": None, "Runtime": "plugin", "PluginSpec": {"Name": "p"}}},
+    {
+        "task": {
+            "Resources": {
+                "Reservations": {
+                    "GenericResources": [
+                        {"DiscreteResourceSpec": {"Kind": "gpu", "Value": 1}},
+                        {"DiscreteResourceSpec": {"Kind": "ssd", "Value": 2}},
+                    ]
+                }
+            }
+        }
+    },
+    {"container": {"Configs": [{"ConfigID": "i", "ConfigName": "c", "Runtime": {}}]}},
     {"task": {"LogDriver": {"Name": "json-file", "Options": {"max-size": "1m"}}}},
 ]
 

@@ -11,6 +11,7 @@ whether it was committed, the error says just that and how to find out.
 """
 
 from swarmlet.manager.control.cluster import ClusterVerbs
+from swarmlet.manager.control.cluster import accepted_swarm as accepted_swarm
 from swarmlet.manager.control.networks import NetworkVerbs
 from swarmlet.manager.control.payloads import PayloadVerbs
 from swarmlet.manager.control.services import ServiceCreated as ServiceCreated

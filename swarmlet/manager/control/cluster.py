@@ -39,10 +39,8 @@ class ClusterVerbs(ControlBase):
     ) -> None:
         """Replace the whole spec; a rotated token is replaced in the same transaction."""
         cluster = cluster_of(await self.read())
-        new = complete_swarm(spec)
-        check_swarm(new)
+        new = accepted_swarm(spec, cluster.spec)
         check_version(version, cluster.version, "the swarm")
-        refuse_swarm(new, cluster.spec)
         if rotate_unlock_key:
             raise UnsupportedError("autolock is not supported yet, so there is no key to rotate")
         tokens = self._rotated(cluster, worker=rotate_worker_token, manager=rotate_manager_token)
@@ -119,6 +117,17 @@ class ClusterVerbs(ControlBase):
         """When no certificate of a node removed now can be used or renewed any more."""
         lifetime_ms = cluster.spec.ca_config.node_cert_expiry // _NS_PER_MS
         return self._env.clock.wall_ms() + lifetime_ms + RENEWABLE_AFTER_EXPIRY_MS
+
+
+def accepted_swarm(spec: SwarmSpec, old: SwarmSpec | None = None) -> SwarmSpec:
+    """The spec as it is stored, at init (no `old`) or in an update.
+
+    Raises InvalidArgumentError, or UnsupportedError for what cannot be kept yet.
+    """
+    new = complete_swarm(spec)
+    check_swarm(new)
+    refuse_swarm(new, old)
+    return new
 
 
 def _refuse_role(view: View, spec: NodeSpec) -> None:
