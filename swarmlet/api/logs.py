@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import struct
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,6 +13,7 @@ from swarmlet.api.call import Call, stream
 from swarmlet.api.query import flag, tail_lines, time_ns
 from swarmlet.api.render.common import rfc3339_fixed
 from swarmlet.core.errors import InvalidArgumentError, SwarmError
+from swarmlet.core.ids import ServiceID, TaskID
 from swarmlet.manager.control import Control
 from swarmlet.model.task import Task
 from swarmlet.wire.messages import LogLine, LogOptions
@@ -24,6 +25,9 @@ SYSTEM_ERROR: Final = 3
 
 GONE_CHECK_PERIOD_S: Final = 0.5
 """How soon reading stops after the client left a stream on which nothing is written."""
+
+CONTEXTS_MAX: Final = 4096
+"""Tasks remembered by one stream: a service that crashes for months brings ever new ones."""
 
 _MULTIPLEXED_SINCE: Final = (1, 42)
 _FRAME: Final = struct.Struct(">BxxxI")
@@ -57,17 +61,36 @@ def _context_of(task: Task) -> bytes:
     ).encode()
 
 
+class Contexts:
+    """Tasks' contexts; a followed service brings tasks that were not there at first."""
+
+    def __init__(self, control: Control, tasks: Iterable[Task]) -> None:
+        self._control = control
+        self._known = {task.id: _context_of(task) for task in tasks}
+
+    async def of(self, task_id: TaskID) -> bytes:
+        context = self._known.get(task_id)
+        if context is None:
+            task = (await self._control.read()).tasks.get(task_id)
+            context = _context_of(task or Task(id=task_id, service_id=ServiceID("")))
+            if len(self._known) >= CONTEXTS_MAX:
+                del self._known[next(iter(self._known))]
+            self._known[task_id] = context
+        return context
+
+
 @dataclass(frozen=True, slots=True)
 class LineFormat:
-    """How a line is printed; `contexts` by task id, empty without `details`."""
+    """How a line is printed; `contexts` is None without `details`."""
 
     is_raw: bool
     has_times: bool
-    contexts: dict[str, bytes]
+    contexts: Contexts | None
 
-    def encode(self, line: LogLine) -> bytes:
+    async def encode(self, line: LogLine) -> bytes:
         time = rfc3339_fixed(line.at_ns).encode() + b" " if self.has_times else b""
-        payload = time + self.contexts.get(line.task_id, b"") + line.data
+        context = b"" if self.contexts is None else await self.contexts.of(line.task_id)
+        payload = time + context + line.data
         return payload if self.is_raw else frame(line.stream, payload)
 
     def encode_error(self, message: str) -> bytes:
@@ -78,7 +101,7 @@ class LineFormat:
 async def _copy(lines: AsyncIterator[LogLine], out: web.StreamResponse, form: LineFormat) -> None:
     try:
         async for line in lines:
-            await out.write(form.encode(line))
+            await out.write(await form.encode(line))
     except ConnectionError:
         return  # the client is gone
     except SwarmError as problem:  # the head is sent: the stream itself has to say it
@@ -125,9 +148,7 @@ async def stream_logs(
     form = LineFormat(
         is_raw=is_tty,
         has_times=flag(call.query, "timestamps"),
-        contexts={task.id: _context_of(task) for task in tasks}
-        if flag(call.query, "details")
-        else {},
+        contexts=Contexts(control, tasks) if flag(call.query, "details") else None,
     )
     await out.prepare(call.request)
     if tasks:

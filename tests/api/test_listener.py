@@ -1,6 +1,7 @@
 """The unix socket: rights, leftovers, and addresses that cannot be."""
 
 import asyncio
+import grp
 import logging
 import os
 import socket
@@ -9,7 +10,9 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import uvloop
 
+from swarmlet.api import listener
 from swarmlet.api.app import build_app
 from swarmlet.api.listener import serve_unix
 from swarmlet.core.errors import InvalidArgumentError, ListenError
@@ -127,3 +130,28 @@ async def test_garbage_is_refused_and_does_not_fill_the_log(path, garbage, caplo
             assert b" 400 " in (await ask(path, garbage)).split(b"\r\n")[0] + b" "
         assert (await ask(path)).endswith(b"OK")
     assert [record.name for record in caplog.records if record.name.startswith("aiohttp")] == []
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root: gives the socket to a group")
+async def test_root_shares_its_socket_with_the_group(path, monkeypatch):
+    monkeypatch.setattr(listener, "GROUP", "daemon")
+    async with serve_unix(build_app(World()), path):
+        found = os.stat(path)
+        assert stat.S_IMODE(found.st_mode) == 0o660
+        assert (found.st_uid, found.st_gid) == (0, grp.getgrnam("daemon").gr_gid)
+
+
+async def test_socket_is_its_owner_s_alone_where_there_is_no_group(path, monkeypatch):
+    monkeypatch.setattr(listener, "GROUP", "no-such-group-here")
+    async with serve_unix(build_app(World()), path):
+        assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+
+
+def test_socket_has_the_same_rights_on_uvloop(path):
+    async def serve():
+        async with serve_unix(build_app(World()), path):
+            assert (await ask(path)).endswith(b"OK")
+            return stat.S_IMODE(os.stat(path).st_mode)
+
+    assert uvloop.run(serve()) in (0o600, 0o660)

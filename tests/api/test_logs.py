@@ -67,6 +67,17 @@ async def test_details_and_times_stand_before_the_line(api, task):
     assert first == (1, f"2026-01-02T03:04:05.678000001Z {context} out\n".encode())
 
 
+async def test_task_that_came_later_has_its_context(api, task):
+    newer = await api.world.add_task(task.service_id, slot=2)
+    gone = TaskID("g" * 25)
+    api.world.logs.lines = [LogLine(newer.id, AT_NS, 1, b"a\n"), LogLine(gone, AT_NS, 1, b"b\n")]
+    async with api.client.get(f"/tasks/{task.id}/logs?stdout=1&details=1") as response:
+        (_, first), (_, second) = frames(await response.read())
+    assert f"node.id={newer.node_id},".encode() in first
+    assert first.endswith(f"task.id={newer.id} a\n".encode())
+    assert second.endswith(f"task.id={gone} b\n".encode())
+
+
 async def test_options_reach_the_reader(api, task):
     path = "/services/web/logs?stdout=1&tail=3&since=1700000000.5&until=1700000001"
     assert (await api("GET", path))[0] == 200
