@@ -11,6 +11,7 @@ from swarmlet.agent.state_db import StateDB, open_state
 from swarmlet.agent.worker import Worker
 from swarmlet.core.ids import NodeID
 from swarmlet.env.base import Env
+from swarmlet.env.sealed import SealKey
 from swarmlet.model.node import NodeDescription
 from swarmlet.runtime.base import Runtime
 from swarmlet.wire.channel import AgentConnector
@@ -30,11 +31,11 @@ class Agent:
         self,
         env: Env,
         node_id: NodeID,
-        *,
         runtime: Runtime,
         connector: AgentConnector,
+        *,
         state_dir: str,
-        seal_key: bytes | None = None,
+        seal_key: SealKey | None = None,
         describe: Callable[[], NodeDescription],
     ) -> None:
         self._db = StateDB(partial(open_state, env, state_dir, seal_key), env.blocking)

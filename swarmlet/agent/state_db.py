@@ -16,7 +16,7 @@ import msgspec
 from swarmlet.core.errors import DamagedError, DiskFullError
 from swarmlet.core.ids import Entropy, TaskID
 from swarmlet.env.base import Blocking, Disk, Env, write_atomic
-from swarmlet.env.sealed import SealedLog, new_seal_key, seal_key
+from swarmlet.env.sealed import SealedLog, SealKey, new_seal_key, seal_key
 from swarmlet.model.task import TaskStatus
 from swarmlet.wire.messages import AssignedTask
 
@@ -168,16 +168,16 @@ class StateDB:
                 self.statuses.pop(task_id, None)
 
 
-def open_state(env: Env, directory: str, secret: bytes | None) -> SealedLog:
-    """The database's file in `directory`, sealed with `secret`, or with the node's own key."""
+def open_state(env: Env, directory: str, key: SealKey | None) -> SealedLog:
+    """The database's file in `directory`, sealed with `key`, or with one made beside it."""
     env.disk.make_dir(directory)
-    if secret is None:
-        secret = load_key(env.disk, f"{directory}/{KEY_FILE}", env.entropy)
-    path, key = f"{directory}/{TASKS_FILE}", seal_key(secret)
+    if key is None:
+        key = seal_key(load_secret(env.disk, f"{directory}/{KEY_FILE}", env.entropy))
+    path = f"{directory}/{TASKS_FILE}"
     return SealedLog(env.disk, path, key, purpose=PURPOSE, entropy=env.entropy)
 
 
-def load_key(disk: Disk, path: str, entropy: Entropy) -> bytes:
+def load_secret(disk: Disk, path: str, entropy: Entropy) -> bytes:
     """The node's own secret, made on first use (0600)."""
     if not disk.exists(path):
         write_atomic(disk, path, [new_seal_key(entropy)])

@@ -40,21 +40,24 @@ class Worker:
         self._shells: dict[TaskID, TaskShell] = {}
         self._again: dict[TaskID, AssignedTask] = {}
         self._emptied = asyncio.Event()
-        self._is_leaving = False
+        self._takes_orders = True
         self.is_ready = asyncio.Event()
 
     async def run(self) -> None:
         """Adopt what runs, then run shells until cancelled, which leaves the tasks alone."""
         async with asyncio.TaskGroup() as self._group:
-            await self._adopt()
-            self.is_ready.set()
-            await asyncio.Event().wait()
+            try:
+                await self._adopt()
+                self.is_ready.set()
+                await asyncio.Event().wait()
+            finally:
+                self._takes_orders = False
 
     def assign(
         self, put: Iterable[AssignedTask], gone: Iterable[TaskID], *, is_complete: bool
     ) -> None:
         """Hold `put` (complete: and nothing else), let go of `gone`."""
-        if self._is_leaving:
+        if not self._takes_orders:
             return
         kept: dict[TaskID, None] = {}
         for task in put:
@@ -67,7 +70,7 @@ class Worker:
 
     async def remove_all(self) -> None:
         """Stop and remove every task; nothing is assigned from now on."""
-        self._is_leaving = True
+        self._takes_orders = False
         self._again.clear()
         for task_id in list(self._shells):
             self._let_go(task_id)

@@ -53,12 +53,19 @@ class Dispatcher:
         """Until cancelled; then all sessions are closed."""
         unsubscribe = self._store.subscribe(self._on_events)
         try:
-            async with asyncio.TaskGroup() as self._group:
-                self._group.create_task(self._batch.run())
-                self._group.create_task(self._nodes.run())
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._batch.run())
+                group.create_task(self._nodes.run())
+                await self._take_sessions(group)
         finally:
-            self._group = None
             unsubscribe()
+
+    async def _take_sessions(self, group: asyncio.TaskGroup) -> None:
+        self._group = group
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self._group = None  # before the group ends: it takes no new session then
 
     def open_session(self, channel: AgentChannel, peer: NodeID, addr: str) -> None:
         """Serve an agent over `channel` until it ends; `peer` is who its certificate says it is.

@@ -183,8 +183,8 @@ def new_agent(env: Env, runtime, manager, state_dir: str, describe=None) -> Agen
     return Agent(
         env,
         NODE,
-        runtime=runtime,
-        connector=manager,
+        runtime,
+        manager,
         state_dir=state_dir,
         describe=describe or (lambda: NodeDescription(hostname="host1")),
     )

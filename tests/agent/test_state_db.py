@@ -13,13 +13,13 @@ from swarmlet.agent.state_db import StateDB, open_state
 from swarmlet.core.errors import DamagedError, DiskFullError
 from swarmlet.core.ids import TaskID
 from swarmlet.env.real import RealDisk
-from swarmlet.env.sealed import SealedLog
+from swarmlet.env.sealed import SealedLog, seal_key
 from swarmlet.model.task import TaskState, TaskStatus
 from tests.agent.fakes import assigned
 from tests.agent.virtual_time import blocking, run_virtual, virtual_env
 
 ENV = virtual_env(RealDisk())
-KEY = bytes(range(32))
+KEY = seal_key(bytes(range(32)))
 
 
 class FullableLog(SealedLog):
@@ -133,7 +133,7 @@ def test_state_db_refuses_a_wrong_key(tmp_path: Path):
         await db.load()
         db.put(assigned("a"))
         await db.close()
-        other = StateDB(lambda: open_state(ENV, str(tmp_path), bytes(32)), blocking)
+        other = StateDB(lambda: open_state(ENV, str(tmp_path), seal_key(bytes(32))), blocking)
         with pytest.raises(DamagedError):
             await other.load()
 

@@ -1,0 +1,267 @@
+"""The dispatcher against a hand-driven agent: who may register, what is refused, what is told
+when."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from swarmlet.core.errors import UnavailableError
+from swarmlet.core.ids import NodeID, TaskID
+from swarmlet.model.change import Create, Remove, SetDesired
+from swarmlet.model.container import ContainerSpec
+from swarmlet.model.node import Node, NodeState
+from swarmlet.model.service import SpecVersion, TaskSpec
+from swarmlet.model.task import TaskState as S
+from swarmlet.model.task import TaskStatus
+from swarmlet.wire.channel import AgentChannel, ChannelClosedError
+from swarmlet.wire.messages import (
+    Assignments,
+    Goodbye,
+    Heartbeat,
+    Hello,
+    LogBatch,
+    Message,
+    StatusAck,
+    StatusReport,
+    Welcome,
+    decode_assigned_task,
+)
+from tests.agent.virtual_time import until
+from tests.manager.swarm import DESCRIPTION, NODE, OTHER, WEB, Swarm, play, task_row, web_spec
+
+
+@pytest.fixture
+def swarm(tmp_path: Path) -> Swarm:
+    return Swarm(tmp_path)
+
+
+async def connect(swarm: Swarm, protocol: int = 1, node_id: NodeID = NODE) -> AgentChannel:
+    channel = await swarm.manager.connector().open_session()
+    await channel.send(Hello(protocol=protocol, node_id=node_id, description=DESCRIPTION))
+    return channel
+
+
+async def registered(swarm: Swarm) -> AgentChannel:
+    channel = await connect(swarm)
+    welcome = await channel.receive()
+    assert isinstance(welcome, Welcome)
+    assert not welcome.refusal
+    assert welcome.heartbeat_period_s == 5
+    return channel
+
+
+async def assignments(channel: AgentChannel) -> Assignments:
+    while isinstance(message := await channel.receive(), Heartbeat):
+        pass
+    assert isinstance(message, Assignments)
+    return message
+
+
+async def is_cut_off(channel: AgentChannel) -> bool:
+    try:
+        while True:
+            await channel.receive()
+    except ChannelClosedError:
+        return True
+
+
+REFUSALS = [
+    (dict(protocol=3), "protocol 3, this manager 1"),
+    (dict(node_id=OTHER), "its certificate says node-1"),
+]
+
+
+@pytest.mark.parametrize(("hello", "words"), REFUSALS)
+def test_dispatcher_refuses_a_stranger_in_words(swarm: Swarm, hello: dict, words: str):
+    async def story(swarm: Swarm):
+        channel = await connect(swarm, **hello)
+        welcome = await channel.receive()
+        assert isinstance(welcome, Welcome)
+        assert words in welcome.refusal
+        assert await is_cut_off(channel)
+        assert swarm.node().status.state != NodeState.READY
+
+    play(swarm, story)
+
+
+def test_dispatcher_refuses_a_node_that_is_not_in_the_store(swarm: Swarm):
+    async def story(swarm: Swarm):
+        await swarm.store.commit([Remove(table=Node, id=NODE)])
+        welcome = await (await connect(swarm)).receive()
+        assert isinstance(welcome, Welcome)
+        assert "not part of this swarm" in welcome.refusal
+
+    play(swarm, story)
+
+
+def test_dispatcher_understands_a_neighbouring_protocol(swarm: Swarm):
+    async def story(swarm: Swarm):
+        welcome = await (await connect(swarm, protocol=2)).receive()
+        assert isinstance(welcome, Welcome)
+        assert not welcome.refusal
+
+    play(swarm, story)
+
+
+def test_dispatcher_gives_up_an_agent_that_says_nothing(swarm: Swarm):
+    async def story(swarm: Swarm):
+        mute = await swarm.manager.connector().open_session()
+        assert await is_cut_off(mute)
+        channel = await registered(swarm)
+        assert await is_cut_off(channel)
+        await until(lambda: swarm.node().status.state == NodeState.DISCONNECTED)
+
+    play(swarm, story)
+
+
+def test_dispatcher_has_no_sessions_where_the_manager_does_not_lead(swarm: Swarm):
+    async def story(swarm: Swarm):
+        channel = await registered(swarm)
+        swarm.log.lose()
+        assert await is_cut_off(channel)
+        with pytest.raises(UnavailableError, match="does not lead"):
+            await swarm.manager.connector().open_session()
+
+    play(swarm, story)
+
+
+def test_dispatcher_closes_the_older_session_of_a_node(swarm: Swarm):
+    async def story(swarm: Swarm):
+        older = await registered(swarm)
+        newer = await registered(swarm)
+        assert await is_cut_off(older)
+        await assignments(newer)
+        await newer.send(Heartbeat())
+        assert isinstance(await newer.receive(), Heartbeat)
+        assert swarm.node().status.state == NodeState.READY
+
+    play(swarm, story)
+
+
+def test_dispatcher_ends_the_session_of_a_removed_node(swarm: Swarm):
+    async def story(swarm: Swarm):
+        channel = await registered(swarm)
+        await swarm.store.commit([Remove(table=Node, id=NODE)])
+        assert await is_cut_off(channel)
+
+    play(swarm, story)
+
+
+def test_dispatcher_marks_a_node_down_when_it_left_for_good(swarm: Swarm):
+    async def story(swarm: Swarm):
+        channel = await registered(swarm)
+        await channel.send(Goodbye(back_in_s=0))
+        channel.close()
+        await until(lambda: swarm.node().status.state == NodeState.DOWN, limit_s=0.5)
+
+    play(swarm, story)
+
+
+def test_dispatcher_tells_everything_first_and_then_only_differences(swarm: Swarm):
+    async def story(swarm: Swarm):
+        await swarm.create(
+            task_row("a"),
+            task_row("over", S.FAILED, desired=S.SHUTDOWN),
+            task_row("new", S.PENDING),
+            task_row("else", node_id=OTHER),
+        )
+        channel = await registered(swarm)
+        first = await assignments(channel)
+        assert first.is_complete
+        assert [item.id for item in first.put] == ["a", "over"]
+        body = decode_assigned_task(first.put[0].body)
+        assert (body.service_name, body.task_name) == ("web", "web.1.a")
+        assert body.service_labels == {"tier": "front"}
+        assert body.ports == (("", "tcp", 80, 0),)
+        assert body.spec.container_spec == ContainerSpec(image="host", command=["true"])
+        await swarm.store.commit([SetDesired(id="a", desired=int(S.SHUTDOWN))])
+        await swarm.create(task_row("b"))
+        second = await assignments(channel)
+        assert not second.is_complete
+        assert (second.applies_to, second.results_in) == (first.results_in, 2)
+        third = await assignments(channel)
+        told = {
+            item.id: decode_assigned_task(item.body).desired for item in (*second.put, *third.put)
+        }
+        assert told == {"a": S.SHUTDOWN, "b": S.RUNNING}
+
+    play(swarm, story)
+
+
+def test_dispatcher_does_not_echo_what_the_agent_reported(swarm: Swarm):
+    async def story(swarm: Swarm):
+        await swarm.create(task_row("a"))
+        channel = await registered(swarm)
+        await assignments(channel)
+        await report(channel, "a", S.RUNNING)
+        answer = await channel.receive()
+        assert answer == StatusAck(number=1)
+        assert swarm.task("a").status.state == S.RUNNING
+        await channel.send(Heartbeat())
+        assert await channel.receive() == Heartbeat()
+
+    play(swarm, story)
+
+
+def test_dispatcher_drops_a_status_that_goes_backwards_or_says_nothing_new(swarm: Swarm):
+    async def story(swarm: Swarm):
+        await swarm.create(task_row("a", S.RUNNING))
+        channel = await registered(swarm)
+        await assignments(channel)
+        proposals = swarm.log.proposals
+        await report(channel, "a", S.STARTING)
+        await report(channel, "a", S.RUNNING)
+        await report(channel, "unknown", S.RUNNING)
+        for _ in range(3):
+            assert isinstance(await channel.receive(), StatusAck)
+        assert swarm.task("a").status.state == S.RUNNING
+        assert swarm.log.proposals <= proposals + 1
+
+    play(swarm, story)
+
+
+async def report(channel: AgentChannel, name: str, state: int) -> None:
+    status = TaskStatus(state=int(state))
+    await channel.send(StatusReport(number=1, statuses=((TaskID(name), status),)))
+
+
+OFFENCES: list[Message] = [
+    StatusReport(number=1, statuses=((TaskID("foreign"), TaskStatus(state=S.RUNNING)),)),
+    StatusReport(number=1, statuses=((TaskID("a"), TaskStatus(state=S.ASSIGNED)),)),
+    StatusReport(number=1, statuses=((TaskID("a"), TaskStatus(state=513)),)),
+    LogBatch(is_last=True),
+]
+
+
+@pytest.mark.parametrize("offence", OFFENCES)
+def test_dispatcher_ends_the_session_of_an_agent_that_breaks_a_rule(swarm: Swarm, offence: Message):
+    async def story(swarm: Swarm):
+        await swarm.create(task_row("a"), task_row("foreign", node_id=OTHER))
+        channel = await registered(swarm)
+        await channel.send(offence)
+        assert await is_cut_off(channel)
+        assert swarm.task("foreign").status.state == S.ASSIGNED
+        assert swarm.task("a").status.state == S.ASSIGNED
+
+    play(swarm, story)
+
+
+def test_dispatcher_sends_a_large_complete_list_in_parts(swarm: Swarm):
+    async def story(swarm: Swarm):
+        env = [f"BIG={'x' * 200_000}"]
+        template = TaskSpec(container_spec=ContainerSpec(image="host", env=env))
+        spec = msgspec.structs.replace(web_spec(), task_template=template)
+        row = SpecVersion(id=f"{WEB}@2", service_id=WEB, number=2, spec=spec)
+        names = [f"t{number:02}" for number in range(60)]
+        tasks = [msgspec.structs.replace(task_row(name), spec_version=2) for name in names]
+        await swarm.store.commit([Create(obj=row), *(Create(obj=task) for task in tasks)])
+        channel = await registered(swarm)
+        parts = [await assignments(channel)]
+        while parts[-1].has_more:
+            parts.append(await assignments(channel))
+        assert len(parts) > 5
+        assert all(part.is_complete for part in parts)
+        assert [item.id for part in parts for item in part.put] == names
+
+    play(swarm, story)

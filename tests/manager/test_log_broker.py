@@ -1,0 +1,180 @@
+"""Reading logs through the manager: to the end, following, from nodes that are not there,
+slowly."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from swarmlet.agent.agent import Agent
+from swarmlet.core.ids import TaskID
+from swarmlet.manager.log_broker import BATCHES_MAX
+from swarmlet.model.change import Remove
+from swarmlet.model.service import Service
+from swarmlet.model.task import TaskState as S
+from swarmlet.wire.channel import ChannelClosedError
+from swarmlet.wire.messages import LogBatch, LogLine, LogOptions, OpenLogs
+from tests.agent.virtual_time import until
+from tests.manager.swarm import OTHER, WEB, Swarm, play, play_with_agent, task_row
+from tests.manager.test_dispatcher import assignments, registered
+
+FOLLOW = LogOptions(follow=True)
+
+
+@pytest.fixture
+def swarm(tmp_path: Path) -> Swarm:
+    return Swarm(tmp_path)
+
+
+async def all_of(swarm: Swarm, options: LogOptions, *names: str) -> list[bytes]:
+    tasks = [swarm.task(name) for name in names]
+    return [line.data async for line in swarm.manager.logs.read(tasks, options)]
+
+
+def test_reading_ends_when_every_node_has_sent_everything(swarm: Swarm):
+    async def story(swarm: Swarm, _: Agent):
+        await swarm.create(task_row("a"), task_row("b"), task_row("waiting", S.PENDING))
+        for name in ("a", "b"):
+            await swarm.reaches(name, S.RUNNING)
+            for number in range(3):
+                swarm.runtime.write(TaskID(name), f"{name}{number}".encode())
+        lines = await all_of(swarm, LogOptions(), "a", "b", "waiting")
+        assert sorted(lines) == [b"a0", b"a1", b"a2", b"b0", b"b1", b"b2"]
+        assert await all_of(swarm, LogOptions(tail=1), "a") == [b"a2"]
+
+    play_with_agent(swarm, story)
+
+
+def test_reading_names_a_node_that_is_not_connected(swarm: Swarm):
+    async def story(swarm: Swarm, _: Agent):
+        await swarm.create(task_row("a", S.RUNNING, OTHER), task_row("b", S.RUNNING, OTHER))
+        tasks = [swarm.task("a"), swarm.task("b")]
+        lines = [line async for line in swarm.manager.logs.read(tasks, LogOptions())]
+        assert len(lines) == 1
+        assert lines[0].stream == 2
+        assert b"node-2 is not connected" in lines[0].data
+
+    play_with_agent(swarm, story)
+
+
+def test_following_brings_new_lines_and_new_tasks_until_the_service_is_gone(swarm: Swarm):
+    got: list[bytes] = []
+
+    async def read(swarm: Swarm):
+        async for line in swarm.manager.logs.read([swarm.task("a")], FOLLOW):
+            got.append(line.data)  # noqa: PERF401 - each is looked at as it comes
+
+    async def story(swarm: Swarm, _: Agent):
+        await swarm.create(task_row("a"))
+        await swarm.reaches("a", S.RUNNING)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(read(swarm))
+            await asyncio.sleep(1)
+            swarm.runtime.write(TaskID("a"), b"a1")
+            await until(lambda: got == [b"a1"], limit_s=1)
+            await swarm.create(task_row("b"))
+            await swarm.reaches("b", S.RUNNING)
+            swarm.runtime.write(TaskID("b"), b"b1")
+            await until(lambda: got == [b"a1", b"b1"], limit_s=1)
+            swarm.runtime.kill(TaskID("a"))
+            await asyncio.sleep(100)
+            swarm.runtime.write(TaskID("b"), b"b2")
+            await until(lambda: got[-1] == b"b2", limit_s=1)
+            await swarm.store.commit([Remove(table=Service, id=WEB)])
+            swarm.runtime.kill(TaskID("b"))
+        assert swarm.manager.gauges()["swarmlet_log_readers"] == 0
+
+    play_with_agent(swarm, story)
+
+
+def test_following_tasks_alone_ends_with_them(swarm: Swarm):
+    async def story(swarm: Swarm, _: Agent):
+        await swarm.create(task_row("a"), task_row("b"))
+        await swarm.reaches("a", S.RUNNING)
+        swarm.runtime.write(TaskID("a"), b"1")
+        reading = swarm.manager.logs.read([swarm.task("a")], FOLLOW, services=())
+        assert (await anext(reading)).data == b"1"
+        swarm.runtime.kill(TaskID("a"))
+        assert [line async for line in reading] == []
+
+    play_with_agent(swarm, story)
+
+
+def test_a_reader_that_leaves_closes_the_streams_of_its_agents(swarm: Swarm):
+    async def story(swarm: Swarm, _: Agent):
+        await swarm.create(task_row("a"))
+        await swarm.reaches("a", S.RUNNING)
+        swarm.runtime.write(TaskID("a"), b"1")
+        reading = swarm.manager.logs.read([swarm.task("a")], FOLLOW)
+        assert (await anext(reading)).data == b"1"
+        await reading.aclose()
+        assert swarm.manager.gauges()["swarmlet_log_readers"] == 0
+        before = len(asyncio.all_tasks())
+        await asyncio.sleep(1)
+        assert len(asyncio.all_tasks()) < before  # the agent stopped following
+        assert len(await all_of(swarm, LogOptions(), "a")) == 1
+
+    play_with_agent(swarm, story)
+
+
+def test_reading_says_so_when_the_node_is_lost_meanwhile(swarm: Swarm):
+    async def story(swarm: Swarm, agent: Agent):
+        await swarm.create(task_row("a"))
+        await swarm.reaches("a", S.RUNNING)
+        swarm.runtime.write(TaskID("a"), b"1")
+        reading = swarm.manager.logs.read([swarm.task("a")], FOLLOW, services=())
+        assert (await anext(reading)).data == b"1"
+        await agent.stop()
+        rest = [line.data async for line in reading]
+        assert len(rest) == 1
+        assert b"swarmlet: " in rest[0]
+
+    play_with_agent(swarm, story)
+
+
+def test_a_slow_reader_holds_back_the_agent_with_bounded_memory(swarm: Swarm):
+    async def story(swarm: Swarm):
+        await swarm.create(task_row("a", S.RUNNING))
+        channel = await registered(swarm)
+        await assignments(channel)
+        reading = swarm.manager.logs.read([swarm.task("a")], FOLLOW, services=())
+        sent = [0]
+
+        async def send_all():
+            wanted = await channel.receive()
+            assert isinstance(wanted, OpenLogs)
+            sink = await swarm.manager.connector().open_log_stream(wanted.subscription)
+            for number in range(100):
+                await sink.send(LogBatch(lines=(LogLine(TaskID("a"), number, 1, b"x"),)))
+                sent[0] += 1
+            await sink.send(LogBatch(is_last=True))
+            sink.close()
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(send_all())
+            first = await anext(reading)
+            await asyncio.sleep(10)
+            assert sent[0] <= BATCHES_MAX + 2
+            rest = [line.at_ns async for line in reading]
+        assert [first.at_ns, *rest] == list(range(100))
+
+    play(swarm, story)
+
+
+def test_reading_gives_up_an_agent_that_never_opens_its_stream(swarm: Swarm):
+    async def story(swarm: Swarm):
+        await swarm.create(task_row("a", S.RUNNING))
+        await registered(swarm)
+        lines = await all_of(swarm, LogOptions(), "a")
+        assert len(lines) == 1
+        assert b"did not send its logs" in lines[0]
+
+    play(swarm, story)
+
+
+def test_nobody_may_send_logs_that_were_not_asked_of_it(swarm: Swarm):
+    async def story(swarm: Swarm):
+        with pytest.raises(ChannelClosedError):
+            await swarm.manager.connector().open_log_stream("made-up")
+
+    play(swarm, story)
