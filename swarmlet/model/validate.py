@@ -123,10 +123,13 @@ def check_node(spec: NodeSpec) -> None:
     check_labels(spec.labels)
     if spec.role not in ROLES:
         raise InvalidArgumentError(f'invalid Role: "{spec.role}"', _one_of(ROLES))
-    if spec.availability not in AVAILABILITIES:
-        raise InvalidArgumentError(
-            f'invalid Availability: "{spec.availability}"', _one_of(AVAILABILITIES)
-        )
+    check_availability(spec.availability)
+
+
+def check_availability(word: str) -> None:
+    """Whether a node takes new tasks, keeps its own, or is emptied."""
+    if word not in AVAILABILITIES:
+        raise InvalidArgumentError(f'invalid Availability: "{word}"', _one_of(AVAILABILITIES))
 
 
 def _one_of(words: tuple[str, ...]) -> str:
