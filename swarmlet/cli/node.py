@@ -7,6 +7,7 @@ import click
 from swarmlet.cli.client import Client, Json, Object, quote
 from swarmlet.cli.format import capital, natural
 from swarmlet.cli.lazy import LazyGroup, example
+from swarmlet.cli.names import complete_node
 from swarmlet.cli.options import (
     filter_option,
     filters_query,
@@ -93,7 +94,9 @@ def _tls_status(info: Json, cluster: Object) -> str:
 
 
 @click.command("inspect", epilog=example("swarmlet node inspect self --pretty"))
-@click.argument("names", metavar="self|NODE...", nargs=-1, required=True)
+@click.argument(
+    "names", metavar="self|NODE...", nargs=-1, required=True, shell_complete=complete_node
+)
 @inspect_format_option
 @pretty_option
 @click.pass_obj
@@ -137,7 +140,7 @@ def ps(
 
 
 @click.command(epilog=example("swarmlet node update --label-add zone=a --availability drain node1"))
-@click.argument("name", metavar="NODE")
+@click.argument("name", metavar="NODE", shell_complete=complete_node)
 @click.option(
     "--availability",
     type=click.Choice(["active", "pause", "drain"]),

@@ -1,12 +1,9 @@
 """Flags that many commands share, and how their values are read."""
 
 import json
-from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from collections.abc import Iterable
 
 import click
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 format_option = click.option(
     "--format",

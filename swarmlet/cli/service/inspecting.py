@@ -5,6 +5,7 @@ import click
 from swarmlet.cli.client import Client, Object, quote
 from swarmlet.cli.format import human_size, long_time
 from swarmlet.cli.lazy import example
+from swarmlet.cli.names import complete_service
 from swarmlet.cli.options import inspect_format_option, pretty_option
 from swarmlet.cli.output import check_pretty_alone, inspect
 from swarmlet.cli.service.listing import mode_of
@@ -20,7 +21,9 @@ _NANO = 1_000_000_000
         "swarmlet service inspect --format '{{json .Spec.Labels}}' web",
     ),
 )
-@click.argument("names", metavar="SERVICE...", nargs=-1, required=True)
+@click.argument(
+    "names", metavar="SERVICE...", nargs=-1, required=True, shell_complete=complete_service
+)
 @inspect_format_option
 @pretty_option
 @click.pass_obj

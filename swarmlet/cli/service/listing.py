@@ -8,6 +8,7 @@ from swarmlet.cli.client import Client, Json, Object, quote
 from swarmlet.cli.errors import ApiError, CommandError
 from swarmlet.cli.format import natural, short_id, without_digest
 from swarmlet.cli.lazy import example
+from swarmlet.cli.names import complete_service
 from swarmlet.cli.options import (
     filter_option,
     filters_query,
@@ -113,7 +114,9 @@ def _run(run: list[tuple[str, int, int]]) -> str:
 
 
 @click.command("ps", epilog=example("swarmlet service ps --filter desired-state=running web"))
-@click.argument("names", metavar="SERVICE...", nargs=-1, required=True)
+@click.argument(
+    "names", metavar="SERVICE...", nargs=-1, required=True, shell_complete=complete_service
+)
 @filter_option
 @format_option
 @no_resolve_option

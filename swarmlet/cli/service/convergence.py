@@ -1,0 +1,125 @@
+"""How far a service is: pure, from what the daemon lists to what a person and an exit code need.
+
+The rules are docker/cli's (service/progress): per slot the task that is wanted most and furthest
+behind counts, tasks on nodes that are down do not.
+"""
+
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+from swarmlet.cli.client import Object
+from swarmlet.cli.errors import CommandError, RolledBackError
+
+STATES: Final = (
+    "new",
+    "allocated",
+    "pending",
+    "assigned",
+    "accepted",
+    "preparing",
+    "ready",
+    "starting",
+    "running",
+    "complete",
+    "shutdown",
+    "failed",
+    "rejected",
+)
+RUNNING: Final = STATES.index("running")
+_NUMBERS: Final = {state: number for number, state in enumerate(STATES)}
+_WAITING: Final = ("new", "allocated", "pending")
+
+
+class Line(NamedTuple):
+    """One slot: `name` is web.1, `error` what its task or the scheduler complains of."""
+
+    name: str
+    state: str
+    error: str
+
+
+class Progress(NamedTuple):
+    """`blocked` is why a task finds no place, or empty; `verb` says what goes on."""
+
+    lines: tuple[Line, ...]
+    running: int
+    wanted: int
+    verb: str
+    blocked: str
+
+    @property
+    def is_converged(self) -> bool:
+        return self.running == self.wanted
+
+    @property
+    def headline(self) -> str:
+        return f"overall progress: {self.verb}{self.running} out of {self.wanted} tasks"
+
+
+def progress_of(service: Object, tasks: Iterable[Object], nodes: Iterable[Object]) -> Progress:
+    """The service's progress; a global service wants what its orchestrator made, at least one."""
+    spec = service["Spec"]
+    replicated = (spec.get("Mode") or {}).get("Replicated")
+    field = "NodeID" if replicated is None else "Slot"
+    chosen = _chosen(tasks, field, _nodes_up(nodes))
+    lines = tuple(_line(spec["Name"], place, chosen[place]) for place in sorted(chosen))
+    running = sum(_is_running(task) for task in chosen.values())
+    wanted = max(1, len(chosen)) if replicated is None else int(replicated.get("Replicas", 1))
+    blocked = next((line.error for line in lines if line.error and line.state in _WAITING), "")
+    is_rollback = _update_state(service).startswith("rollback_")
+    verb = "rolling back update: " if is_rollback else ""
+    return Progress(lines, running, wanted, verb, blocked)
+
+
+def _chosen(tasks: Iterable[Object], field: str, up: set[str]) -> dict[str | int, Object]:
+    """One task a slot (or node)."""
+    chosen: dict[str | int, Object] = {}
+    for task in tasks:
+        place, node_id = task.get(field) or 0, task.get("NodeID", "")
+        if node_id and node_id not in up:
+            continue
+        if task.get("DesiredState") not in _NUMBERS or _state(task) not in _NUMBERS:
+            continue
+        if place and (place not in chosen or _rank(task) < _rank(chosen[place])):
+            chosen[place] = task
+    return chosen
+
+
+def _rank(task: Object) -> tuple[int, int, str]:
+    return _NUMBERS[task["DesiredState"]], _NUMBERS[_state(task)], task["ID"]
+
+
+def _state(task: Object) -> str:
+    return str((task.get("Status") or {}).get("State", ""))
+
+
+def _is_running(task: Object) -> bool:
+    return _state(task) == "running" and _NUMBERS[task["DesiredState"]] <= RUNNING
+
+
+def _nodes_up(nodes: Iterable[Object]) -> set[str]:
+    return {node["ID"] for node in nodes if (node.get("Status") or {}).get("State") != "down"}
+
+
+def _line(service_name: str, place: str | int, task: Object) -> Line:
+    error = str((task.get("Status") or {}).get("Err", ""))
+    return Line(f"{service_name}.{place}", _state(task), error)
+
+
+def _update_state(service: Object) -> str:
+    return str((service.get("UpdateStatus") or {}).get("State", ""))
+
+
+def check_update(service: Object, progress: Progress) -> bool:
+    """Whether the update's own state ends the wait. Raises where it failed."""
+    state = _update_state(service)
+    said = str((service.get("UpdateStatus") or {}).get("Message", "")) or "no reason was given"
+    name = service["Spec"]["Name"]
+    if state in ("paused", "rollback_paused"):
+        what = "rollback" if state.startswith("rollback") else "update"
+        raise CommandError(
+            f"The {what} of {name} paused: {said}", f"`swarmlet service ps {name}` shows its tasks."
+        )
+    if state == "rollback_completed" and progress.is_converged:
+        raise RolledBackError(f"The update of {name} failed and was rolled back: {said}")
+    return state == "completed" and not progress.is_converged

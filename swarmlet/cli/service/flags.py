@@ -1,0 +1,163 @@
+"""The flags of `service create` and `update` that set one field of the spec, as a table."""
+
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple, TypeVar
+
+import click
+
+from swarmlet.cli.client import Json, Object
+from swarmlet.cli.units import CPUS_NANO, DURATION_NS, SIZE_B
+from swarmlet.core.limits import RESTART_DELAY_NS
+
+F = TypeVar("F", bound=Callable[..., Any])
+Path = tuple[str, ...]
+
+TASK: Final[Path] = ("TaskTemplate",)
+CONTAINER: Final[Path] = (*TASK, "ContainerSpec")
+LIMITS: Final[Path] = (*TASK, "Resources", "Limits")
+RESERVATIONS: Final[Path] = (*TASK, "Resources", "Reservations")
+RESTART: Final[Path] = (*TASK, "RestartPolicy")
+HEALTH: Final[Path] = (*CONTAINER, "Healthcheck")
+UPDATE: Final[Path] = ("UpdateConfig",)
+ROLLBACK: Final[Path] = ("RollbackConfig",)
+
+# What docker fills in as soon as one flag of a policy is given. The monitoring period is left out:
+# the cluster works out a better one than Docker's five seconds for a service that names none.
+POLICY_DEFAULTS: Final[dict[Path, Object]] = {
+    RESTART: {"Condition": "any", "Delay": RESTART_DELAY_NS, "MaxAttempts": 0},
+    UPDATE: {
+        "Parallelism": 1,
+        "FailureAction": "pause",
+        "MaxFailureRatio": 0,
+        "Order": "stop-first",
+    },
+    ROLLBACK: {
+        "Parallelism": 1,
+        "FailureAction": "pause",
+        "MaxFailureRatio": 0,
+        "Order": "stop-first",
+    },
+}
+
+_COUNT: Final = click.IntRange(min=0)
+_RATIO: Final = click.FloatRange(0, 1)
+_ORDER: Final = click.Choice(["start-first", "stop-first"])
+_CONDITION: Final = click.Choice(["none", "on-failure", "any"])
+
+
+class Flag(NamedTuple):
+    """`names` as click takes them; `path` is the field's place in the spec."""
+
+    names: str
+    path: Path
+    kind: Json
+    text: str
+    metavar: str | None = None
+
+    @property
+    def key(self) -> str:
+        """The parameter's name."""
+        return self.names.split()[0].removeprefix("--").replace("-", "_")
+
+
+FLAGS: Final[tuple[Flag, ...]] = (
+    Flag("--limit-cpu", (*LIMITS, "NanoCPUs"), CPUS_NANO, "CPUs at most, such as 0.5.", "CPUS"),
+    Flag("--limit-memory", (*LIMITS, "MemoryBytes"), SIZE_B, "Memory at most: 64M.", "BYTES"),
+    Flag("--limit-pids", (*LIMITS, "Pids"), _COUNT, "Processes at most; 0 for any.", "N"),
+    Flag("--reserve-cpu", (*RESERVATIONS, "NanoCPUs"), CPUS_NANO, "CPUs to keep free.", "CPUS"),
+    Flag(
+        "--reserve-memory", (*RESERVATIONS, "MemoryBytes"), SIZE_B, "Memory to keep free.", "BYTES"
+    ),
+    Flag("--restart-condition", (*RESTART, "Condition"), _CONDITION, "When to restart a task."),
+    Flag("--restart-delay", (*RESTART, "Delay"), DURATION_NS, "Wait before it: 5s.", "DURATION"),
+    Flag("--restart-max-attempts", (*RESTART, "MaxAttempts"), _COUNT, "Then give up.", "N"),
+    Flag("--restart-window", (*RESTART, "Window"), DURATION_NS, "To count them in.", "DURATION"),
+    Flag("--stop-signal", (*CONTAINER, "StopSignal"), str, "The signal to stop with.", "SIGNAL"),
+    Flag(
+        "--stop-grace-period",
+        (*CONTAINER, "StopGracePeriod"),
+        DURATION_NS,
+        "Wait before the kill: 10s.",
+        "DURATION",
+    ),
+    Flag("--update-parallelism", (*UPDATE, "Parallelism"), _COUNT, "Tasks at once; 0: all.", "N"),
+    Flag("--update-delay", (*UPDATE, "Delay"), DURATION_NS, "Wait between them.", "DURATION"),
+    Flag("--update-monitor", (*UPDATE, "Monitor"), DURATION_NS, "Watch a new one.", "DURATION"),
+    Flag(
+        "--update-failure-action",
+        (*UPDATE, "FailureAction"),
+        click.Choice(["pause", "continue", "rollback"]),
+        "What a failed update does.",
+    ),
+    Flag("--update-max-failure-ratio", (*UPDATE, "MaxFailureRatio"), _RATIO, "To bear.", "RATIO"),
+    Flag("--update-order", (*UPDATE, "Order"), _ORDER, "Stop the old or start the new first."),
+    Flag("--rollback-parallelism", (*ROLLBACK, "Parallelism"), _COUNT, "Tasks at once.", "N"),
+    Flag("--rollback-delay", (*ROLLBACK, "Delay"), DURATION_NS, "Wait between them.", "DURATION"),
+    Flag("--rollback-monitor", (*ROLLBACK, "Monitor"), DURATION_NS, "Watch one.", "DURATION"),
+    Flag(
+        "--rollback-failure-action",
+        (*ROLLBACK, "FailureAction"),
+        click.Choice(["pause", "continue"]),
+        "What a failed rollback does.",
+    ),
+    Flag(
+        "--rollback-max-failure-ratio", (*ROLLBACK, "MaxFailureRatio"), _RATIO, "To bear.", "RATIO"
+    ),
+    Flag("--rollback-order", (*ROLLBACK, "Order"), _ORDER, "Stop the new or start the old first."),
+    Flag("--user -u", (*CONTAINER, "User"), str, "Run as this user: UID or name[:group].", "USER"),
+    Flag("--workdir -w", (*CONTAINER, "Dir"), str, "Run in this directory.", "DIR"),
+    Flag("--hostname", (*CONTAINER, "Hostname"), str, "The task's host name.", "NAME"),
+    Flag("--isolation", (*CONTAINER, "Isolation"), str, "The isolation technology.", "NAME"),
+    Flag("--init", (*CONTAINER, "Init"), bool, "Run an init that reaps processes."),
+    Flag("--read-only", (*CONTAINER, "ReadOnly"), bool, "Mount the root file system read-only."),
+    Flag("--tty -t", (*CONTAINER, "TTY"), bool, "Give the task a terminal."),
+    Flag("--log-driver", (*TASK, "LogDriver", "Name"), str, "The log driver.", "NAME"),
+    Flag("--replicas-max-per-node", (*TASK, "Placement", "MaxReplicas"), _COUNT, "0 for any.", "N"),
+    Flag(
+        "--endpoint-mode",
+        ("EndpointSpec", "Mode"),
+        click.Choice(["vip", "dnsrr"]),
+        "How clients find the tasks.",
+    ),
+    Flag("--health-interval", (*HEALTH, "Interval"), DURATION_NS, "Between checks.", "DURATION"),
+    Flag("--health-timeout", (*HEALTH, "Timeout"), DURATION_NS, "For one check.", "DURATION"),
+    Flag("--health-retries", (*HEALTH, "Retries"), _COUNT, "Failures to be unhealthy.", "N"),
+    Flag("--health-start-period", (*HEALTH, "StartPeriod"), DURATION_NS, "At first.", "DURATION"),
+    Flag("--health-start-interval", (*HEALTH, "StartInterval"), DURATION_NS, "In it.", "DURATION"),
+)
+
+
+def flag_options(command: F) -> F:
+    """Give `command` every flag of the table; one that is not given is None."""
+    for flag in reversed(FLAGS):
+        is_switch = flag.kind is bool
+        command = click.option(
+            *flag.names.split(),
+            type=flag.kind,
+            is_flag=is_switch,
+            default=None,
+            metavar=flag.metavar,
+            help=flag.text,
+        )(command)
+    return command
+
+
+def set_flags(spec: Object, options: dict[str, Json]) -> None:
+    """Write the flags that were given into `spec`, and the defaults of the policies they touch."""
+    for flag in FLAGS:
+        value = options.get(flag.key)
+        if value is None:
+            continue
+        place = at(spec, flag.path[:-1])
+        for field, default in POLICY_DEFAULTS.get(flag.path[:-1], {}).items():
+            place.setdefault(field, default)
+        place[flag.path[-1]] = value
+
+
+def at(spec: Object, path: Path) -> Object:
+    """The object at `path`, made where it is missing."""
+    for field in path:
+        if spec.get(field) is None:
+            spec[field] = {}
+        spec = spec[field]
+    return spec

@@ -1,0 +1,111 @@
+"""What a service refers to by name and the cluster by id: secrets, configs, networks, images."""
+
+from collections.abc import Iterable
+
+import click
+
+from swarmlet.cli.client import Client, Object, quote
+from swarmlet.cli.errors import ApiError, CommandError
+from swarmlet.cli.options import filters_of, pairs_of
+from swarmlet.cli.service.values import fields_of
+
+_MODE_DEFAULT = 0o444
+_FILE_FIELDS = ("source", "src", "target", "uid", "gid", "mode")
+HOST_IMAGE = "host"  # the process runtime's: the node's own files, no image at all
+
+
+def secrets_of(client: Client, texts: Iterable[str]) -> list[Object]:
+    """`NAME` or source=NAME,target=FILE,uid=,gid=,mode= as references with ids."""
+    return _references(client, "secret", texts)
+
+
+def configs_of(client: Client, texts: Iterable[str]) -> list[Object]:
+    return _references(client, "config", texts)
+
+
+def _references(client: Client, kind: str, texts: Iterable[str]) -> list[Object]:
+    files = [_file_of(text, kind) for text in texts]
+    if not files:
+        return []
+    names = dict.fromkeys((name for name, _ in files), True)
+    listed = client.get(f"/{kind}s", **filters_of({"name": names}))
+    ids = {found["Spec"]["Name"]: found["ID"] for found in listed}
+    word = kind.capitalize()
+    references: list[Object] = []
+    for name, file in files:
+        if name not in ids:
+            raise CommandError(
+                f"{kind} not found: {name}", f"`swarmlet {kind} ls` lists what there is."
+            )
+        references.append({"File": file, f"{word}ID": ids[name], f"{word}Name": name})
+    return references
+
+
+def _file_of(text: str, kind: str) -> tuple[str, Object]:
+    """The name, and where and how it appears in the task."""
+    if "=" not in text:
+        given = {"source": text}
+    else:
+        given = dict(fields_of(text, f"--{kind}", _FILE_FIELDS))
+    name = given.get("source") or given.get("src") or ""
+    if not name:
+        raise click.UsageError(f"Invalid value for --{kind}: {text!r} has no source=NAME.")
+    target = given.get("target") or (name if kind == "secret" else f"/{name}")
+    try:
+        mode = int(given["mode"], 8) if "mode" in given else _MODE_DEFAULT
+    except ValueError:
+        raise click.UsageError(
+            f"Invalid value for --{kind}: the mode {given['mode']!r} is not octal, like 0400."
+        ) from None
+    file = {"Name": target, "UID": given.get("uid", "0"), "GID": given.get("gid", "0")}
+    return name, {**file, "Mode": mode}
+
+
+def networks_of(client: Client, texts: Iterable[str]) -> list[Object]:
+    """`NAME` or name=NAME,alias=A,driver-opt=K=V as attachments with ids."""
+    attachments: list[Object] = []
+    for text in texts:
+        fields = [("name", text)]
+        if "=" in text:
+            fields = fields_of(text, "--network", ("name", "alias", "driver-opt"))
+        name = next((value for key, value in fields if key == "name"), "")
+        network = client.get(f"/networks/{quote(name)}", scope="swarm")
+        attachment: Object = {"Target": network["Id"]}
+        if aliases := [value for key, value in fields if key == "alias"]:
+            attachment["Aliases"] = aliases
+        if settings := [value for key, value in fields if key == "driver-opt"]:
+            attachment["DriverOpts"] = pairs_of(settings)
+        attachments.append(attachment)
+    return attachments
+
+
+def tagged(image: str) -> str:
+    """`image` with docker's default tag; `host` names no image and stays."""
+    last = image.rpartition("/")[2]
+    return image if image == HOST_IMAGE or ":" in last or "@" in last else f"{image}:latest"
+
+
+def pin_image(client: Client, spec: Object) -> None:
+    """Write the digest of the image's tag, and its platforms, into the spec; else say why not."""
+    container = spec["TaskTemplate"]["ContainerSpec"]
+    image = container["Image"]
+    if image == HOST_IMAGE or "@" in image:
+        return
+    try:
+        found = client.get(f"/distribution/{quote(image)}/json")
+    except ApiError:
+        click.echo(
+            f"image {image} could not be accessed on a registry to record\n"
+            f"its digest. Each node will access {image} independently,\n"
+            "possibly leading to different nodes running different\nversions of the image.\n",
+            err=True,
+        )
+        return
+    container["Image"] = f"{image}@{found['Descriptor']['digest']}"
+    platforms = [
+        {"Architecture": platform.get("architecture", ""), "OS": platform.get("os", "")}
+        for platform in found.get("Platforms") or []
+        if platform.get("architecture") != "unknown"
+    ]
+    if platforms:
+        spec["TaskTemplate"].setdefault("Placement", {})["Platforms"] = platforms

@@ -1,0 +1,152 @@
+"""`swarmlet service update`: the whole spec is read, changed and sent back."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, TypeVar
+
+import click
+
+from swarmlet.cli.client import Client, Json, Object
+from swarmlet.cli.labels import changed_labels
+from swarmlet.cli.lazy import example
+from swarmlet.cli.names import complete_service
+from swarmlet.cli.options import detach_option, timeout_option
+from swarmlet.cli.service import references, values
+from swarmlet.cli.service.flags import CONTAINER, TASK, Path, at, flag_options, set_flags
+from swarmlet.cli.service.listing import find, mode_of
+from swarmlet.cli.service.progress import wait_as_asked
+from swarmlet.cli.service.scale import post_update
+from swarmlet.cli.service.spec import set_health, words_of
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_REPEATED: Final = (
+    ("--label-add", "KEY=VALUE", "Add or change a label."),
+    ("--label-rm", "KEY", "Remove a label."),
+    ("--container-label-add", "KEY=VALUE", "Add or change a label of the tasks."),
+    ("--container-label-rm", "KEY", "Remove a label of the tasks."),
+    ("--env-add", "KEY=VALUE", "Add or change an environment variable."),
+    ("--env-rm", "KEY", "Remove an environment variable."),
+    ("--constraint-add", "TEXT", "Add a constraint."),
+    ("--constraint-rm", "TEXT", "Remove a constraint."),
+    ("--publish-add", "PORT", "Publish a port, as in service create."),
+    ("--publish-rm", "TARGET", "Stop publishing a target port."),
+    ("--secret-add", "SECRET", "Give the tasks a secret."),
+    ("--secret-rm", "NAME", "Take a secret from them."),
+    ("--config-add", "CONFIG", "Give the tasks a config."),
+    ("--config-rm", "NAME", "Take a config from them."),
+)
+
+
+def _repeated_options(command: F) -> F:
+    for name, metavar, text in reversed(_REPEATED):
+        command = click.option(name, multiple=True, metavar=metavar, help=text)(command)
+    return command
+
+
+@click.command(
+    epilog=example(
+        "swarmlet service update --replicas 5 web", "swarmlet service update --label-add team=a web"
+    )
+)
+@click.argument("name", metavar="SERVICE", shell_complete=complete_service)
+@click.option("--replicas", type=click.IntRange(min=0), metavar="N", help="How many tasks to run.")
+@click.option("--image", default="", help="The image to run.")
+@click.option("--args", "arguments", metavar="COMMAND", help="The command's arguments.")
+@click.option("--entrypoint", metavar="COMMAND", help="Instead of the image's own.")
+@click.option("--health-cmd", default="", metavar="COMMAND", help="A command that checks a task.")
+@click.option("--no-healthcheck", is_flag=True, help="Without the image's own check.")
+@click.option("--force", is_flag=True, help="Replace the tasks even where nothing changed.")
+@_repeated_options
+@flag_options
+@click.option("--no-resolve-image", is_flag=True, help="Do not pin the image's digest.")
+@click.option("-q", "--quiet", is_flag=True, help="Wait without saying how it goes.")
+@detach_option
+@timeout_option
+@click.pass_obj
+def update(client: Client, /, *, name: str, **options: Json) -> None:
+    """Change a service."""
+    found = find(client, name)
+    spec = found["Spec"]
+    change(client, spec, options)
+    post_update(client, found, spec)
+    click.echo(name)
+    wait_as_asked(client, found["ID"], options)
+
+
+def change(client: Client, spec: Object, options: Mapping[str, Json]) -> None:
+    """Apply the flags to `spec`. Asks the daemon only for the ids of what is named."""
+    if options["replicas"] is not None:
+        mode = spec.get("Mode") or {}
+        if mode.get("Replicated") is None:
+            raise click.UsageError(f"--replicas does not go with a {mode_of(spec)} service.")
+        mode["Replicated"]["Replicas"] = options["replicas"]
+    set_flags(spec, dict(options))
+    set_health(spec, options)
+    _change_command(client, spec, options)
+    _change_labels(spec, ("Labels",), options, "label")
+    _change_labels(spec, (*CONTAINER, "Labels"), options, "container_label")
+    _change_lists(spec, options)
+    _change_references(client, spec, options)
+    if options["force"]:
+        task = at(spec, TASK)
+        task["ForceUpdate"] = task.get("ForceUpdate", 0) + 1
+
+
+def _change_command(client: Client, spec: Object, options: Mapping[str, Json]) -> None:
+    container = at(spec, CONTAINER)
+    for field, text in (("Args", options["arguments"]), ("Command", options["entrypoint"])):
+        if text is not None:
+            container[field] = words_of(text)
+    if options["image"]:
+        container["Image"] = references.tagged(options["image"])
+        if not options["no_resolve_image"]:
+            references.pin_image(client, spec)
+
+
+def _change_labels(spec: Object, path: Path, options: Mapping[str, Json], flag: str) -> None:
+    added, removed = options[f"{flag}_add"], options[f"{flag}_rm"]
+    if added or removed:
+        place = at(spec, path[:-1])
+        place[path[-1]] = changed_labels(place.get(path[-1]) or {}, add=added, remove=removed)
+
+
+def _change_lists(spec: Object, options: Mapping[str, Json]) -> None:
+    container, placement = at(spec, CONTAINER), at(spec, (*TASK, "Placement"))
+    if options["env_add"] or options["env_rm"]:
+        kept = _without(container.get("Env"), options["env_rm"], _variable)
+        container["Env"] = values.environment(options["env_add"], (), kept)
+    if options["constraint_add"] or options["constraint_rm"]:
+        kept = _without(placement.get("Constraints"), options["constraint_rm"], str)
+        placement["Constraints"] = list(dict.fromkeys([*kept, *options["constraint_add"]]))
+    if options["publish_add"] or options["publish_rm"]:
+        endpoint = at(spec, ("EndpointSpec",))
+        kept = _without(endpoint.get("Ports"), options["publish_rm"], _target)
+        added = [port for text in options["publish_add"] for port in values.ports_of(text)]
+        endpoint["Ports"] = [*(port for port in kept if port not in added), *added]
+
+
+def _variable(text: str) -> str:
+    return text.partition("=")[0]
+
+
+def _target(port: Object) -> str:
+    return str(port.get("TargetPort", ""))
+
+
+def _without(
+    items: Iterable[Json] | None, removed: Iterable[str], key: Callable[[Json], str]
+) -> list[Json]:
+    gone = set(removed)
+    return [item for item in items or () if key(item) not in gone]
+
+
+def _change_references(client: Client, spec: Object, options: Mapping[str, Json]) -> None:
+    container = at(spec, CONTAINER)
+    for kind, find_all in (("secret", references.secrets_of), ("config", references.configs_of)):
+        added, removed = options[f"{kind}_add"], options[f"{kind}_rm"]
+        if added or removed:
+            field, name = f"{kind.capitalize()}s", f"{kind.capitalize()}Name"
+            new = find_all(client, added)
+            gone = {*removed, *(reference[name] for reference in new)}
+            kept = [each for each in container.get(field) or () if each[name] not in gone]
+            container[field] = [*kept, *new]
