@@ -1,9 +1,10 @@
 """Replicated services: as many slots as wanted, one task in each, a successor for each that ends.
 
 Two kinds of keys. ("service", id) opens and closes slots and costs O(tasks of the service); it is
-looked at when the service changes, when a task that should run vanishes, and while more slots are
-taken than wanted, as after a restart that crossed a scale-down. ("slot", service id, number)
-restarts and releases and costs O(tasks in the slot); every other task event leads to it.
+looked at when the service changes, when a row vanishes and nothing wants to run in its slot, and
+while more slots are taken than wanted, as after a restart that crossed a scale-down.
+("slot", service id, number) restarts and releases and costs O(tasks in the slot); every other task
+event leads to it.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -103,7 +104,8 @@ class ReplicatedDecider:
         task = new or old
         assert task is not None
         if new is None:
-            if is_wanted(task):
+            rest = view.tasks.scan("slot", (task.service_id, task.slot))
+            if _takes_slot(task) and not any(is_wanted(other) for other in rest):
                 yield "service", task.service_id
             yield _slot_key(task)
         elif old is None or _has_turned(old, new):

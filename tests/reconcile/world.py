@@ -4,7 +4,7 @@
 key at a time, with wall time that only moves when told.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from random import Random
 
 import msgspec
@@ -98,6 +98,7 @@ class World:
 
     def __init__(self, *, history: int | None = None) -> None:
         self.index, self.now_ms = 0, START_MS
+        self._born: dict[str, int] = {}  # row id -> index that made it
         self.tables = {table: Rows(table) for table in TABLES}
         self.clusters, self.nodes, self.services, self.specs, self.tasks = (
             self.tables[table] for table in TABLES[:5]
@@ -111,6 +112,7 @@ class World:
     def put(self, row) -> list[Event]:
         """Write a row as it stands (tests set the scene with it)."""
         self.index += 1
+        self._born.setdefault(row.id, self.index)
         old = self.tables[type(row)].rows.get(row.id)
         new = replace(
             row,
@@ -218,7 +220,8 @@ class World:
         return self.commit([SetStatus(id=TaskID(task_id), status=status)])
 
     def service_tasks(self, name: str = "web") -> list[Task]:
-        return sorted(self.tasks.scan("service", name), key=lambda t: (t.slot, t.created_ms, t.id))
+        """By slot, then oldest first."""
+        return sorted(self.tasks.scan("service", name), key=lambda t: (t.slot, self._born[t.id]))
 
 
 def service_spec(name="web", replicas: int | None = 3, *, image="host", ports=None, **template):
@@ -371,8 +374,3 @@ def assert_at_rest(world: World, make: Callable[[], Sequence[Decider]]) -> None:
         del leader.dirty[where]
         decision = leader.deciders[where[0]].decide(world, where[1], leader.moment)
         assert decision.changes == (), (where, decision)
-
-
-def history_of(world: World) -> Iterator[Task]:
-    """All tasks, oldest first."""
-    yield from sorted(world.tasks.all(), key=lambda t: (t.created_ms, t.id))
