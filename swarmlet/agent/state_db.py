@@ -61,7 +61,8 @@ class StateDB:
         self._log: SealedLog | None = None
         self._lock = asyncio.Lock()
         self._notes: list[Note] = []
-        self._written = 0
+        self._written = 0  # notes in the file
+        self._noted = self._durable = 0  # notes taken so far, and those of them on disk
         self._must_rewrite = self._is_full = False
         self.tasks: dict[TaskID, AssignedTask] = {}
         self.statuses: dict[TaskID, TaskStatus] = {}
@@ -105,9 +106,11 @@ class StateDB:
     async def flush(self) -> None:
         """Return once all that was noted before the call is durable. Raises DiskFullError; what
         was not written is kept for the next try."""
+        number = self._noted
         async with self._lock:
-            if not self._notes and not self._must_rewrite:
+            if self._durable >= number and not self._must_rewrite:
                 return
+            number = self._noted
             notes, self._notes = self._notes, []
             try:
                 await self._write(notes)
@@ -116,6 +119,7 @@ class StateDB:
                 if len(self._notes) > _NOTES_MAX:
                     self._notes, self._must_rewrite = [], True
                 raise
+            self._durable = number
 
     async def durable(self) -> None:
         """As `flush`, but waiting for room where the disk is full."""
@@ -154,6 +158,7 @@ class StateDB:
 
     def _note(self, note: Note) -> None:
         self._notes.append(note)
+        self._noted += 1
         self._take(note)
 
     def _take(self, note: Note) -> None:

@@ -1,12 +1,12 @@
 """THE control loop: runs any decider of `reconcile` against the store until nothing is left to
 decide.
 
-An applied change marks keys dirty; a dirty key is decided on the live view; its changes are
-committed with nothing awaited in between. Small decisions of independent keys share one entry;
-where that entry is refused each key is decided and committed alone. A committed or refused key is
-always decided again: a key is at rest only when its decision is empty. Keys of one decider may
-claim the same thing (a name, a port) only under a guard, since decisions that share an entry do not
-see each other.
+An applied change is told to the decider, which marks keys dirty; a dirty key is decided on the live
+view; its changes are committed with nothing awaited in between. Small decisions of independent keys
+share one entry; where that entry is refused each key is decided and committed alone. A committed or
+refused key is always decided again: a key is at rest only when its decision is empty. Keys of one
+decider may claim the same thing (a name, a port) only under a guard, since decisions that share an
+entry do not see each other.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import count
 from typing import Final
 
 from swarmlet.core.errors import (
@@ -45,6 +46,7 @@ TURN_MAX_S: Final = (
     0.002  # of deciding before the entry is closed; a turn of the loop stays below 5 ms
 )
 TURN_KEYS_MAX: Final = 100  # the same for clocks that stand still while code runs
+TURN_EVENTS_MAX: Final = 200  # told to the decider in one turn
 PAUSE_S: Final = 1.0  # after a full disk or an unknown outcome
 NO_LEADER_PAUSE_S: Final = 0.1  # the end of leadership is on its way
 CLOCK_CHECK_S: Final = 10.0  # wall time may be set: timers are looked at no later than this
@@ -108,7 +110,7 @@ class ControlLoop:
         self._rounds: dict[Key, int] = {}
         self._refused: dict[Key, int] = {}
         self._is_committing = False
-        self._bug: Exception | None = None
+        self._events: deque[tuple[int, Event]] = deque()  # not yet told to the decider
         self._changed = asyncio.Event()
 
     @property
@@ -117,7 +119,8 @@ class ControlLoop:
 
     def is_at_rest(self) -> bool:
         """Whether nothing is left to decide until something changes or a timer fires."""
-        return not self._dirty and not self._refused and not self._is_committing
+        nothing_known = not self._dirty and not self._refused and not self._events
+        return nothing_known and not self._is_committing
 
     def next_wake_ms(self) -> int | None:
         """Wall time of the next timer."""
@@ -140,8 +143,7 @@ class ControlLoop:
             for key in self._decider.start(self._store.view()):
                 self._mark(key)
             while True:
-                if self._bug is not None:
-                    raise self._bug
+                await self._take_events()
                 self._fire_timers()
                 if self._dirty:
                     await self._turn()
@@ -152,15 +154,22 @@ class ControlLoop:
             self._forget_all()
 
     def _on_events(self, events: Sequence[Event]) -> None:
-        try:
-            view = self._store.view()
-            for event in events:
-                for key in self._decider.keys_of(event, view):
-                    self._mark(key)
-                    self._stirred.setdefault(key, set()).add(view.index)
-        except Exception as bug:  # noqa: BLE001 - a subscriber may not raise: the loop dies of it in its own task
-            self._bug = bug
+        index = self._store.view().index
+        self._events.extend((index, event) for event in events)
         self._changed.set()
+
+    async def _take_events(self) -> None:
+        """Ask the decider which keys to look at again, a few events a turn. Nothing is awaited
+        after the last, so that whoever decides next does so with every event told."""
+        for taken in count(1):
+            if not self._events:
+                return
+            index, event = self._events.popleft()
+            for key in self._decider.keys_of(event, self._store.view()):
+                self._mark(key)
+                self._stirred.setdefault(key, set()).add(index)
+            if taken % TURN_EVENTS_MAX == 0:
+                await asyncio.sleep(0)
 
     def _mark(self, key: Key) -> None:
         if key not in self._dirty:
@@ -177,10 +186,12 @@ class ControlLoop:
         """Decide and commit each key of a refused entry alone; who is refused alone waits a
         little."""
         for key in entry.decisions:
+            await self._take_events()
             alone = _Entry()
             alone.add(key, self._decide(key))
             self._note(key, alone.decisions[key])
             if alone.changes and not await self._commit(alone):
+                await self._take_events()
                 self._postpone(key, alone.decisions[key])
             await asyncio.sleep(0)
 

@@ -4,13 +4,14 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from itertools import islice
 from typing import Final
 
 import msgspec
 
 from swarmlet.core.errors import DiskFullError, UnavailableError
 from swarmlet.core.ids import NodeID, TaskID
-from swarmlet.core.limits import STATUS_BATCH_MAX, STATUS_BATCH_PERIOD_S
+from swarmlet.core.limits import ENTRY_CHANGES_MAX, STATUS_BATCH_MAX, STATUS_BATCH_PERIOD_S
 from swarmlet.env.base import Env
 from swarmlet.model.change import SetStatus
 from swarmlet.model.task import TaskStatus
@@ -69,7 +70,9 @@ class StatusBatch:
         self._is_full.clear()
         self._has_room.set()
         self._is_writing = True
-        await self._write(statuses)
+        remaining = iter(statuses.items())
+        while piece := dict(islice(remaining, ENTRY_CHANGES_MAX)):
+            await self._write(piece)
         self._is_writing = False
         for written in waiting:
             written()
