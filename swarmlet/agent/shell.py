@@ -85,8 +85,7 @@ class TaskShell:
         return waits and not self.is_removed and not self._leftover_tries
 
     async def run(self) -> None:
-        """Until the task was removed. The body is durable before anything of it is started."""
-        await self._bench.durable()
+        """Until the task was removed."""
         while not self.is_removed:
             try:
                 await self._one_step()
@@ -142,6 +141,7 @@ class TaskShell:
         return None
 
     async def _prepare(self) -> None:
+        await self._bench.durable()  # what the runtime has must be known after a crash
         async with self._bench.prepares:
             await self._bench.runtime.prepare(self.task)
         self._is_prepared = True

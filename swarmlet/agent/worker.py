@@ -41,6 +41,7 @@ class Worker:
         self._again: dict[TaskID, AssignedTask] = {}
         self._emptied = asyncio.Event()
         self._takes_orders = True
+        self._strangers = 0  # of the runtime, being removed
         self.is_ready = asyncio.Event()
 
     async def run(self) -> None:
@@ -70,11 +71,12 @@ class Worker:
 
     async def remove_all(self) -> None:
         """Stop and remove every task; nothing is assigned from now on."""
+        await self.is_ready.wait()
         self._takes_orders = False
         self._again.clear()
         for task_id in list(self._shells):
             self._let_go(task_id)
-        while self._shells:
+        while self._shells or self._strangers:
             self._emptied.clear()
             await self._emptied.wait()
 
@@ -83,7 +85,8 @@ class Worker:
         return dict(self._db.statuses)
 
     def is_at_rest(self) -> bool:
-        return self.is_ready.is_set() and all(shell.is_at_rest() for shell in self._shells.values())
+        quiet = all(shell.is_at_rest() for shell in self._shells.values())
+        return self.is_ready.is_set() and quiet and not self._strangers
 
     def gauges(self) -> dict[str, float]:
         running = sum(s.state == TaskState.RUNNING for s in self._db.statuses.values())
@@ -103,7 +106,13 @@ class Worker:
         for task_id in found:
             if task_id not in self._db.tasks:
                 log.info("task.unknown_removed", extra={"task_id": task_id})
-                self._owner.create_task(remove_from(self.runtime, task_id))
+                self._strangers += 1
+                self._owner.create_task(self._remove_stranger(task_id))
+
+    async def _remove_stranger(self, task_id: TaskID) -> None:
+        await remove_from(self.runtime, task_id)
+        self._strangers -= 1
+        self._emptied.set()
 
     async def _found(self) -> dict[TaskID, RuntimeTask]:
         while True:
