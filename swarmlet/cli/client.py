@@ -92,10 +92,10 @@ class Client:
         """Whether a daemon answers. Raises ForbiddenSocketError where that cannot be known."""
         try:
             connection, reply = self._exchange("GET", "/_ping", None)
-            connection.body(reply)
+            connection.close()
         except ForbiddenSocketError:
             raise
-        except (UnreachableError, _BrokenReplyError):
+        except UnreachableError:
             return False
         return reply.status in _OK
 
@@ -114,6 +114,12 @@ class Client:
         finally:
             connection.close()
 
+    def close(self) -> None:
+        """Let go of the kept connection."""
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
+
     def _call(self, method: str, path: str, query: Mapping[str, str], body: Json = None) -> Json:
         return self._answer(*self._exchange(method, _target(path, query), body))
 
@@ -129,10 +135,14 @@ class Client:
         try:
             return connection, connection.exchange(method, target, body)
         except _BrokenReplyError:
+            connection.close()
             raise CommandError(
                 f"What answers at {self.host} broke off, or does not speak HTTP.",
                 "See the daemon's log, and check that this is the socket of a swarmlet daemon.",
             ) from None
+        except BaseException:
+            connection.close()
+            raise
 
     def _answer(self, connection: "_Connection", reply: Reply) -> Json:
         try:

@@ -32,7 +32,8 @@ class Root(LazyGroup):
     """Hands the commands a client of the daemon that --host names."""
 
     def invoke(self, ctx: click.Context) -> object:
-        ctx.obj = Client(str(ctx.params.get("host") or ""))
+        client = ctx.obj = Client(str(ctx.params.get("host") or ""))
+        ctx.call_on_close(client.close)
         return super().invoke(ctx)
 
 

@@ -20,6 +20,8 @@ def _completer(path: str, name_of: Callable[[Object], str]) -> Completer:
             names = sorted(name_of(found) for found in client.get(path))
         except SwarmError:  # a shell has no place for an error
             return []
+        finally:
+            client.close()
         return [name for name in names if name.startswith(incomplete)][:NAMES_MAX]
 
     return complete

@@ -73,9 +73,9 @@ def logs(client: Client, /, *, name: str, raw: bool, **options: Json) -> None:
             _write(sys.stdout.buffer, piece)
         return
     style = Style(**{key: bool(options[key]) for key in Style._fields})
-    label = None if raw else _Labels(Client(client.named), found, style)
+    labels = None if raw else _Labels(client, found, style)
     for frame in frames_of(pieces):
-        _print(frame, label)
+        _print(frame, labels)
 
 
 def _source(client: Client, name: str) -> tuple[str, Object]:
@@ -153,7 +153,7 @@ def _write(target: BinaryIO, content: bytes) -> None:
 
 
 class _Labels:
-    """web.1.ID@NODE for every task, asked for once. `client` is apart from the stream's."""
+    """web.1.ID@NODE for every task, asked for once (the stream has a connection of its own)."""
 
     def __init__(self, client: Client, service: Object, style: Style) -> None:
         self.client = client

@@ -1,0 +1,1 @@
+"""The command line against a scripted daemon on a real unix socket."""
