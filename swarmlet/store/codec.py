@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from swarmlet.core.errors import DamagedError, InvalidArgumentError
-from swarmlet.core.ids import NodeID, TaskID
+from swarmlet.core.ids import Entropy, NodeID, TaskID
 from swarmlet.model.change import (
     ANY_VERSION,
     TABLE_NUMBERS,
@@ -36,6 +36,7 @@ from swarmlet.model.service import SpecVersion
 from swarmlet.model.task import TaskStatus
 
 ENTRY_VERSION: Final = 1
+_PROPOSAL_ID_B: Final = 8
 _VERSION_AT: Final = 1  # behind the array's own byte
 _ASSIGNED_MESSAGE: Final = Assign(id=TaskID(""), node_id=NodeID("")).message
 
@@ -131,6 +132,11 @@ _encode: Final = msgspec.msgpack.Encoder().encode
 _head_decoder: Final = msgspec.msgpack.Decoder(_Head)
 _entry_decoder: Final = msgspec.msgpack.Decoder(Entry)
 _row_decoders: Final = tuple(msgspec.msgpack.Decoder[Any](row) for row in TABLES)
+
+
+def new_proposal_id(entropy: Entropy) -> int:
+    """A number from 2 to 2^63 that was never used before."""
+    return max(2, int.from_bytes(entropy(_PROPOSAL_ID_B), "big") >> 1)
 
 
 def encode_change(change: Change) -> msgspec.Raw:

@@ -25,11 +25,19 @@ from swarmlet.model.change import TABLE_NUMBERS, TABLES, Change, Event, Guard
 from swarmlet.model.view import View
 from swarmlet.store.apply import Outcome, resolve
 from swarmlet.store.batch import pieces
-from swarmlet.store.codec import Entry, decode_entry, encode_change, encode_entry, proposal_id_of
+from swarmlet.store.codec import (
+    Entry,
+    decode_entry,
+    encode_change,
+    encode_entry,
+    new_proposal_id,
+    proposal_id_of,
+)
 from swarmlet.store.flight import Ahead, BlockedError, Flight
 from swarmlet.store.memory import OverlaidView, Overlay, StoreView, live_tables
 from swarmlet.store.proposer import RaftLog
 from swarmlet.store.refusal import REFUSALS, Refusal, RefusedError
+from swarmlet.store.schema import WORDS
 from swarmlet.store.snapshot import decode_snapshot, encode_snapshot
 
 log = logging.getLogger("swarmlet.store")
@@ -40,7 +48,16 @@ Build: TypeAlias = Callable[[View], tuple[Sequence[Change], Sequence[Guard]]]
 FLIGHTS_MAX: Final = OUTCOMES_MAX // 2  # so that what a flight builds on is still remembered
 UPDATE_TRIES_MAX: Final = 5  # of a build that others overtake
 BLOCKED_MAX: Final = 2  # waits for writes in flight, then the log decides
-_PROPOSAL_ID_B: Final = 8
+
+
+class Gauges(msgspec.Struct, frozen=True, kw_only=True):
+    """For metrics: `rows` by kind of object, and all that is bounded but could pile up."""
+
+    index: int
+    rows: dict[str, int]
+    in_flight: int
+    views_held: int
+    outcomes: int
 
 
 class Store:
@@ -89,7 +106,8 @@ class Store:
         NotFoundError (row or guarded object gone), FailedPreconditionError or InvalidArgumentError
         (guard); too large a transaction is InvalidArgumentError. NotLeaderError, DiskFullError,
         OutcomeUnknownError as the log says. Who wants to repeat a commit whose outcome is unknown
-        chooses a `proposal_id` (`new_proposal_id`) and repeats it with that: it is applied once.
+        chooses a `proposal_id` (`codec.new_proposal_id`) and repeats it with that: it is applied
+        once.
         """
         if not changes:
             return self.index
@@ -137,9 +155,15 @@ class Store:
 
         return unsubscribe
 
-    def new_proposal_id(self) -> int:
-        """A number from 2 to 2^63, never used before."""
-        return max(2, int.from_bytes(self._env.entropy(_PROPOSAL_ID_B), "big") >> 1)
+    def gauges(self) -> Gauges:
+        """How much the store holds at this moment."""
+        return Gauges(
+            index=self.index,
+            rows={word: len(table) for word, table in zip(WORDS, self._tables, strict=True)},
+            in_flight=len(self._ahead.flights),
+            views_held=max(len(overlays) for overlays in self._held),
+            outcomes=len(self._outcomes),
+        )
 
     # What the log calls ---------------------------------------------------------------------------
     def apply(self, index: int, entry: bytes) -> None:
@@ -193,7 +217,7 @@ class Store:
                 return self._begin(raws, guards)
             except BlockedError as blocked:
                 await blocked.by.settled.wait()  # at most that flight's own deadline
-        return self._repeat(raws, guards, self.new_proposal_id())
+        return self._repeat(raws, guards, new_proposal_id(self._env.entropy))
 
     async def _commit_piece(self, piece: Sequence[msgspec.Raw]) -> None:
         try:
@@ -216,7 +240,7 @@ class Store:
 
     def _begin(self, raws: Sequence[msgspec.Raw], guards: Sequence[Guard]) -> Flight:
         self._check_room()
-        return self._ahead.begin(self._entry(raws, guards, self.new_proposal_id()))
+        return self._ahead.begin(self._entry(raws, guards, new_proposal_id(self._env.entropy)))
 
     def _entry(
         self, raws: Sequence[msgspec.Raw], guards: Sequence[Guard], proposal_id: int
@@ -268,8 +292,10 @@ class Store:
     def _write(self, events: Sequence[Event]) -> None:
         for event in events:
             number, row_id = TABLE_NUMBERS[event.table], event.id
-            for overlay in self._held[number]:  # in any order: each keeps its own
-                overlay.keep(row_id, event.old)
+            held = self._held[number]
+            if held:  # walking an empty set costs more than a put
+                for overlay in held:  # in any order: each keeps its own
+                    overlay.keep(row_id, event.old)
             if event.new is None:
                 self._tables[number].remove(row_id)
             else:

@@ -38,7 +38,7 @@ from swarmlet.model.secret import Secret
 from swarmlet.model.service import ReplicatedMode, ServiceMode
 from swarmlet.model.task import Task, TaskStatus
 from swarmlet.store import store as store_module
-from swarmlet.store.codec import encode_change, encode_entry
+from swarmlet.store.codec import encode_change, encode_entry, new_proposal_id
 from swarmlet.store.store import Store
 from tests.store.memory_log import MemoryLog
 from tests.store.test_histories import table_of
@@ -173,6 +173,18 @@ async def test_conflict_with_a_write_in_flight_is_told_when_that_is_durable_and_
     assert (first.result(), second.result(), log.proposals) == ("done", "conflict", 1)
 
 
+async def test_refusal_on_what_is_applied_waits_for_nobody():
+    store, log = new_store()
+    await store.commit([Create(obj=config("c0", "a"))])
+    log.hold()
+    async with asyncio.TaskGroup() as group:
+        other = group.create_task(store.commit([Create(obj=config("c1", "b"))]))
+        await settle()
+        assert await outcome(store.commit([Create(obj=config("c2", "a"))])) == "conflict"
+        assert not other.done()
+        log.release()
+
+
 async def test_name_is_free_again_when_the_write_in_flight_got_lost():
     store, log = new_store()
     log.hold()
@@ -263,6 +275,34 @@ async def test_updates_build_on_each_other_while_all_are_in_flight():
     assert store.view().configs.get("c0").spec.data == b"50"
 
 
+async def test_update_that_builds_on_one_flight_and_collides_with_another_waits_for_them():
+    store, log = await counter_store()
+    log.hold()
+
+    def colliding(view):
+        changes, _ = counted(view)
+        return [*changes, Create(obj=config("c2", "taken"))], ()
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(store.update(counted))
+        group.create_task(store.commit([Create(obj=config("c1", "taken"))]))
+        await settle()
+        third = group.create_task(outcome(store.update(colliding)))
+        await settle()
+        assert not third.done()
+        log.release()
+    assert (third.result(), log.proposals) == ("conflict", 3)
+    assert store.view().configs.get("c0").spec.data == b"1"
+
+
+async def test_update_sees_the_index_that_is_applied():
+    store, _ = await counter_store()
+    await store.update(counted)
+    seen = []
+    await store.update(lambda view: (seen.append(view.index) or (), ()))
+    assert seen == [store.index] == [2]
+
+
 async def test_update_is_built_again_when_what_it_built_on_got_lost():
     store, log = await counter_store()
     log.fail_next("lost", "", "lost")
@@ -310,7 +350,7 @@ async def test_update_gives_up_when_others_always_come_first():
     class OvertakingLog(MemoryLog):
         async def propose(self, entry: bytes, proposal_id: int) -> int:
             other = encode_change(Update(obj=config("c0"), seen=ANY_VERSION))
-            self._append(encode_entry(store.new_proposal_id(), START_MS, [other]))
+            self._append(encode_entry(new_proposal_id(store._env.entropy), START_MS, [other]))
             return await super().propose(entry, proposal_id)
 
     store = Store(seeded_env())
@@ -389,7 +429,7 @@ async def test_late_entry_is_applied_though_nobody_waits():
 
 async def test_repeated_proposal_is_applied_once_and_answered_the_same():
     store, log = new_store()
-    proposal_id = store.new_proposal_id()
+    proposal_id = new_proposal_id(store._env.entropy)
     log.fail_next("late")
     create = [Create(obj=config())]
     assert await outcome(store.commit(create, proposal_id=proposal_id)) == "outcome-unknown"
@@ -401,12 +441,22 @@ async def test_repeated_proposal_is_applied_once_and_answered_the_same():
 async def test_repeated_refusal_stays_refused_though_it_would_fit_now():
     store, _ = new_store()
     await store.commit([Create(obj=config("c0", "a"))])
-    proposal_id = store.new_proposal_id()
+    proposal_id = new_proposal_id(store._env.entropy)
     create = [Create(obj=config("c1", "a"))]
     assert await outcome(store.commit(create, proposal_id=proposal_id)) == "conflict"
     await store.commit([Remove(table=Config, id="c0")])
     assert await outcome(store.commit(create, proposal_id=proposal_id)) == "conflict"
     assert await outcome(store.commit(create)) == "done"
+
+
+async def test_what_is_applied_is_what_the_log_says_when_a_proposal_id_is_misused():
+    store, log = new_store()
+    proposal_id = new_proposal_id(store._env.entropy)
+    log.fail_next("late")
+    first, second = [Create(obj=config("c0", "a"))], [Create(obj=config("c1", "b"))]
+    assert await outcome(store.commit(first, proposal_id=proposal_id)) == "outcome-unknown"
+    assert await store.commit(second, proposal_id=proposal_id) == 1
+    assert [row.id for row in store.view().configs.all()] == ["c0"]
 
 
 async def test_duplicated_entry_is_applied_once():
@@ -456,8 +506,25 @@ async def test_cancelled_commit_leaves_nothing_in_flight():
         waiting = group.create_task(store.commit([Create(obj=config("c0", "a"))]))
         await settle()
         waiting.cancel()
-    assert store._ahead.flights == {}
+    assert store.gauges().in_flight == 0
     assert store._ahead.view.configs.get("c0") is None
+
+
+async def test_gauges_count_what_could_pile_up():
+    store, log = new_store()
+    await store.commit([Create(obj=config("c0"))])
+    log.hold()
+    held = [store.hold(), store.hold().configs]
+    async with asyncio.TaskGroup() as group:
+        group.create_task(store.commit([Create(obj=config("c1"))]))
+        await settle()
+        gauges = store.gauges()
+        log.release()
+    assert (gauges.index, gauges.in_flight, gauges.views_held, gauges.outcomes) == (1, 1, 2, 1)
+    assert gauges.rows["config"] == 1
+    assert sum(gauges.rows.values()) == 1
+    del held
+    assert store.gauges().views_held == 0
 
 
 async def test_too_many_in_flight_are_refused(monkeypatch):

@@ -121,7 +121,9 @@ def test_held_view_outlives_a_restore():
     held = direct.store.hold()
     direct.store.restore(iter(list(Direct().store.snapshot())))
     assert (len(held.tasks), len(direct.store.view().tasks)) == (500, 0)
+    direct.apply(Create(obj=task("t0")))
     assert held.index == 2
+    assert held.tasks.get("t0").node_id == "n0"
 
 
 def test_restored_store_goes_on_where_the_log_goes_on():

@@ -72,6 +72,14 @@ async def test_slow_reader_is_told_and_costs_nothing_more():
     assert watch.position == 1
 
 
+async def test_reader_that_keeps_up_reads_for_ever():
+    store, _ = new_store()
+    with Watch(store, events_max=2) as watch:
+        for number in range(5):
+            await store.commit([Create(obj=config(f"a{number}")), Create(obj=config(f"b{number}"))])
+            assert (await anext(watch)).index == number + 1
+
+
 async def test_unsubscribing_during_an_event_ends_only_that_subscriber():
     store, _ = new_store()
     told = []
