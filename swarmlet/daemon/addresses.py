@@ -5,38 +5,12 @@ import socket
 from typing import Final, Protocol
 
 from swarmlet.core.errors import FailedPreconditionError, InvalidArgumentError
-from swarmlet.core.limits import LISTEN_PORT, PORT_MAX
+from swarmlet.model.address import Address
 
 LOOPBACK: Final = "127.0.0.1"
 # Documentation prefixes (RFC 5737, RFC 3849): "connecting" a datagram socket sends nothing, it only
 # asks the kernel which source address the default route has.
 _PROBES: Final = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
-
-
-def split_addr(text: str, what: str, port: int = LISTEN_PORT) -> tuple[str, int]:
-    """`host`, `host:port` or `[v6]:port` as (host, port). Raises InvalidArgumentError."""
-    remedy = f"Give an address such as 192.0.2.10 or 192.0.2.10:{port}."
-    if text.startswith("["):
-        host, bracket, rest = text[1:].partition("]")
-        if not bracket or (rest and not rest.startswith(":")):
-            raise InvalidArgumentError(
-                f"invalid {what} {text!r}: the bracket is not closed", remedy
-            )
-        number = rest[1:]
-    elif text.count(":") > 1:
-        host, number = text, ""
-    else:
-        host, _, number = text.partition(":")
-    if number and not (number.isdigit() and 0 < int(number) <= PORT_MAX):
-        raise InvalidArgumentError(f"invalid {what} {text!r}: {number!r} is no port", remedy)
-    if not host or any(c.isspace() or c == "/" for c in host):
-        raise InvalidArgumentError(f"invalid {what} {text!r}: invalid empty address", remedy)
-    return host, int(number or port)
-
-
-def join_addr(host: str, port: int) -> str:
-    """host:port, brackets around IPv6."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class Addresses(Protocol):
@@ -80,7 +54,7 @@ class HostAddresses:
 
 
 def _not_free(host: str, port: int, error: OSError) -> FailedPreconditionError:
-    where = join_addr(host, port)
+    where = Address(host=host, port=port)
     if error.errno == errno.EADDRINUSE:
         return FailedPreconditionError(
             f"the listen address {where} is already in use by another program",

@@ -125,9 +125,12 @@ class DaemonEngine:
         numbers = self._gauges.read()
         if self._membership is not None:
             numbers.update(self._membership.manager.gauges())
-            numbers.update(self._membership.log.gauges())
-            numbers.update(self._membership.store.gauges())
+            numbers["swarmlet_store_index"] = float(self._membership.store.view().index)
         return numbers
+
+    def is_at_rest(self) -> bool:
+        """Whether nothing happens here until somebody asks or a task ends."""
+        return self._membership is None or self._membership.is_at_rest()
 
     async def watch_loop(self) -> None:
         """Measure the event loop's lag; owned by the daemon's group."""

@@ -7,13 +7,17 @@ from swarmlet.ca.issuer import Subject, issue
 from swarmlet.ca.keys import new_key
 from swarmlet.ca.node_files import NodeFiles, new_node_keys
 from swarmlet.ca.root import new_root
+from swarmlet.core.errors import UnsupportedError
 from swarmlet.core.ids import ClusterID, NodeID, RaftID, new_id
 from swarmlet.core.limits import UINT63_MAX
-from swarmlet.daemon.addresses import Addresses, join_addr, split_addr
+from swarmlet.daemon.addresses import Addresses
 from swarmlet.daemon.data_dir import DataDir, SwarmFile
 from swarmlet.env.base import Env
 from swarmlet.env.sealed import new_seal_key
 from swarmlet.manager.bootstrap import Founding
+from swarmlet.manager.control import accepted_swarm
+from swarmlet.model.address import Address, address_pools, data_path_port, parse_address
+from swarmlet.model.validate import check_availability
 from swarmlet.store.proposer import Member
 
 WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - compared with, never bound
@@ -30,32 +34,40 @@ def plan_swarm(env: Env, addresses: Addresses, request: InitRequest, runtime: st
     """Choose every id and address of a new swarm. Raises InvalidArgumentError,
     FailedPreconditionError.
     """
-    listen = split_addr(request.listen_addr or WILDCARDS[0], "listen address")
-    addresses.check_free(*listen)
-    host, port = _advertised(addresses, request.advertise_addr, listen)
+    if request.force_new_cluster:
+        raise UnsupportedError(
+            "Recovering a swarm with --force-new-cluster is not part of this release.",
+            remedy="It is for swarms of several managers, which this release does not have.",
+        )
+    spec = accepted_swarm(request.spec)
+    check_availability(request.availability or "active")
+    pools, subnet_size = address_pools(request.default_addr_pool or (), request.subnet_size)
+    listen = parse_address(request.listen_addr or WILDCARDS[0], "ListenAddr")
+    addresses.check_free(listen.host, listen.port)
+    advertised = _advertised(addresses, request.advertise_addr, listen)
     node_id, cluster_id = NodeID(new_id(env.entropy)), ClusterID(new_id(env.entropy))
     member = Member(
         raft_id=RaftID(int.from_bytes(env.entropy(8), "big") & UINT63_MAX or 1),
         node_id=node_id,
-        address=join_addr(host, port),
+        address=str(advertised),
     )
     founding = Founding(
         cluster_id=cluster_id,
         node_id=node_id,
         member=member,
-        spec=request.spec,
+        spec=spec,
         root=new_root(env.clock.wall_ms(), env.entropy),
         certificate=b"",
         availability=request.availability,
-        addr_pool=request.default_addr_pool,
-        subnet_size=request.subnet_size,
-        vxlan_port=request.data_path_port,
+        addr_pool=pools if request.default_addr_pool else request.default_addr_pool,
+        subnet_size=subnet_size,
+        vxlan_port=data_path_port(request.data_path_port),
     )
     file = SwarmFile(
         node_id=node_id,
         cluster_id=cluster_id,
         raft_id=member.raft_id,
-        listen_addr=join_addr(*listen),
+        listen_addr=str(listen),
         advertise_addr=member.address,
         runtime=runtime,
     )
@@ -80,8 +92,9 @@ def write_identity(env: Env, data: DataDir, plan: Plan) -> Plan:
     )
 
 
-def _advertised(addresses: Addresses, text: str, listen: tuple[str, int]) -> tuple[str, int]:
+def _advertised(addresses: Addresses, text: str, listen: Address) -> Address:
     """What others are told: what the user said, else the listen address, else this host's own."""
     if text:
-        return split_addr(text, "advertise address", listen[1])
-    return (addresses.own() if listen[0] in WILDCARDS else listen[0]), listen[1]
+        return parse_address(text, "AdvertiseAddr", listen.port)
+    host = addresses.own() if listen.host in WILDCARDS else listen.host
+    return Address(host=host, port=listen.port)

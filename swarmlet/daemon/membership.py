@@ -73,8 +73,8 @@ class Membership:
         await self.log.start()
         async with asyncio.TaskGroup() as group:
             group.create_task(self.log.run(), name="raft")
-            if self._founding is not None:
-                await self._found(self._founding)
+            await self._begin()
+            group.create_task(self.control.run(), name="control")
             group.create_task(self.manager.run(), name="manager")
             group.create_task(self.agent.run(), name="agent")
             self.is_ready = True
@@ -88,19 +88,30 @@ class Membership:
         except TimeoutError:
             log.warning("swarm.leave-slow", extra={"waited_s": LEAVE_WAIT_S})
 
-    async def _found(self, founding: Founding) -> None:
+    def is_at_rest(self) -> bool:
+        """Whether nothing happens here until somebody asks or a task ends."""
+        return self.manager.is_at_rest() and self.agent.is_at_rest()
+
+    async def _begin(self) -> None:
+        """Wait for a leader; a new swarm gets its first objects and counts from then on."""
         try:
             async with asyncio.timeout(LEADER_WAIT_S):
-                async for leadership in self.log.leadership():
-                    if leadership.is_ready:
-                        break
+                await self._leader()
         except TimeoutError as error:
+            if self._founding is None:
+                return  # the API says what is missing
             raise UnavailableError(
                 "The new swarm's log did not become ready.",
                 remedy="The daemon's log says why; the data directory's disk may be very slow.",
             ) from error
-        await self.store.commit(first_changes(founding, self._env.entropy))
-        self._data.enter_swarm(self.file)
+        if self._founding is not None:
+            await self.store.commit(first_changes(self._founding, self._env.entropy))
+            self._data.enter_swarm(self.file)
+
+    async def _leader(self) -> None:
+        async for leadership in self.log.leadership():
+            if leadership.is_ready or leadership.leader not in (None, self.file.raft_id):
+                return
 
     def _describe(self) -> NodeDescription:
         facts = self._runtime.describe()

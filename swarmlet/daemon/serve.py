@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 
 from swarmlet.api.app import build_app
-from swarmlet.api.server import serve_unix
+from swarmlet.api.listener import serve_unix
 from swarmlet.core.errors import UnsupportedError
 from swarmlet.daemon.addresses import HostAddresses
 from swarmlet.daemon.data_dir import DataDir

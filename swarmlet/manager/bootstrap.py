@@ -52,8 +52,9 @@ def first_changes(founding: Founding, entropy: Entropy) -> list[Change]:
 def ingress_subnet(pools: tuple[str, ...], subnet_size: int) -> IPAMPool:
     """The first subnet of the first pool, its first address the gateway."""
     pool = ipaddress.ip_network(pools[0] if pools else ADDR_POOL)
-    subnet = next(pool.subnets(new_prefix=max(pool.prefixlen, subnet_size or SUBNET_SIZE)))
-    return IPAMPool(subnet=str(subnet), gateway=str(subnet.network_address + 1))
+    prefix = max(pool.prefixlen, subnet_size or SUBNET_SIZE)
+    first = f"{pool.network_address}/{prefix}"
+    return IPAMPool(subnet=first, gateway=str(pool.network_address + 1))
 
 
 def _cluster(founding: Founding, entropy: Entropy) -> Cluster:

@@ -84,7 +84,7 @@ def test_docker_configs_secrets_and_logs(swarm):
 def test_docker_node_update_and_version(swarm):
     docker = Docker(swarm.socket)
     assert "swarmlet" in docker("version").lower()
-    docker("node", "update", "--label-add", "zone=a", "self")
+    docker("node", "update", "--label-add", "zone=a", swarm.client().get("/nodes")[0]["ID"])
     (node,) = json.loads(docker("node", "inspect", "self"))
     assert node["Spec"]["Labels"] == {"zone": "a"}
 

@@ -7,6 +7,7 @@ scripts/sim --every-write              the power cut at every single disk operat
 """
 
 import argparse
+import logging
 import sys
 import time
 
@@ -31,6 +32,7 @@ def main() -> None:
     parser.add_argument("--faults", choices=["none", "light", "heavy"], default="light")
     parser.add_argument("--every-write", action="store_true")
     options = parser.parse_args()
+    logging.getLogger("swarmlet").addHandler(logging.NullHandler())
     began = time.perf_counter()
     if options.every_write:
         count = every_write()

@@ -13,7 +13,7 @@ from random import Random
 import msgspec
 
 from swarmlet.api.engine import EngineFacts, InitRequest
-from swarmlet.core.errors import SwarmError
+from swarmlet.core.errors import OutcomeUnknownError, SwarmError
 from swarmlet.daemon.data_dir import DataDir
 from swarmlet.daemon.engine import DaemonEngine, Host
 from swarmlet.model.cluster import SwarmSpec
@@ -52,6 +52,11 @@ class SimRuntime(FakeRuntime):
 
     def describe(self) -> RuntimeDescription:
         return msgspec.structs.replace(super().describe(), name="process")
+
+    def next_life(self) -> None:
+        """Those who waited in the last life are gone with its loop."""
+        for fake in self.tasks.values():
+            fake.changed = asyncio.Event()
 
 
 class SimAddresses:
@@ -103,8 +108,9 @@ class World:
         self.runtime = SimRuntime(self.clock)
 
     def live(self, script: Script) -> bool:
-        """One life of the daemon; whether it came to the script's end, rather than to a power cut."""
+        """One life of the daemon; whether it came to the script's end."""
         self.lives += 1
+        self.runtime.next_life()
         try:
             run_sim(self.clock, self._life(script))
         except BaseException as end:
@@ -137,7 +143,7 @@ class World:
 def _is_crash(end: BaseException) -> bool:
     if isinstance(end, BaseExceptionGroup):
         return any(_is_crash(one) for one in end.exceptions)
-    return isinstance(end, SimCrash | asyncio.CancelledError)
+    return isinstance(end, SimCrash | asyncio.CancelledError | SwarmError)
 
 
 def facts(runtime: FakeRuntime) -> EngineFacts:
@@ -199,6 +205,8 @@ class User:
         self.truth.asked(kind, name, value)
         try:
             await verb
+        except OutcomeUnknownError:
+            raise  # either is right
         except SwarmError:
             self.truth.refused(kind, name)
             raise

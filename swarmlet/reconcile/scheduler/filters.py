@@ -16,7 +16,7 @@ from swarmlet.model.service import GenericResource, Placement, Resources, Servic
 from swarmlet.reconcile.allocator.needs import is_ingress, ports_of
 from swarmlet.reconcile.slots import satisfies
 
-HOST_IMAGE: Final = "host"
+HOST_IMAGES: Final = ("host", "host:latest")  # the docker CLI writes the tag out
 """The image that stands for the host's own files; only the process runtime runs it."""
 
 _ARCHITECTURES: Final[Mapping[str, str]] = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -99,7 +99,7 @@ def _runtimes(spec: ServiceSpec) -> tuple[str, ...]:
     container = spec.task_template.container_spec
     if container is None:
         return ()
-    return ("process",) if container.image == HOST_IMAGE else ("docker", "oci")
+    return ("process",) if container.image in HOST_IMAGES else ("docker", "oci")
 
 
 def _architecture(name: str) -> str:
