@@ -33,9 +33,16 @@ class SealedLog:
     """
 
     def __init__(
-        self, disk: Disk, path: str, key: SealKey, *, purpose: bytes, entropy: Entropy
+        self,
+        disk: Disk,
+        path: str,
+        key: SealKey,
+        *,
+        purpose: bytes,
+        entropy: Entropy,
+        reserve_step_b: int = RESERVE_STEP_B,
     ) -> None:
-        self.path = path
+        self.path, self._step_b = path, reserve_step_b
         self._disk, self._key, self._purpose, self._entropy = disk, key, purpose, entropy
         self._file: File | None = None
         self._session = self._reserved_b = 0
@@ -95,9 +102,9 @@ class SealedLog:
         file = self._open_file()
         if self.free_b >= size_b:
             return
-        steps = (file.size_b + size_b) // RESERVE_STEP_B + 2
-        file.reserve(steps * RESERVE_STEP_B)
-        self._reserved_b = steps * RESERVE_STEP_B
+        reserved_b = self._ahead(file.size_b + size_b)
+        file.reserve(reserved_b)
+        self._reserved_b = reserved_b
 
     def rewrite(self, records: Iterable[bytes]) -> None:
         """Atomically replace all records by these; on DiskFullError the old file goes on."""
@@ -110,7 +117,7 @@ class SealedLog:
                 frame, crc = sealer.seal(_encode(batch), session)
                 file.write(frame)
                 sealer.advance(crc)
-            reserved_b = (file.size_b // RESERVE_STEP_B + 2) * RESERVE_STEP_B
+            reserved_b = self._ahead(file.size_b)
             file.reserve(reserved_b)
             file.sync()
         except Exception:
@@ -133,6 +140,9 @@ class SealedLog:
         file.sync()  # a torn tail is gone before something is written over it
         self._file, self._sealer, self._reserved_b = file, sealer, end
         self._draw_session()
+
+    def _ahead(self, size_b: int) -> int:
+        return (size_b // self._step_b + 2) * self._step_b
 
     def _open_file(self) -> File:
         assert self._file is not None, "replay comes first"

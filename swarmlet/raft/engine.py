@@ -327,5 +327,6 @@ class RaftEngine:
 
 def _begun(chunks: Iterator[bytes]) -> Iterator[bytes]:
     """The same chunks, with the first one taken now: the view that they come from is held."""
-    first = list(chunk for chunk, _ in zip(chunks, (None,), strict=False))
-    return chain(first, chunks)
+    for first in chunks:
+        return chain((first,), chunks)
+    return chunks

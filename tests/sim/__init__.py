@@ -1,1 +1,1 @@
-"""The simulated world: virtual time, seeded chance, a disk that crashes, fills up and tears writes."""
+"""The simulated world: virtual time, seeded chance, a disk that crashes, fills and tears writes."""

@@ -1,11 +1,12 @@
 """A disk with two sides: what programs see, and what survives a power cut.
 
-Every change is one numbered operation; `fail_at` ends the world before, in the middle of, or after one.
+Every change is one numbered operation; `fail_at` ends the world before, within, or after one.
 """
 
 import errno
 import os.path
 from dataclasses import dataclass, field
+from itertools import pairwise
 from random import Random
 
 from swarmlet.core.errors import DiskFullError
@@ -14,7 +15,7 @@ SECTOR_B = 512
 WHERES = ("before", "half", "after")
 
 
-class SimCrash(BaseException):  # noqa: N818 - it is the power cut, not an error to handle
+class SimCrash(BaseException):
     """The power is gone; nothing may catch this but the test."""
 
 
@@ -61,7 +62,7 @@ def _torn(written: bytes, start: int, rng: Random) -> bytes:
     torn = bytearray(written)
     first = SECTOR_B - start % SECTOR_B
     edges = [0, *range(first, len(torn), SECTOR_B), len(torn)]
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in pairwise(edges):
         if rng.random() < 0.5:
             torn[low:high] = bytes(high - low)
     return bytes(torn)
@@ -78,7 +79,7 @@ class Plan:
 
 @dataclass
 class SimDisk:
-    """Implements env.base.Disk. `capacity_b` bounds the sum of all files, reserved space included."""
+    """Implements env.base.Disk. `capacity_b` bounds all files together, reserved space included."""
 
     capacity_b: int = 1 << 40
     operations: int = 0
@@ -90,7 +91,7 @@ class SimDisk:
     is_dead: bool = False
 
     def fail_at(self, operation: int, where: str = "before") -> None:
-        """Raise SimCrash around the operation of this number, counted from now on (0 is the next)."""
+        """Raise SimCrash around the operation of this number, counted from now (0 is the next)."""
         assert where in WHERES
         self._plan = Plan(operation=self.operations + operation, where=where)
 
@@ -100,7 +101,7 @@ class SimDisk:
         self._plan = Plan(operation=self.operations + operation, error=error)
 
     def crash(self, rng: Random) -> None:
-        """The power cut: drop or tear what was not synced. Open files are dead; the disk is usable."""
+        """The power cut: what was not synced is dropped or torn, open files are dead."""
         survivors = dict(self._kept_names)
         for path in sorted({*self._names, *self._kept_names}):
             seen = self._names.get(path)
@@ -195,7 +196,7 @@ class SimDisk:
         self._kept_names = {**elsewhere, **here}
 
     def _do(self, what: str, act) -> None:
-        """One operation: `act(half)` does it wholly, or by half where the power goes in its middle."""
+        """One operation: `act(half)` does it, or half of it where the power goes in its middle."""
         if self.is_dead:
             raise SimCrash(what)
         number, plan = self.operations, self._plan

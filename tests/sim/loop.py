@@ -88,7 +88,7 @@ class _InOrder:
 
 
 def sim_env(seed: int | str, disk: SimDisk, clock: SimClock | None = None) -> Env:
-    """A node's world. Chance and entropy are named streams of one seed: a new draw in one shifts none."""
+    """A node's world. Chance and entropy are separate streams: a draw in one shifts no other."""
     chance, entropy = Random(f"{seed}/rng"), Random(f"{seed}/entropy")
     return Env(
         clock=clock or SimClock(),
