@@ -385,3 +385,21 @@ def test_agent_removes_all_its_tasks_when_it_leaves(world: World):
         assert [bye.back_in_s for bye in world.manager.goodbyes] == [0]
 
     run_virtual(world.with_agent(story, end="leave"))
+
+
+def test_agent_removes_even_what_it_has_not_adopted_yet_when_it_leaves_at_once(world: World):
+    async def before(_: Agent):
+        await world.manager.assign(assigned("a"))
+        await world.reaches("a", S.RUNNING)
+
+    async def after(agent: Agent):
+        await agent.leave()
+        assert sorted(world.runtime.removed) == ["a", "stranger"]
+
+    async def both():
+        await world.with_agent(before)
+        await world.runtime.prepare(assigned("stranger"))
+        await world.runtime.start(assigned("stranger"))
+        await world.with_agent(after, end="leave")
+
+    run_virtual(both())
