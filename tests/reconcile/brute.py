@@ -1,0 +1,215 @@
+"""The scheduler's specification: every task by itself, every node looked at, the full key compared.
+
+Nothing is shared with the scheduler but the order in which groups take their turns; the filters are
+written apart on purpose. Ties end in the id, so the two must agree exactly.
+"""
+
+from collections import Counter, defaultdict
+
+from swarmlet.model.node import RUNTIME_LABEL, NodeState
+from swarmlet.model.task import TaskState
+from swarmlet.reconcile.scheduler.group import Group
+from tests.reconcile.world import World
+
+WINDOW_MS, FAILURES_MIN = 300_000, 5
+ARCH = {"x86_64": "amd64", "aarch64": "arm64"}
+
+
+def is_waiting(task) -> bool:
+    return (
+        task.status.state == TaskState.PENDING
+        and not task.node_id
+        and task.desired <= TaskState.COMPLETE
+    )
+
+
+def label(node, key: str) -> str:
+    """The only keys the histories use: node.labels.X, engine.labels.X and node.id."""
+    room, _, name = key.partition(".labels.")
+    if not name:
+        assert key == "node.id"
+        return node.id
+    labels = node.spec.labels if room == "node" else node.description.engine.labels
+    return labels.get(name, "")
+
+
+def failing(node, spec) -> str:
+    """The first filter of the node's own row that fails, or ""."""
+    template = spec.task_template
+    if node.status.state != NodeState.READY or node.spec.availability not in ("", "active"):
+        return "not available for new tasks"
+    has = node.description.engine.labels[RUNTIME_LABEL].split(",")
+    can_run = (
+        "process" in has
+        if template.container_spec.image == "host"
+        else ("docker" in has or "oci" in has)
+    )
+    if not can_run:
+        return "runtime"
+    placement = template.placement
+    for text in placement.constraints:
+        key, want = (part.strip() for part in text.replace("!=", "==").split("=="))
+        if (label(node, key).lower() == want.lower()) == ("!=" in text):
+            return "scheduling constraints not satisfied"
+    platform = node.description.platform
+    arch = ARCH.get(platform.architecture, platform.architecture)
+    if placement.platforms and not any(
+        p.os in ("", platform.os) and ARCH.get(p.architecture, p.architecture) in ("", arch)
+        for p in placement.platforms
+    ):
+        return "unsupported platform"
+    return ""
+
+
+def wants(spec) -> Counter:
+    """Resources by name, ports among them: each node has one of every port."""
+    reserved = spec.task_template.resources.reservations
+    counts = Counter(cpu=reserved.nano_cpus, memory=reserved.memory_bytes)
+    for resource in reserved.generic_resources:
+        counts[resource.discrete_resource_spec.kind] += resource.discrete_resource_spec.value
+    for port in spec.endpoint_spec.ports if spec.endpoint_spec else ():
+        if port.publish_mode == "host" and port.published_port:
+            counts[port.protocol or "tcp", port.published_port] = 1
+    return +counts
+
+
+class Brute:
+    """The cluster counted anew from its rows, and changed only by what is placed here."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.nodes = {n.id: n for n in world.nodes.all()}
+        self.free = {n.id: self._capacity(n) for n in self.nodes.values()}
+        self.total = Counter()
+        self.of_service = defaultdict(Counter)
+        self.failures = Counter()
+        self._wants: dict[int, Counter] = {}
+        for task in world.tasks.all():
+            self._count(task)
+
+    def _capacity(self, node) -> Counter:
+        resources = node.description.resources
+        free = Counter(cpu=resources.nano_cpus, memory=resources.memory_bytes)
+        for resource in resources.generic_resources:
+            if resource.named_resource_spec:
+                free[resource.named_resource_spec.kind] += 1
+            else:
+                free[resource.discrete_resource_spec.kind] += resource.discrete_resource_spec.value
+        return free
+
+    def _count(self, task) -> None:
+        state, node_id = task.status.state, task.node_id
+        if not node_id:
+            return
+        key = (task.service_id, task.spec_version)
+        if state in (TaskState.FAILED, TaskState.REJECTED) and task.slot:
+            recent = task.status.applied_at_ms > self.world.now_ms - WINDOW_MS
+            self.failures[key, node_id] += recent
+        if node_id in self.nodes and TaskState.ASSIGNED <= state <= TaskState.RUNNING:
+            spec = self.world.specs.get(f"{key[0]}@{key[1]}").spec
+            self.hold(node_id, task.service_id, spec, task.desired <= TaskState.COMPLETE)
+
+    def wants(self, spec) -> Counter:
+        if id(spec) not in self._wants:
+            self._wants[id(spec)] = wants(spec)
+        return self._wants[id(spec)]
+
+    def hold(self, node_id, service_id, spec, is_active) -> None:
+        self.free[node_id].subtract(self.wants(spec))
+        self.total[node_id] += is_active
+        self.of_service[service_id][node_id] += is_active
+
+    def lacking(self, node_id, service_id, spec, *, with_limit=True) -> str:
+        for name, count in self.wants(spec).items():
+            have = self.free[node_id][name]
+            if isinstance(name, tuple):
+                if have < 0:
+                    return "host-mode port already in use"
+            elif have < count:
+                return "insufficient resources"
+        limit = spec.task_template.placement.max_replicas
+        if with_limit and limit and self.of_service[service_id][node_id] >= limit:
+            return "max replicas per node limit exceed"
+        return ""
+
+    def turns(self):
+        """[(group key, spec, [(task id, node id)], tasks left)] in the order of the turns."""
+        groups = defaultdict(list)
+        for task in self.world.tasks.all():
+            if is_waiting(task):
+                groups[task.service_id, task.spec_version].append((task.slot, task.id))
+        specs = {key: self.world.specs.get(f"{key[0]}@{key[1]}").spec for key in groups}
+        for key in sorted(groups, key=lambda k: Group(k, specs[k]).sort_key):
+            ids = [task_id for _, task_id in sorted(groups[key])]
+            placed = self.place(key, specs[key], ids)
+            yield key, specs[key], placed, ids[len(placed) :]
+
+    def place(self, key, spec, ids):
+        service_id, spread = key[0], self._spread(spec)
+        passing = [n for n in sorted(self.nodes) if not failing(self.nodes[n], spec)]
+        paths = {n: tuple(label(self.nodes[n], k) for k in spread) for n in self.nodes}
+        first = {}  # branch -> its emptiest node with room as the turn begins: ties go there
+        able = (n for n in passing if not self.lacking(n, service_id, spec, with_limit=False))
+        for n in sorted(able, key=lambda n: (self.total[n], n)):
+            for depth in range(len(spread)):
+                first.setdefault(paths[n][: depth + 1], (self.total[n], n))
+        placed = []
+        for task_id in ids:
+            best = self._best(key, spec, passing, paths, first)
+            if best is None:
+                break
+            self.hold(best, service_id, spec, True)
+            placed.append((task_id, best))
+        return placed
+
+    def _best(self, key, spec, passing, paths, first):
+        mine = self.of_service[key[0]]
+        able = [n for n in passing if not self.lacking(n, key[0], spec)]
+        under = list(self.nodes)
+        for depth in range(1, 1 + len(self._spread(spec))):
+            branches = {paths[n][:depth] for n in able}
+            if not branches:
+                return None
+            pick = min(
+                branches,
+                key=lambda b: (sum(mine[n] for n in under if paths[n][: len(b)] == b), first[b]),
+            )
+            under = [n for n in under if paths[n][:depth] == pick]
+            able = [n for n in able if paths[n][:depth] == pick]
+
+        def order(n):
+            failures = self.failures[key, n]
+            return (failures if failures >= FAILURES_MIN else 0, mine[n], self.total[n], n)
+
+        return min(able, key=order, default=None)
+
+    def _spread(self, spec):
+        return [p.spread.spread_descriptor for p in spec.task_template.placement.preferences]
+
+    def reason(self, key, spec) -> str:
+        """Why nothing more of a group fits."""
+        counts = Counter()
+        for n, node in self.nodes.items():
+            counts[failing(node, spec) or self.lacking(n, key[0], spec)] += 1
+        assert not counts[""], counts
+        order = [
+            "not available for new tasks",
+            "runtime",
+            "scheduling constraints not satisfied",
+            "unsupported platform",
+            "insufficient resources",
+            "host-mode port already in use",
+            "max replicas per node limit exceed",
+        ]
+        parts = []
+        for text in sorted(+counts, key=lambda t: (-counts[t], order.index(t))):
+            nodes = f"{counts[text]} node" + "s" * (counts[text] > 1)
+            if text == order[0]:
+                parts.append(f"{nodes} {text}")
+            elif text == "runtime":
+                is_host = spec.task_template.container_spec.image == "host"
+                names = "process" if is_host else "docker or oci"
+                parts.append(f"no runtime for the image ({names}) on {nodes}")
+            else:
+                parts.append(f"{text} on {nodes}")
+        return "no suitable node" + (f" ({'; '.join(parts)})" if parts else "")
