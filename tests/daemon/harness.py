@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -40,32 +40,21 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 class Client:
-    """One keep-alive connection."""
+    """A connection a call, so that nothing is left open."""
 
     def __init__(self, path: str, timeout_s: float = 30.0) -> None:
         self.path, self.timeout_s = path, timeout_s
-        self._connection: _UnixConnection | None = None
 
     def call(self, method: str, url: str, body: object = None, *, raw: bytes | None = None):
         data = raw if raw is not None else None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json"} if data is not None else {}
-        try:
-            if self._connection is None:
-                self._connection = _UnixConnection(self.path, self.timeout_s)
-            self._connection.request(method, url, data, headers)
-            response = self._connection.getresponse()
+        with closing(_UnixConnection(self.path, self.timeout_s)) as connection:
+            connection.request(method, url, data, headers)
+            response = connection.getresponse()
             answer = response.read()
-        except (OSError, http.client.HTTPException):
-            self.close()
-            raise
         if response.status >= 400:
             raise ApiError(response.status, answer)
         return json.loads(answer) if answer[:1] in (b"{", b"[", b'"') else answer
-
-    def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
 
     def get(self, url: str, filters: dict[str, list[str]] | None = None):
         return self.call("GET", f"{url}?filters={quote(json.dumps(filters))}" if filters else url)
