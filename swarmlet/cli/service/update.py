@@ -111,11 +111,12 @@ def _change_labels(spec: Object, path: Path, options: Mapping[str, Json], flag: 
 
 
 def _change_lists(spec: Object, options: Mapping[str, Json]) -> None:
-    container, placement = at(spec, CONTAINER), at(spec, (*TASK, "Placement"))
     if options["env_add"] or options["env_rm"]:
+        container = at(spec, CONTAINER)
         kept = _without(container.get("Env"), options["env_rm"], _variable)
         container["Env"] = values.environment(options["env_add"], (), kept)
     if options["constraint_add"] or options["constraint_rm"]:
+        placement = at(spec, (*TASK, "Placement"))
         kept = _without(placement.get("Constraints"), options["constraint_rm"], str)
         placement["Constraints"] = list(dict.fromkeys([*kept, *options["constraint_add"]]))
     if options["publish_add"] or options["publish_rm"]:
