@@ -93,8 +93,7 @@ class Disk(Protocol):
 
 
 class Blocking(Protocol):
-    """Run a blocking function off the event loop (inline in the simulation), in order of the calls.
-    """
+    """Run blocking work off the event loop (inline in the simulation), in order of the calls."""
 
     def __call__(self, work: Callable[[], T]) -> Awaitable[T]: ...
 
@@ -111,8 +110,7 @@ class Env:
 
 
 def write_atomic(disk: Disk, path: str, chunks: Iterable[bytes], mode: int = 0o600) -> None:
-    """Replace `path` by the given content, durably: whoever looks sees the old or the new, whole.
-    """
+    """Replace `path` durably: whoever looks sees the old content or the new, whole."""
     beside = path + ".new"
     file = disk.create(beside, mode)
     try:

@@ -131,8 +131,7 @@ class RealDisk:
 
 
 class WorkerThread:
-    """One thread for blocking work: calls run in order, and releasing the GIL lets the loop go on.
-    """
+    """One thread for blocking work: calls run in order, and the loop goes on meanwhile."""
 
     def __init__(self, name: str) -> None:
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)

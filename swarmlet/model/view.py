@@ -22,9 +22,10 @@ class TableView(Protocol[Row_co]):
     decide on.
 
     Indexes: every table but tasks, specs and nodes has `name` (lower-cased, unique). nodes:
-    `hostname` (lower-cased), `role`. services: none more. specs: `service`, `secret`, `config`, `network` (ids
-    it refers to). tasks: `service`, `node`, `slot` (service id, slot), `desired`, `state`, `spec`
-    (spec version id), `unassigned` (True: observed below ASSIGNED and desired at most COMPLETE).
+    `hostname` (lower-cased), `role`. services: none more. specs: `service`, `secret`, `config`,
+    `network` (ids it refers to). tasks: `service`, `node`, `slot` (service id, slot), `desired`,
+    `state`, `spec` (spec version id), `unassigned` (True: observed below ASSIGNED and desired at
+    most COMPLETE).
     """
 
     def get(self, row_id: str) -> Row_co | None: ...

@@ -1,4 +1,4 @@
-"""The Runtime protocol (architecture.md §7). The agent calls it, one adapter each implements it."""
+"""The Runtime protocol: the agent calls it, each adapter implements it."""
 
 from collections.abc import AsyncIterator
 from typing import Protocol

@@ -1,5 +1,4 @@
-"""The seams between nodes: message channels, filled by sockets in production and by the simulation.
-"""
+"""The seams between nodes: message channels, which sockets or the simulation fill."""
 
 import asyncio
 from collections import deque
@@ -54,8 +53,7 @@ class LogSink(Protocol):
 
 
 class RaftTransport(Protocol):
-    """How Raft members reach each other. `peer` is a Raft id; frames are opaque to the transport.
-    """
+    """How Raft members reach each other. `peer` is a Raft id; frames are opaque here."""
 
     def send(self, peer: int, frame: bytes) -> None:
         """Queue a frame; dropped where the peer is not connected or its queue is full."""

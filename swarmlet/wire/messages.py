@@ -47,8 +47,7 @@ class Goodbye(_Message, frozen=True, kw_only=True):
 
 
 class AssignedTask(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
-    """All an agent needs to run a task: body of an item of kind "task". `ports` are host-mode ones.
-    """
+    """All an agent needs to run a task: body of an item of kind "task". `ports`: host mode."""
 
     id: TaskID
     service_id: ServiceID
@@ -65,8 +64,7 @@ class AssignedTask(msgspec.Struct, frozen=True, kw_only=True, array_like=True, g
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
-    """One thing a node should hold: kind ("task", later "secret", "config", "network"), id, body.
-    """
+    """One thing a node should hold: kind ("task", later "secret", "network"), id, body."""
 
     kind: str
     id: str
