@@ -51,8 +51,7 @@ class Empty(ApiStruct, frozen=True, kw_only=True):
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
-    """A row of the store, or a part of one. Positional: append fields with defaults, never reorder.
-    """
+    """A row of the store or a part of one. Positional: append with defaults, never reorder."""
 
 
 class Driver(ApiStruct, frozen=True, kw_only=True):

@@ -1,5 +1,4 @@
-"""Nodes: what the user wants of one (spec), what it says of itself (description), what is observed.
-"""
+"""Nodes: what users want of one (spec), what it says of itself, what is observed."""
 
 from enum import IntEnum
 

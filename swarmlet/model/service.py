@@ -197,8 +197,7 @@ class Endpoint(Record, frozen=True, kw_only=True):
 
 
 class UpdateStatus(Record, frozen=True, kw_only=True):
-    """`state`: updating, paused, completed, rollback_started, rollback_paused, rollback_completed.
-    """
+    """`state`: updating, paused, completed, or rollback_ with started, paused, completed."""
 
     state: str
     started_ms: int = 0
