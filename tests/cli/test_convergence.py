@@ -83,6 +83,17 @@ def test_update_that_failed_ends_the_wait(state, error, words):
         check_update(found, progress_of(found, [], []))
 
 
+def test_last_failure_is_known_though_its_replacement_says_nothing_of_it():
+    tasks = [
+        recorded.task("a", 1, "failed", DesiredState="shutdown", error="exit 1", ago_s=9),
+        recorded.task("b", 1, "failed", DesiredState="shutdown", error="exit 2", ago_s=2),
+        task(1, "ready", DesiredState="ready"),
+    ]
+    seen = progress_of(web(1), tasks, [recorded.NODE])
+    assert seen.trouble == "web.1 failed: exit 2"
+    assert bars(seen)[-1] == "last failure: web.1 failed: exit 2"
+
+
 def test_bars_show_states_and_errors():
     tasks = [task(1, "starting"), task(2, "pending", error="no\nnode", NodeID="")]
     head, first, second = bars(progress_of(web(), tasks, [recorded.NODE]))
@@ -116,13 +127,14 @@ def test_create_says_one_line_a_change_where_there_is_no_terminal(swarmlet, swar
     assert result.code == 0
     lines = result.out.splitlines()
     assert lines[0] == SERVICE_ID
-    assert lines[1:12] == [
+    assert lines[1:] == [
         "overall progress: 0 out of 2 tasks",
         "web.1: pending",
         "web.2: pending",
         "web.1: running",
         "web.2: starting",
         "overall progress: 1 out of 2 tasks",
+        "web.2 failed: exit 1",
         "web.2: failed (exit 1)",
         "web.2: running",
         "overall progress: 2 out of 2 tasks",
@@ -155,7 +167,7 @@ def test_create_that_takes_too_long_ends_with_code_5_and_the_last_error(swarmlet
     swarm.script["GET /tasks"] = (200, [task(1, "failed", error="exit 7")])
     result = swarmlet("service", "create", "--timeout", "30ms", "host", "x")
     assert result.code == 5
-    assert "0 of 2 tasks of web run; the last error was: exit 7" in result.err
+    assert "0 of 2 tasks of web run; the last failure: web.1 failed: exit 7" in result.err
 
 
 def test_rolled_back_update_ends_with_code_4(swarmlet, swarm):

@@ -4,11 +4,12 @@ The rules are docker/cli's (service/progress): per slot the task that is wanted 
 behind counts, tasks on nodes that are down do not.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from swarmlet.cli.client import Object
 from swarmlet.cli.errors import CommandError, RolledBackError
+from swarmlet.cli.format import epoch_s
 
 STATES: Final = (
     "new",
@@ -28,6 +29,7 @@ STATES: Final = (
 RUNNING: Final = STATES.index("running")
 _NUMBERS: Final = {state: number for number, state in enumerate(STATES)}
 _WAITING: Final = ("new", "allocated", "pending")
+_FAILURES: Final = ("failed", "rejected")
 
 
 class Line(NamedTuple):
@@ -39,13 +41,15 @@ class Line(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """`blocked` is why a task finds no place, or empty; `verb` says what goes on."""
+    """`verb` says what goes on; `blocked` why a task finds no place, `trouble` which one failed last;
+    each is empty where there is nothing to say."""
 
     lines: tuple[Line, ...]
     running: int
     wanted: int
     verb: str
     blocked: str
+    trouble: str
 
     @property
     def is_converged(self) -> bool:
@@ -56,7 +60,7 @@ class Progress(NamedTuple):
         return f"overall progress: {self.verb}{self.running} out of {self.wanted} tasks"
 
 
-def progress_of(service: Object, tasks: Iterable[Object], nodes: Iterable[Object]) -> Progress:
+def progress_of(service: Object, tasks: Sequence[Object], nodes: Iterable[Object]) -> Progress:
     """The service's progress; a global service wants what its orchestrator made, at least one."""
     spec = service["Spec"]
     replicated = (spec.get("Mode") or {}).get("Replicated")
@@ -68,7 +72,16 @@ def progress_of(service: Object, tasks: Iterable[Object], nodes: Iterable[Object
     blocked = next((line.error for line in lines if line.error and line.state in _WAITING), "")
     is_rollback = _update_state(service).startswith("rollback_")
     verb = "rolling back update: " if is_rollback else ""
-    return Progress(lines, running, wanted, verb, blocked)
+    return Progress(lines, running, wanted, verb, blocked, _trouble(spec["Name"], field, tasks))
+
+
+def _trouble(service_name: str, field: str, tasks: Iterable[Object]) -> str:
+    """The last failure of a task, for its replacement says nothing of it."""
+    failed = [task for task in tasks if _state(task) in _FAILURES and task["Status"].get("Err")]
+    if not failed:
+        return ""
+    last = max(failed, key=lambda task: (epoch_s(task["Status"]["Timestamp"]), task["ID"]))
+    return f"{service_name}.{last.get(field, '')} {_state(last)}: {last['Status']['Err']}"
 
 
 def _chosen(tasks: Iterable[Object], field: str, up: set[str]) -> dict[str | int, Object]:

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Mapping
+from math import ceil
 from typing import Final, NamedTuple, Protocol
 
 import click
@@ -101,7 +102,7 @@ def _is_stable(service: Object, display: Display, stable_s: float) -> bool:
     monitor_ns = (service["Spec"].get("UpdateConfig") or {}).get("Monitor", 0)
     left_s = (seconds(monitor_ns) or MONITOR_S) - stable_s
     if left_s > 0:
-        display.say(f"verify: Waiting {int(left_s) + 1} seconds to verify that tasks are stable...")
+        display.say(f"verify: Waiting {ceil(left_s)} seconds to verify that tasks are stable...")
         return False
     display.say(f"verify: Service {service['Spec']['Name']} converged")
     return True
@@ -118,8 +119,7 @@ def _check_patience(
     if progress.blocked and unplaced_s >= patience.placement_s:
         raise PlacementError(f"Tasks of {name} cannot be placed: {progress.blocked}", remedy)
     if total_s >= patience.total_s:
-        problem = next((line.error for line in progress.lines if line.error), "")
-        why = f"; the last error was: {problem}" if problem else ""
+        why = f"; the last failure: {progress.trouble}" if progress.trouble else ""
         raise TimedOutError(
             f"After {total_s:.0f} s {progress.running} of {progress.wanted} tasks of {name} "
             f"run{why}",
@@ -147,9 +147,13 @@ class _Lines:
     def __init__(self) -> None:
         self.headline = ""
         self.shown: dict[str, Line] = {}
+        self.trouble = ""
         self.verdict = ""
 
     def show(self, progress: Progress) -> None:
+        if progress.trouble != self.trouble:
+            self.trouble = progress.trouble
+            click.echo(one_line(progress.trouble))
         for line in progress.lines:
             if self.shown.get(line.name) != line:
                 self.shown[line.name] = line
@@ -197,6 +201,8 @@ def bars(progress: Progress) -> list[str]:
     for place, line in enumerate(shown, 1):
         label = f"{place}/{count}: ".rjust(2 * len(str(count)) + 3)
         lines.append(label + (one_line(line.error) if line.error else _bar(line.state)))
+    if progress.trouble and not progress.is_converged:
+        lines.append(f"last failure: {one_line(progress.trouble)}")
     return lines
 
 
