@@ -33,6 +33,8 @@ _CRC: Final = struct.Struct("<I")
 FILE_HEADER_B: Final = _FILE_HEADER.size + _CRC.size
 _FRAME_HEADER_B: Final = _FRAME_HEADER.size + _CRC.size
 _END: Final = b"\xa5"  # closes a frame, so that an intact one never ends in a zero
+_BLOCK_B: Final = 64 * 1024
+_ZEROS: Final = bytes(_BLOCK_B)
 _SECTOR_B: Final = 512  # what a disk writes whole or not at all
 
 
@@ -114,6 +116,13 @@ class Source:
 
     def damaged(self, at: int, what: str) -> DamagedError:
         return DamagedError(f"{self.path} is damaged at byte {at}: {what}.", remedy=REMEDY)
+
+    def used_b(self) -> int:
+        """Where the zeros at the end begin. They are many, so they are compared in blocks."""
+        end = len(self.data)
+        while end and self.data[max(0, end - _BLOCK_B) : end] == _ZEROS[:end]:
+            end -= min(end, _BLOCK_B)
+        return max(0, end - _BLOCK_B) + len(self.data[max(0, end - _BLOCK_B) : end].rstrip(b"\0"))
 
     def sealer(self, magic: bytes, key: SealKey, purpose: bytes) -> Sealer:
         """Check the header. Raises DamagedError: cut, altered, of another kind, format or key."""

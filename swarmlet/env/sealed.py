@@ -73,7 +73,7 @@ class SealedLog:
             return
         source = Source(self.path, self._disk.read(self.path))
         sealer = source.sealer(LOG_MAGIC, self._key, self._purpose)
-        used, at = len(source.data.rstrip(b"\0")), FILE_HEADER_B
+        used, at = source.used_b(), FILE_HEADER_B
         while at < used:
             frame = source.frame_at(at)
             if frame is None:

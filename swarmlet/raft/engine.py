@@ -119,7 +119,7 @@ class RaftEngine:
                 await changed.wait()
 
     def members(self) -> tuple[Member, ...]:
-        return self._journal.members().members
+        return self._journal.newest_members.members
 
     async def change_members(self, change: MemberChange) -> None:
         raise UnsupportedError(
@@ -280,7 +280,7 @@ class RaftEngine:
         changed.set()
 
     def _is_alone(self) -> bool:
-        return self._journal.members().voters() == (self._me.raft_id,)
+        return self._journal.newest_members.voters() == (self._me.raft_id,)
 
     def _broken(self, file: str, error: OSError) -> DamagedError:
         return DamagedError(

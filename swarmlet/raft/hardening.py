@@ -93,7 +93,7 @@ class Core(SyncObj):  # type: ignore[misc]  # PySyncObj has no types
     ) -> None:
         self._env, self._journal, self._apply = env, journal, apply
         _WORLD.env = env
-        others = [Node(raft_id) for raft_id in journal.members().voters() if raft_id != me]
+        others = [Node(raft_id) for raft_id in journal.newest_members.voters() if raft_id != me]
         super().__init__(
             Node(me), others, _conf(journal, timing), nodeClass=Node, transport=transport
         )
@@ -140,7 +140,7 @@ class Core(SyncObj):  # type: ignore[misc]  # PySyncObj has no types
 
     def _SyncObj__connectedToAnyone(self) -> bool:
         """The only gate before an election: voters stand, learners and removed members never."""
-        return self.selfNode.id in self._journal.members().voters()
+        return self.selfNode.id in self._journal.newest_members.voters()
 
     def _SyncObj__doApplyCommand(self, command: bytes) -> int:
         index: int = self.raftLastApplied + 1

@@ -91,6 +91,7 @@ class Journal:
 
     def __init__(self, members: Members) -> None:
         self.base_members = members  # before the first entry
+        self.newest_members = members  # committed or not
         self.entries: list[Entry] = []
         self.size_b = 0  # of the commands
         self.term = 0
@@ -105,10 +106,9 @@ class Journal:
         at = index - self.entries[0][1] if self.entries else -1
         return self.entries[at][2] if 0 <= at < len(self.entries) else None
 
-    def members(self, as_of: int | None = None) -> Members:
-        """The newest configuration, committed or not; or that as of an entry."""
-        entries = (e for e in self.entries if as_of is None or e[1] <= as_of)
-        return self.base_members.after_all(_changes(entries))
+    def members(self, as_of: int) -> Members:
+        """The configuration as of an entry."""
+        return self.base_members.after_all(_changes(e for e in self.entries if e[1] <= as_of))
 
     def take(self) -> Batch | None:
         """What must reach the disk before anybody is told; None if there is nothing."""
@@ -188,10 +188,12 @@ class Journal:
     def _add(self, entry: Entry) -> None:
         self.entries.append(entry)
         self.size_b += len(entry[0])
+        self.newest_members = self.newest_members.after_all(_changes((entry,)))
 
     def _cut(self, position: int) -> None:
         self.size_b -= _size_b(self.entries[position:])
         del self.entries[position:]
+        self.newest_members = self.base_members.after_all(_changes(self.entries))
 
     def _whole(self) -> Whole:
         return Whole(

@@ -52,7 +52,7 @@ def written(disk, batches=RECORDS):
     sizes = []
     for batch in batches:
         log.append(batch)
-        sizes.append(disk._names[PATH].seen.__len__())
+        sizes.append(len(disk._names[PATH].seen))
     log.close()
     return sizes
 
@@ -203,6 +203,23 @@ def test_nothing_is_readable_and_no_nonce_comes_twice():
     assert disk.plaintext_contains(b"secret") == []
     session = slice(FILE_HEADER_B + 12, FILE_HEADER_B + 16)
     assert whole[session] != disk.read(PATH)[session]
+
+
+def test_number_that_comes_again_after_a_failed_write_has_another_nonce():
+    disk = SimDisk()
+    first, _ = written(disk, [[b"one"], [b"two"]])
+    log = log_on(disk, seed=1)
+    log.replay()
+    log.append([b"three"])
+    disk.error_at(0, DiskFullError("full"))
+    with pytest.raises(DiskFullError):
+        log.append([b"four"])
+    size = len(disk._names[PATH].seen)
+    log.append([b"five"])
+    session = slice(12, 16)
+    third = disk.read(PATH)[2 * first - FILE_HEADER_B :][session]
+    assert third != disk.read(PATH)[size:][session]
+    assert log_on(disk, seed=2).replay() == [b"one", b"two", b"three", b"five"]
 
 
 def test_full_disk_is_noticed_before_anything_is_written():

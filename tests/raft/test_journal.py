@@ -34,7 +34,7 @@ def state(journal):
         journal.entries,
         journal.term,
         journal.vote,
-        journal.members(),
+        journal.newest_members,
         journal.size_b,
     )
 
@@ -90,9 +90,9 @@ class Restarts(RuleBasedStateMachine):
     def compact(self, data):
         first = self.journal.entries[0][1]
         if self.journal.commit_index > first:
-            before = self.journal.members()
+            before = self.journal.newest_members
             self.journal.compact(data.draw(st.integers(first + 1, self.journal.commit_index)))
-            assert self.journal.members() == before
+            assert self.journal.newest_members == before
 
     @rule()
     def write(self):

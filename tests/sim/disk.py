@@ -74,7 +74,7 @@ class Plan:
 
     operation: int = -1
     where: str = "before"
-    error: OSError | None = None
+    error: Exception | None = None
 
 
 @dataclass
@@ -95,7 +95,7 @@ class SimDisk:
         assert where in WHERES
         self._plan = Plan(operation=self.operations + operation, where=where)
 
-    def error_at(self, operation: int, error: OSError | None = None) -> None:
+    def error_at(self, operation: int, error: Exception | None = None) -> None:
         """Let the operation of this number, counted from now on, raise instead of being done."""
         error = error or OSError(errno.EIO, "Input/output error")
         self._plan = Plan(operation=self.operations + operation, error=error)
@@ -272,7 +272,7 @@ class SimFile:
         self._check()
 
         def act(half: bool) -> None:
-            self.inode.seen = self.inode.visible()[:size_b].ljust(size_b, b"\0")
+            self.inode.seen = self.inode.seen[:size_b].ljust(size_b, b"\0")
             self.inode.reserved_b = size_b
 
         self.disk._do(f"truncate {self.path} {size_b}", act)
