@@ -1,0 +1,124 @@
+"""The daemon's small parts: data directory, addresses, log lines, gauges."""
+
+import asyncio
+import json
+import logging
+import socket
+
+import pytest
+
+from swarmlet.core.errors import DamagedError, FailedPreconditionError, SwarmStateError
+from swarmlet.daemon.addresses import HostAddresses
+from swarmlet.daemon.data_dir import DataDir, SwarmFile, locked
+from swarmlet.daemon.gauges import Gauges
+from swarmlet.daemon.logs import JsonFormat, TextFormat
+from swarmlet.env.real import RealDisk
+from swarmlet.manager.bootstrap import ingress_subnet
+
+FILE = SwarmFile(
+    node_id="n",
+    cluster_id="c",
+    raft_id=7,
+    listen_addr="0.0.0.0:2377",
+    advertise_addr="127.0.0.1:2377",
+    runtime="process",
+)
+
+
+def opened(tmp_path):
+    data = DataDir(RealDisk(), str(tmp_path / "data"))
+    data.open()
+    return data
+
+
+def test_swarm_file_is_there_from_entering_to_leaving(tmp_path):
+    data = opened(tmp_path)
+    assert data.swarm_file() is None
+    data.enter_swarm(FILE)
+    assert opened(tmp_path).swarm_file() == FILE
+    data.leave_swarm()
+    assert opened(tmp_path).swarm_file() is None
+
+
+def test_engine_id_is_made_once(tmp_path):
+    first = opened(tmp_path).engine_id(lambda n: b"\1" * n)
+    assert opened(tmp_path).engine_id(lambda n: b"\2" * n) == first
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"node_id": 5}'])
+def test_unreadable_swarm_file_is_damaged(tmp_path, content):
+    data = opened(tmp_path)
+    data.enter_swarm(FILE)
+    (tmp_path / "data/swarm/state.json").write_bytes(content)
+    with pytest.raises(DamagedError, match=r"state\.json"):
+        data.swarm_file()
+
+
+def test_lock_is_for_one_daemon_at_a_time(tmp_path):
+    path = str(tmp_path)
+    with (
+        locked(path),
+        pytest.raises(SwarmStateError, match="Another swarmlet daemon"),
+        locked(path),
+    ):
+        pass
+    with locked(path):
+        pass
+
+
+def test_taken_address_is_refused_and_a_free_one_is_not():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        taken.listen()
+        with pytest.raises(FailedPreconditionError, match="already in use"):
+            HostAddresses().check_free("127.0.0.1", port)
+    HostAddresses().check_free("127.0.0.1", port)
+
+
+def test_address_of_another_host_is_refused():
+    with pytest.raises(FailedPreconditionError, match="does not belong to this host"):
+        HostAddresses().check_free("192.0.2.77", 2377)
+
+
+def record(**fields):
+    line = logging.makeLogRecord({"msg": "task.started", "levelname": "INFO", "created": 0.5})
+    vars(line).update(fields)
+    return line
+
+
+def test_text_line_has_time_level_event_and_fields():
+    line = TextFormat().format(record(task_id="t1", reason="two words"))
+    assert line == '1970-01-01T00:00:00.500Z INFO    task.started task_id=t1 reason="two words"'
+
+
+def test_json_line_has_every_field():
+    entry = json.loads(JsonFormat().format(record(task_id="t1")))
+    assert entry == {
+        "time": "1970-01-01T00:00:00.500Z",
+        "level": "info",
+        "event": "task.started",
+        "task_id": "t1",
+    }
+
+
+@pytest.mark.parametrize(
+    ("pools", "size", "subnet", "gateway"),
+    [
+        ((), 0, "10.0.0.0/24", "10.0.0.1"),
+        (("10.20.0.0/16",), 26, "10.20.0.0/26", "10.20.0.1"),
+        (("10.20.0.0/25",), 24, "10.20.0.0/25", "10.20.0.1"),
+    ],
+)
+def test_ingress_gets_the_first_subnet(pools, size, subnet, gateway):
+    pool = ingress_subnet(pools, size)
+    assert (pool.subnet, pool.gateway) == (subnet, gateway)
+
+
+async def test_loop_lag_is_the_worst_since_the_last_reading():
+    gauges = Gauges()
+    async with asyncio.TaskGroup() as group:
+        watch = group.create_task(gauges.watch_loop())
+        await asyncio.sleep(0)
+        assert gauges.read()["process_resident_memory_bytes"] > 1_000_000
+        watch.cancel()
