@@ -41,8 +41,10 @@ class Line(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """`verb` says what goes on; `blocked` why a task finds no place, `trouble` which one failed last;
-    each is empty where there is nothing to say."""
+    """`verb` says what goes on, `blocked` why a task finds no place, `trouble` which failed last.
+
+    Each is empty where there is nothing to say.
+    """
 
     lines: tuple[Line, ...]
     running: int

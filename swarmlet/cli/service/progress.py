@@ -153,7 +153,7 @@ class _Lines:
     def show(self, progress: Progress) -> None:
         if progress.trouble != self.trouble:
             self.trouble = progress.trouble
-            click.echo(one_line(progress.trouble))
+            click.echo(one_line(progress.trouble), nl=bool(progress.trouble))
         for line in progress.lines:
             if self.shown.get(line.name) != line:
                 self.shown[line.name] = line
