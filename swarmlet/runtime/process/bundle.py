@@ -53,6 +53,7 @@ class Bundle:
         return self._disk.exists(self.path)
 
     def create(self, state: BundleState) -> None:
+        self._disk.make_dir(os.path.dirname(self.path), 0o700)  # a parent would get a wider mode
         self._disk.make_dir(self.path, 0o700)
         self.save(state)
 
@@ -115,7 +116,7 @@ class Bundle:
 
     def forget_start(self) -> None:
         """Undo a start that failed for a passing reason, so that it can be tried again."""
-        for name in ("exit", "exit.new", "status", "task.pid", "shim.pid"):
+        for name in ("exit", "exit.new", "status", "task.pid", "init.pid", "shim.pid"):
             self._disk.remove(f"{self.path}/{name}")
 
     def remove(self) -> None:

@@ -48,18 +48,20 @@ def _fields(stat: bytes) -> list[bytes]:
     return stat.rpartition(b")")[2].split()
 
 
-def bury(pid: int) -> None:
-    """Take a dead process's status if it is a child of ours, as all orphans are of a pid 1."""
+def bury(pid: int) -> bool:
+    """Take a dead process's status if it is a child of ours, as all orphans are of a pid 1; whether
+    nothing is left for us to bury."""
     try:
-        os.waitpid(pid, os.WNOHANG)
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
     except ChildProcessError:
-        return
+        return True
 
 
-def kill_session(leader: ProcessIdentity) -> None:
-    """Kill what a dead leader left of its session; nothing where its number is another's by now."""
+def session_of(leader: ProcessIdentity) -> list[ProcessIdentity]:
+    """What a dead leader left of its session; nothing where its number is another's by now."""
+    found: list[ProcessIdentity] = []
     if os.path.exists(f"/proc/{leader.pid}"):
-        return
+        return found
     for name in sorted(filter(str.isdigit, os.listdir("/proc")), key=int):
         try:
             with open(f"/proc/{name}/stat", "rb") as file:
@@ -67,4 +69,5 @@ def kill_session(leader: ProcessIdentity) -> None:
         except (FileNotFoundError, ProcessLookupError):
             continue
         if int(fields[3]) == leader.pid:
-            ProcessIdentity(int(name), fields[19].decode()).send(signal.SIGKILL)
+            found.append(ProcessIdentity(int(name), fields[19].decode()))
+    return found

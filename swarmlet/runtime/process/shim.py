@@ -5,6 +5,7 @@ Given: stdin, the configuration (sandbox.Config); stdout, a pipe for one line of
 the shim lives. Left in the bundle's folder:
 
     shim.pid, task.pid   `PID START`: a pid counts only with its start time (/proc/PID/stat)
+    init.pid             the same of the pid namespace's first process, where there is one
     log, log.1, ...      what the task wrote (log_writer)
     status               `STEP ERRNO` where the task could not be executed
     exit                 {"exit_code": N, "at_ms": N}; by rename, when nothing of the task lives

@@ -15,7 +15,7 @@ from swarmlet.runtime.base import Exit, Started, TemporaryProblemError
 from swarmlet.runtime.process.bundle import Bundle
 from swarmlet.runtime.process.failures import StartFailedError, describe_step
 from swarmlet.runtime.process.ports import Port
-from swarmlet.runtime.process.processes import ProcessIdentity, bury, kill_session
+from swarmlet.runtime.process.processes import ProcessIdentity, bury, session_of
 from swarmlet.runtime.process.spawn import ANSWER_SIZE_MAX_B, spawn_shim
 from swarmlet.runtime.process.supervisor import NOT_FORWARDED
 
@@ -209,7 +209,13 @@ class Supervised:
         task = self.bundle.identity("task.pid")
         if task is not None:
             await self._see_dead(task)
-            kill_session(task)
+            for orphan in session_of(task):
+                await self._see_dead(orphan)
+        init = self.bundle.identity("init.pid")
+        if init is not None:  # last: it cannot end before all others of the namespace are buried
+            init.send(signal.SIGKILL)
+            if not bury(init.pid):
+                await self._see_dead(init)
         end = Exit(exit_code=LOST_EXIT_CODE, at_ms=self._clock.wall_ms(), problem=SHIM_LOST)
         self.bundle.put_exit(end)
         log.warning("task.supervisor_lost", extra={"task_id": self.bundle.task_id})
@@ -218,6 +224,7 @@ class Supervised:
     async def _see_dead(self, task: ProcessIdentity) -> None:
         pidfd = task.open()
         if pidfd < 0:
+            bury(task.pid)
             return
         dead = asyncio.Event()
         loop = asyncio.get_running_loop()

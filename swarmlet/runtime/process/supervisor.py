@@ -73,9 +73,7 @@ class Shim:
         """Start the task, answer, stay until nothing of it lives."""
         self._catch_signals()
         prctl(PR_SET_CHILD_SUBREAPER, 1)
-        me = b"%d %s\n" % (os.getpid(), start_time("self"))
-        with Step("bundle"):
-            self._bundle.put(b"shim.pid", me)
+        self._put_pid(b"shim.pid", os.getpid())
         try:
             self._start()
         except StepError as error:
@@ -109,6 +107,7 @@ class Shim:
         config = self._config
         if config.number(b"isolate"):
             self._init = fork_init()
+            self._put_pid(b"init.pid", self._init)
         null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         (out, out_end), (err, err_end), (made, made_end) = os.pipe(), os.pipe(), os.pipe()
         with Step("fork"):
@@ -123,9 +122,12 @@ class Shim:
         if problem:
             raise StepError(problem[0].decode(), int(problem[1]))
         self._task, self._streams = task, {out: b"stdout", err: b"stderr"}
-        pid = b"%d %s\n" % (task, start_time(str(task)))
+        self._put_pid(b"task.pid", task)
+
+    def _put_pid(self, name: bytes, pid: int) -> None:
+        line = b"%d %s\n" % (pid, start_time(str(pid)))
         with Step("bundle"):
-            self._bundle.put(b"task.pid", pid)
+            self._bundle.put(name, line)
 
     def _give_up(self, error: StepError) -> None:
         self._task = 0
