@@ -66,17 +66,24 @@ def _wait_for(client: Client, daemon: subprocess.Popen[bytes], begin: int, log: 
         if (code := daemon.poll()) is not None:
             raise _ended(code, _last_words(log, begin), log)
         if mono_s() > deadline_s:
+            _let_go(daemon)
             raise TimedOutError(
                 f"The daemon (process {daemon.pid}) was started, but does not answer at "
                 f"{client.host} within {START_TIMEOUT_S:.0f} s.",
                 f"See its log, {log}.",
             )
         sleep_s(POLL_PERIOD_S)
+    _let_go(daemon)
     click.echo(
         f"Started a swarmlet daemon in the background (process {daemon.pid}); it logs to {log} "
         "and `swarmlet daemon stop` ends it.",
         err=True,
     )
+
+
+def _let_go(daemon: subprocess.Popen[bytes]) -> None:
+    """It outlives this command on purpose: Popen must not warn that nobody waits for it."""
+    daemon.returncode = 0
 
 
 def _last_words(log: str, begin: int) -> list[str]:

@@ -72,4 +72,4 @@ def stop(client: Client) -> None:
                 "See its log.",
             )
         sleep_s(POLL_PERIOD_S)
-    click.echo("Daemon stopped; its tasks run on.")
+    click.echo("Daemon stopped. Tasks it still had run on.")

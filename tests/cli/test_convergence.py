@@ -92,6 +92,7 @@ def test_last_failure_is_known_though_its_replacement_says_nothing_of_it():
     seen = progress_of(web(1), tasks, [recorded.NODE])
     assert seen.trouble == "web.1 failed: exit 2"
     assert bars(seen)[-1] == "last failure: web.1 failed: exit 2"
+    assert progress_of(web(1), [*tasks[:2], task(1, "running")], [recorded.NODE]).trouble == ""
 
 
 def test_bars_show_states_and_errors():

@@ -125,7 +125,7 @@ def test_daemon_stop_returns_when_the_daemon_is_gone(swarmlet, swarm):
     swarm.script["POST /swarmlet/v1/daemon/stop"] = (200, None)
     swarm.script["GET /_ping"] = [(200, None), (200, None), (503, None)]
     result = swarmlet("daemon", "stop")
-    assert (result.code, result.out) == (0, "Daemon stopped; its tasks run on.\n")
+    assert (result.code, result.out) == (0, "Daemon stopped. Tasks it still had run on.\n")
     assert len([r for r in swarm.requests if r.path == "/_ping"]) == 3
 
 
@@ -157,7 +157,6 @@ def program(tmp_path, monkeypatch):
     return write
 
 
-@pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
 def test_init_starts_a_daemon_where_none_answers_and_says_so(program, tmp_path, capsys):
     program(STANDIN)
     client = Client(str(tmp_path / "new.sock"))
@@ -186,7 +185,6 @@ def test_daemon_that_dies_without_a_word_points_to_its_log(program, tmp_path):
     assert "daemon.log" in caught.value.remedy
 
 
-@pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
 def test_daemon_that_never_answers_is_a_timeout(program, tmp_path, monkeypatch):
     program("import time; time.sleep(1)")
     monkeypatch.setattr(background, "START_TIMEOUT_S", 0.1)

@@ -74,12 +74,18 @@ def progress_of(service: Object, tasks: Sequence[Object], nodes: Iterable[Object
     blocked = next((line.error for line in lines if line.error and line.state in _WAITING), "")
     is_rollback = _update_state(service).startswith("rollback_")
     verb = "rolling back update: " if is_rollback else ""
-    return Progress(lines, running, wanted, verb, blocked, _trouble(spec["Name"], field, tasks))
+    healed = [place for place, task in chosen.items() if _is_running(task)]
+    failures = [task for task in tasks if _is_failure(task) and task.get(field) not in healed]
+    trouble = _trouble(spec["Name"], field, failures)
+    return Progress(lines, running, wanted, verb, blocked, trouble)
 
 
-def _trouble(service_name: str, field: str, tasks: Iterable[Object]) -> str:
-    """The last failure of a task, for its replacement says nothing of it."""
-    failed = [task for task in tasks if _state(task) in _FAILURES and task["Status"].get("Err")]
+def _is_failure(task: Object) -> bool:
+    return _state(task) in _FAILURES and bool(task["Status"].get("Err"))
+
+
+def _trouble(service_name: str, field: str, failed: Sequence[Object]) -> str:
+    """The last failure in a slot that does not run again: its replacement says nothing of it."""
     if not failed:
         return ""
     last = max(failed, key=lambda task: (epoch_s(task["Status"]["Timestamp"]), task["ID"]))
