@@ -70,7 +70,7 @@ class Membership:
 
     async def run(self, on_ready: Callable[[], None]) -> None:
         """Load, lead or follow, serve tasks; returns only by an error or cancellation."""
-        await self.log.start()
+        await self.log.start(must_exist=self._founding is None)
         async with asyncio.TaskGroup() as group:
             group.create_task(self.log.run(), name="raft")
             await self._begin()
