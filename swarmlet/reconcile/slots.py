@@ -101,7 +101,7 @@ def removal_order(live: Mapping[int, Sequence[Task]]) -> list[int]:
     for place, number in enumerate(walk):
         node_id = live[number][0].node_id if len(live[number]) == 1 else ""
         turns[node_id] = turns.get(node_id, 0) + 1
-        ranked.append((not node_id, turns[node_id] if node_id else 0, place))
+        ranked.append((not node_id, turns[node_id], place))
     return [walk[place] for _, _, place in sorted(ranked)]
 
 

@@ -301,6 +301,46 @@ def test_slot_with_two_tasks_keeps_the_one_that_is_further():
     assert {t.id: t.desired for t in in_slot(world)} == {first.id: RUNNING, "double": SHUTDOWN}
 
 
+def test_new_leader_finds_a_slot_with_two_tasks():
+    world, _ = scene(1)
+    (first,) = in_slot(world)
+    world.put(replace(first, id=TaskID("double"), status=task("x", state=READY).status))
+    Leader(world, replicated()).run()
+    assert {t.id: t.desired for t in in_slot(world)} == {first.id: RUNNING, "double": SHUTDOWN}
+
+
+def test_dead_slot_is_opened_again_where_it_is_needed_and_closed_where_not():
+    world, leader = scene(3)
+    for row in in_slot(world, 1) + in_slot(world, 2):
+        world.put(replace(row, desired=int(SHUTDOWN), status=task("x", state=FAILED).status))
+    leader.tell(world.scale("web", 2))
+    leader.run()
+    assert [(t.slot, t.desired) for t in world.service_tasks()] == [
+        (1, SHUTDOWN),  # kept as the history of the slot
+        (1, RUNNING),
+        (2, REMOVE),
+        (3, RUNNING),
+    ]
+    assert_at_rest(world, replicated)
+
+
+def test_scale_down_in_slices_leaves_the_same_survivors_as_in_one():
+    world = World()
+    for number in range(1, ENTRY_CHANGES_MAX + 12):
+        world.put(task(f"t{number:05}", number, on=f"n{number % 3}"))
+    world.add_service(replicas=4)
+    decision = ReplicatedDecider().decide(world, ("service", "web"), Moment(0, Ids()))
+    assert decision.has_more
+    world.commit(decision.changes)
+    after = ReplicatedDecider().decide(world, ("service", "web"), Moment(0, Ids()))
+    world.commit(after.changes)
+    assert len(after.changes) == 7
+    assert [t.slot for t in live(world)] == [1, 2, 3, 4]
+    # the last of all survivors went first, so what was left after the first slice was their best
+    last = {int(c.id[1:]) for c in after.changes}
+    assert last == {5, 6, 7, 8, 9, 10, 11}
+
+
 def test_restart_that_crossed_a_scale_down_does_not_leave_a_slot_too_many():
     world, leader = scene(3)
     failing = in_slot(world, 3)[0]

@@ -6,6 +6,7 @@ how many histories; each is a seed, which a failure names.
 """
 
 import os
+from contextlib import suppress
 from random import Random
 
 import pytest
@@ -30,7 +31,7 @@ from swarmlet.model.task import Task, TaskState, TaskStatus
 from swarmlet.reconcile.base import Moment
 from swarmlet.reconcile.scheduler.place import PENDING, SchedulerDecider
 from tests.reconcile.brute import Brute, is_waiting
-from tests.reconcile.world import World, node, replace, service_spec, task
+from tests.reconcile.world import RefusedError, World, node, replace, service_spec, task
 
 HISTORIES = int(os.environ.get("SWARMLET_HISTORIES", "500"))
 BATCH = 100
@@ -230,7 +231,7 @@ class History:
 
     def place(self) -> None:
         """Decide until at rest. Where nothing was said to be due, nothing may be found."""
-        for _ in range(10):
+        for _ in range(40):
             was_due, self.is_due = self.is_due, False
             turns = list(Brute(self.world).turns())
             decision = self.decide()
@@ -239,12 +240,16 @@ class History:
             if not decision.changes:
                 break
             assert placements(self.decide()) == placements(decision), "the same view, decided twice"
+            if self.rng.random() < 0.1:
+                self.rng.choice([self.change_node, self.change_task])()
+                self.change_node()  # meanwhile, before our own entry
             what = self.rng.random()
             keep = (
                 len(decision.changes) if what > 0.3 else self.rng.randrange(len(decision.changes))
             )
-            self.tell(self.world.commit(decision.changes[:keep]))
             self.is_due = True
+            with suppress(RefusedError):
+                self.tell(self.world.commit(decision.changes[:keep]))
         else:
             raise AssertionError("never rests")
         self.check_reasons()
