@@ -33,12 +33,22 @@ def ensure_daemon(client: Client, *, data_dir: str, runtime: str) -> None:
         if data_dir or runtime:
             click.echo("Note: a daemon answers; --data-dir and --runtime are its own.", err=True)
         return
+    _run_daemon(client, where, UNIX_PREFIX + path, runtime)
+
+
+def _run_daemon(client: Client, where: str, host: str, runtime: str) -> None:
     Path(where).mkdir(mode=0o700, parents=True, exist_ok=True)
     log = os.path.join(where, "daemon.log")
-    arguments = ["--data-dir", where, "--host", UNIX_PREFIX + path, "--log-file", log]
+    arguments = ["--data-dir", where, "--host", host, "--log-file", log]
     if runtime:
         arguments += ["--runtime", runtime]
-    _wait_for(client, *_start(arguments, log), log)
+    daemon, begin = _start(arguments, log)
+    try:
+        _wait_for(client, daemon, begin, log)
+    except KeyboardInterrupt:
+        daemon.terminate()  # nobody asked for a daemon without a swarm
+        daemon.wait()
+        raise
 
 
 def _start(arguments: list[str], log: str) -> tuple[subprocess.Popen[bytes], int]:
@@ -74,9 +84,11 @@ def _wait_for(client: Client, daemon: subprocess.Popen[bytes], begin: int, log: 
             )
         sleep_s(POLL_PERIOD_S)
     _let_go(daemon)
+    is_found = "SWARMLET_HOST" in os.environ or os.path.dirname(log) not in client.host
     click.echo(
         f"Started a swarmlet daemon in the background (process {daemon.pid}); it logs to {log} "
-        "and `swarmlet daemon stop` ends it.",
+        "and `swarmlet daemon stop` ends it."
+        + ("" if is_found else f" Set SWARMLET_HOST={client.host} to find it."),
         err=True,
     )
 

@@ -193,6 +193,27 @@ def test_daemon_that_never_answers_is_a_timeout(program, tmp_path, monkeypatch):
     assert caught.value.exit_code == 5
 
 
+def test_interrupted_start_leaves_no_daemon(program, tmp_path, monkeypatch):
+    program("import time; time.sleep(60)")
+    started: list[int] = []
+    start = background._start
+
+    def remembered(arguments, log):
+        daemon, begin = start(arguments, log)
+        started.append(daemon.pid)
+        return daemon, begin
+
+    def interrupted(_duration_s: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(background, "_start", remembered)
+    monkeypatch.setattr(background, "sleep_s", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        ensure_daemon(Client(str(tmp_path / "s")), data_dir=str(tmp_path / "data"), runtime="")
+    with pytest.raises(ProcessLookupError):
+        os.kill(started[0], 0)
+
+
 # Secrets and configs ----------------------------------------------------------------------------
 def test_secret_create_sends_the_bytes_of_stdin(swarmlet, daemon, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"s3cret")))
