@@ -77,7 +77,9 @@ def _set(spec: Object, options: dict[str, Json]) -> bool:
     help="Where this node listens for other nodes.",
 )
 @click.option("--data-path-addr", default="", metavar="IP|IFACE", help="For the tasks' traffic.")
-@click.option("--data-path-port", type=click.IntRange(0, 65_535), default=0, help="VXLAN port.")
+@click.option(
+    "--data-path-port", type=click.IntRange(0, 65_535), default=0, metavar="N", help="VXLAN port."
+)
 @click.option(
     "--default-addr-pool", multiple=True, metavar="CIDR", help="Where networks get subnets from."
 )
@@ -87,6 +89,7 @@ def _set(spec: Object, options: dict[str, Json]) -> bool:
     type=click.IntRange(1, 32),
     default=24,
     show_default=True,
+    metavar="N",
     help="The prefix length of those subnets.",
 )
 @click.option(
@@ -156,10 +159,16 @@ def _join_text(role: str, swarm: Object, node: Object) -> str:
 
 @click.command("join-token", epilog=example("swarmlet join-token worker"))
 @click.argument("role", type=click.Choice(["worker", "manager"]))
+@click.option("--rotate", is_flag=True, help="Make a new token first; the old one ends.")
 @click.option("-q", "--quiet", is_flag=True, help="Print the token alone.")
 @click.pass_obj
-def join_token(client: Client, *, role: str, quiet: bool) -> None:
+def join_token(client: Client, *, role: str, rotate: bool, quiet: bool) -> None:
     """Print what another host needs to join."""
+    if rotate:
+        swarm = client.get("/swarm")
+        _post_update(client, swarm, **{f"rotate{role.capitalize()}Token": "true"})
+        if not quiet:
+            click.echo(f"Successfully rotated {role} join token.\n")
     swarm = client.get("/swarm")
     if quiet:
         click.echo(swarm["JoinTokens"][role.capitalize()])
@@ -188,14 +197,18 @@ def update(ctx: click.Context, /, **options: Json) -> None:
         return
     client: Client = ctx.obj
     swarm = client.get("/swarm")
-    spec = swarm["Spec"]
-    _set(spec, options)
-    client.post(
-        "/swarm/update",
-        spec,
-        version=str(swarm["Version"]["Index"]),
-        rotateWorkerToken="false",
-        rotateManagerToken="false",
-        rotateManagerUnlockKey="false",
-    )
+    _set(swarm["Spec"], options)
+    _post_update(client, swarm)
     click.echo("Swarm updated.")
+
+
+def _post_update(client: Client, swarm: Object, **rotate: str) -> None:
+    """Send the spec back if nobody changed it since."""
+    query = {
+        "version": str(swarm["Version"]["Index"]),
+        "rotateWorkerToken": "false",
+        "rotateManagerToken": "false",
+        "rotateManagerUnlockKey": "false",
+        **rotate,
+    }
+    client.post("/swarm/update", swarm["Spec"], **query)

@@ -107,6 +107,13 @@ def test_join_token_prints_the_line_or_the_token(swarmlet, swarm):
     )
 
 
+def test_join_token_rotates_the_one_that_is_named(swarmlet, swarm):
+    result = swarmlet("join-token", "--rotate", "worker")
+    assert result.out.startswith("Successfully rotated worker join token.\n\nTo add a worker")
+    query = swarm.posted()[0].query
+    assert (query["rotateWorkerToken"], query["rotateManagerToken"]) == ("true", "false")
+
+
 def test_swarm_update_sends_the_whole_spec_with_its_version(swarmlet, swarm):
     assert swarmlet("swarm", "update", "--task-history-limit", "9").out == "Swarm updated.\n"
     posted = swarm.posted()[0]

@@ -1,6 +1,7 @@
 """Every command explains itself, and every mistake gets a sentence and exit code 2."""
 
 import re
+from pathlib import Path
 
 import click
 import pytest
@@ -67,6 +68,17 @@ def test_wrong_usage_says_what_is_meant(arguments, words, swarmlet, daemon):
     for word in words:
         assert word in result.err
     assert not daemon.posted()
+
+
+def test_guide_names_every_command_and_flag():
+    text = (Path(__file__).parents[2] / "docs/guide/commands.md").read_text()
+    sections = dict(re.findall(r"^## (swarmlet [a-z -]+)\n(.*?)(?=^## |\Z)", text, re.M | re.S))
+    for path, command in ALL:
+        if isinstance(command, click.Group) or (path[0] == "swarm" and path[1] != "update"):
+            continue
+        section = sections[f"swarmlet {' '.join(path)}"]
+        flags = [name for p in command.params if isinstance(p, click.Option) for name in p.opts]
+        assert [name for name in flags if name not in section] == []
 
 
 def test_fault_of_the_command_itself_is_no_stack_trace(monkeypatch, capsys):
