@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -195,13 +196,18 @@ async def test_command_that_cannot_be_executed_is_named(runtime, command, senten
     assert "exec failed" in found.exit.problem
 
 
-async def test_script_without_its_interpreter_is_told_from_a_missing_file(runtime, tmp_path):
-    script = tmp_path.parent / f"{tmp_path.name}-script"
-    script.write_text("#!/no/such/interpreter\n")
-    script.chmod(0o755)
-    for folder in (script.parent, script.parent.parent):
-        folder.chmod(0o755)
-    task = assigned("t", str(script))
+@pytest.fixture
+def orphaned_script():
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        script = Path(folder, "script")
+        script.write_text("#!/no/such/interpreter\n")
+        script.chmod(0o755)
+        yield str(script)
+
+
+async def test_script_without_its_interpreter_is_not_a_missing_file(runtime, orphaned_script):
+    task = assigned("t", orphaned_script)
     await runtime.prepare(task)
     with pytest.raises(RuntimeProblemError, match="no such interpreter"):
         await runtime.start(task)

@@ -12,6 +12,7 @@ from swarmlet.wire.messages import LogLine, LogOptions
 
 CHUNK_B: Final = 65_536  # read and parsed at a time, about 1 ms; the loop may turn in between
 FOLLOW_PERIOD_S: Final = 0.1
+CHANGED_SLACK_NS: Final = NS_PER_S  # a file's time of change lags behind by a clock tick
 _STREAMS: Final = {b"stdout": 1, b"stderr": 2}
 
 
@@ -142,7 +143,7 @@ def _numbers(folder: str) -> Iterator[int]:
 def _seek(files: list[_LogFile], parser: RecordParser, options: LogOptions) -> None:
     """Put every file where reading has to begin."""
     for file in files:
-        if file.changed_ns < options.since_ns:
+        if file.changed_ns + CHANGED_SLACK_NS < options.since_ns:
             file.position = file.end
     if options.tail < 0:
         return

@@ -60,8 +60,21 @@ class LogWriter:
         return head + b"F ", head + b"P "
 
     def _write(self, records: list[bytes]) -> None:
-        if not records or not self._size_max_b:
+        """In pieces that fit a file: a burst of short lines is far longer as records."""
+        if not self._size_max_b:
             return
+        batch: list[bytes] = []
+        size_b = 0
+        for record in records:
+            if batch and size_b + len(record) >= self._size_max_b:
+                self._write_batch(batch)
+                batch, size_b = [], 0
+            batch.append(record)
+            size_b += len(record) + 1
+        if batch:
+            self._write_batch(batch)
+
+    def _write_batch(self, records: list[bytes]) -> None:
         count = len(records)
         if self._lost:
             note = b"swarmlet: the disk refused %d records of this log" % self._lost

@@ -1,6 +1,7 @@
 """Processes that are not mistaken for others of the same number, and the burial of dead ones."""
 
 import os
+import select
 import signal
 from dataclasses import dataclass
 
@@ -48,6 +49,13 @@ def _fields(stat: bytes) -> list[bytes]:
     return stat.rpartition(b")")[2].split()
 
 
+def has_ended(pidfd: int) -> bool:
+    """Whether it is dead, buried or not."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
 def bury(pid: int) -> bool:
     """Take a dead process's status if it is a child of ours, as all orphans are of a pid 1; whether
     nothing is left for us to bury."""
@@ -60,7 +68,7 @@ def bury(pid: int) -> bool:
 def session_of(leader: ProcessIdentity) -> list[ProcessIdentity]:
     """What a dead leader left of its session; nothing where its number is another's by now."""
     found: list[ProcessIdentity] = []
-    if os.path.exists(f"/proc/{leader.pid}"):
+    if os.path.exists(f"/proc/{leader.pid}") and not leader.is_current():
         return found
     for name in sorted(filter(str.isdigit, os.listdir("/proc")), key=int):
         try:
@@ -68,6 +76,6 @@ def session_of(leader: ProcessIdentity) -> list[ProcessIdentity]:
                 fields = _fields(file.read())
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if int(fields[3]) == leader.pid:
+        if int(fields[3]) == leader.pid != int(name):
             found.append(ProcessIdentity(int(name), fields[19].decode()))
     return found

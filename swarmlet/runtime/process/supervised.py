@@ -15,7 +15,7 @@ from swarmlet.runtime.base import Exit, Started, TemporaryProblemError
 from swarmlet.runtime.process.bundle import Bundle
 from swarmlet.runtime.process.failures import StartFailedError, describe_step
 from swarmlet.runtime.process.ports import Port
-from swarmlet.runtime.process.processes import ProcessIdentity, bury, session_of
+from swarmlet.runtime.process.processes import ProcessIdentity, bury, has_ended, session_of
 from swarmlet.runtime.process.spawn import ANSWER_SIZE_MAX_B, spawn_shim
 from swarmlet.runtime.process.supervisor import NOT_FORWARDED
 
@@ -130,6 +130,8 @@ class Supervised:
             self._gone.set()
             return
         asyncio.get_running_loop().add_reader(self._pidfd, self._shim_ended)
+        if has_ended(self._pidfd):
+            self._shim_ended()
 
     def _shim_ended(self) -> None:
         self._unwatch()

@@ -23,8 +23,8 @@ from swarmlet.runtime.process.log_writer import LogWriter
 from swarmlet.runtime.process.sandbox import Config, become_task
 
 SIGCHLD = 17
-NOT_FORWARDED = frozenset({4, 5, 6, 7, 8, 9, 11, 17, 19, 31, 32, 33})
-"""Signals the shim does not pass on: uncatchable, or meaning a fault or a child of its own."""
+NOT_FORWARDED = frozenset({4, 5, 6, 7, 8, 9, 11, 13, 17, 19, 25, 31, 32, 33})
+"""Signals the shim does not pass on: uncatchable, or the kernel's word about the shim itself."""
 LOCK_FD = 3
 READ_MAX_B = 65_536  # a pipe's default capacity
 DRAIN_MAX_B = 1_048_576  # a pipe's greatest capacity for an ordinary user (pipe(7))
