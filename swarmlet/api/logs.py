@@ -139,9 +139,15 @@ async def _copy_while_read(
 
 
 async def stream_logs(
-    call: Call, control: Control, tasks: Sequence[Task], *, is_tty: bool
+    call: Call,
+    control: Control,
+    tasks: Sequence[Task],
+    services: Sequence[ServiceID] = (),
+    *,
+    is_tty: bool,
 ) -> web.StreamResponse:
-    """The tasks' lines as they come. A terminal's output is sent as it is, without frames."""
+    """The lines of these tasks, and of all of `services`, as they come. A terminal's output is sent
+    as it is, without frames."""
     options = log_options(call)
     framed = not is_tty and call.version >= _MULTIPLEXED_SINCE
     out = stream(f"application/vnd.docker.{'multiplexed' if framed else 'raw'}-stream")
@@ -151,7 +157,6 @@ async def stream_logs(
         contexts=Contexts(control, tasks) if flag(call.query, "details") else None,
     )
     await out.prepare(call.request)
-    if tasks:
-        await _copy_while_read(call, control.read_logs(tasks, options), out, form)
+    await _copy_while_read(call, control.read_logs(tasks, options, services), out, form)
     await out.write_eof()
     return out

@@ -10,8 +10,8 @@ from swarmlet.core.ids import NodeID, ServiceID, TaskID, new_id
 from swarmlet.env.base import Env
 from swarmlet.manager.dispatcher import Dispatcher
 from swarmlet.model.change import Event
-from swarmlet.model.service import Service
 from swarmlet.model.task import Task, TaskState
+from swarmlet.model.view import View
 from swarmlet.store.store import Store
 from swarmlet.wire.channel import ChannelClosedError
 from swarmlet.wire.messages import (
@@ -46,25 +46,33 @@ class _Reading:
         env: Env,
         post: Callable[[NodeID, Message], bool],
         options: LogOptions,
-        services: frozenset[ServiceID],
     ) -> None:
         self._env, self._post, self._options = env, post, options
-        self._services = services
+        self._services: set[ServiceID] = set()
+        self._awaited: set[TaskID] = set()
         self._queue: deque[tuple[LogLine, ...]] = deque()
         self._changed, self._has_room = asyncio.Event(), asyncio.Event()
         self._seen: set[TaskID] = set()
         self.streams: dict[str, _Stream] = {}
         self.is_closed = False
 
+    def begin(self, view: View, tasks: Sequence[Task], services: Sequence[ServiceID]) -> None:
+        """Ask for what there is by now, and (following) note what there may be."""
+        if self._options.follow:
+            self._services.update(one for one in services if view.services.get(one) is not None)
+            self._awaited.update(task.id for task in tasks if view.tasks.get(task.id) is not None)
+        self.ask([view.tasks.get(task.id) or task for task in tasks])
+        for service_id in services:
+            self.ask(sorted(view.tasks.scan("service", service_id), key=lambda task: task.id))
+
     def ask(self, tasks: Sequence[Task]) -> None:
         """Have the nodes of these tasks, where they run or ran, open a stream each."""
         by_node: dict[NodeID, list[TaskID]] = {}
         for task in tasks:
-            if (
-                task.node_id
-                and task.status.state >= TaskState.RUNNING
-                and task.id not in self._seen
-            ):
+            if task.status.state < TaskState.RUNNING:
+                continue
+            self._awaited.discard(task.id)
+            if task.node_id and task.id not in self._seen:
                 self._seen.add(task.id)
                 by_node.setdefault(task.node_id, []).append(task.id)
         for node_id, task_ids in by_node.items():
@@ -82,12 +90,15 @@ class _Reading:
             self.say(task_ids[0], f"node {node_id} is not connected; its logs are out of reach")
 
     def on_events(self, events: Sequence[Event]) -> None:
-        """Follow what is new of the services."""
+        """Follow what is new of the services, and the tasks that had not run yet."""
         for event in events:
-            if isinstance(event.new, Task) and event.new.service_id in self._services:
-                self.ask((event.new,))
-            elif event.table is Service and event.new is None:
-                self._services -= {ServiceID(event.id)}
+            if isinstance(event.new, Task):
+                if event.new.service_id in self._services or event.id in self._awaited:
+                    self.ask((event.new,))
+                    self._changed.set()
+            elif event.new is None:
+                self._services.discard(ServiceID(event.id))
+                self._awaited.discard(TaskID(event.id))
                 self._changed.set()
 
     def say(self, task_id: TaskID, problem: str) -> None:
@@ -126,7 +137,7 @@ class _Reading:
     async def take(self) -> tuple[LogLine, ...]:
         """The next lines; empty once there will be no more."""
         while not self._queue:
-            if not self.streams and not (self._options.follow and self._services):
+            if not self.streams and not self._services and not self._awaited:
                 return ()
             self._changed.clear()
             with suppress(TimeoutError):
@@ -188,22 +199,18 @@ class LogBroker:
         self,
         tasks: Sequence[Task],
         options: LogOptions,
-        services: Sequence[ServiceID] | None = None,
+        services: Sequence[ServiceID] = (),
     ) -> AsyncIterator[LogLine]:
-        """Lines of these tasks as they come. Without `follow` until all nodes are done; with it
-        also of new tasks of `services` (None: those of `tasks`), until these are gone or the caller
+        """Lines of these tasks and of all of `services` as they come. Without `follow` until all
+        nodes are done; with it until the tasks have ended and the services are gone, or the caller
         stops. A node that cannot be asked is named in a line on stderr. Tasks that have not run yet
-        have no logs; those that never will are passed over.
+        have no logs and are waited for only with `follow`.
         """
-        of_tasks = (task.service_id for task in tasks)
-        followed = frozenset(of_tasks if services is None else services)
-        reading = _Reading(
-            self._env, self._dispatcher.post, options, followed if options.follow else frozenset()
-        )
+        reading = _Reading(self._env, self._dispatcher.post, options)
         unsubscribe = self._store.subscribe(reading.on_events)
         self._readings[reading] = None
         try:
-            reading.ask(tasks)
+            reading.begin(self._store.view(), tasks, services)
             while lines := await reading.take():
                 for line in lines:
                     yield line

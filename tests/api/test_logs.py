@@ -81,8 +81,8 @@ async def test_task_that_came_later_has_its_context(api, task):
 async def test_options_reach_the_reader(api, task):
     path = "/services/web/logs?stdout=1&tail=3&since=1700000000.5&until=1700000001"
     assert (await api("GET", path))[0] == 200
-    ((ids, options),) = api.world.logs.asked
-    assert ids == [task.id]
+    ((ids, services, options),) = api.world.logs.asked
+    assert (ids, services) == ([task.id], [task.service_id])
     assert (options.follow, options.stdout, options.stderr) == (False, True, False)
     assert (options.tail, options.since_ns, options.until_ns) == (
         3,
@@ -109,10 +109,20 @@ async def test_bad_query_is_refused_before_the_stream_begins(api, task, query, t
     assert api.world.logs.asked == []
 
 
-async def test_service_without_tasks_has_an_empty_log(api):
-    await api.service("idle")
-    async with api.client.get("/services/idle/logs?stdout=1&follow=1") as response:
+async def test_service_without_tasks_has_an_empty_log_and_is_waited_for_when_followed(api):
+    service_id = await api.service("idle")
+    async with api.client.get("/services/idle/logs?stdout=1") as response:
         assert (response.status, await response.read()) == (200, b"")
+    async with api.client.get("/services/idle/logs?stdout=1&follow=1") as response:
+        await until(lambda: api.world.logs.is_reading)
+        response.close()
+    assert [services for _, services, _ in api.world.logs.asked] == [[service_id]] * 2
+
+
+async def test_log_of_one_task_is_of_no_other(api, task):
+    assert (await api("GET", f"/tasks/{task.id}/logs?stdout=1"))[0] == 200
+    ((ids, services, _),) = api.world.logs.asked
+    assert (ids, services) == ([task.id], [])
 
 
 async def test_missing_service_or_task_is_404(api):

@@ -64,7 +64,7 @@ class ListedLogs(LogBroker):
 
     def __init__(self) -> None:
         self.lines: list[LogLine | Exception] = []
-        self.asked: list[tuple[list[str], LogOptions]] = []
+        self.asked: list[tuple[list[str], list[str], LogOptions]] = []
         self.is_reading = False
 
     async def _read(self, tasks: Sequence[Task], options: LogOptions) -> AsyncIterator[LogLine]:
@@ -79,8 +79,10 @@ class ListedLogs(LogBroker):
         finally:
             self.is_reading = False
 
-    def read(self, tasks: Sequence[Task], options: LogOptions) -> AsyncIterator[LogLine]:
-        self.asked.append(([task.id for task in tasks], options))
+    def read(
+        self, tasks: Sequence[Task], options: LogOptions, services: Sequence[ServiceID] = ()
+    ) -> AsyncIterator[LogLine]:
+        self.asked.append(([task.id for task in tasks], list(services), options))
         return self._read(tasks, options)
 
 

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from swarmlet.ca.root import Root
-from swarmlet.core.ids import ClusterID, NodeID
+from swarmlet.core.ids import ClusterID, NodeID, ServiceID
 from swarmlet.manager.bootstrap import Founding, first_changes
 from swarmlet.manager.control import Control
 from swarmlet.manager.log_broker import LogBroker
@@ -30,7 +30,9 @@ class EchoedLogs(LogBroker):
     def __init__(self) -> None:
         pass
 
-    async def read(self, tasks: Sequence[Task], options: LogOptions) -> AsyncIterator[LogLine]:
+    async def read(
+        self, tasks: Sequence[Task], options: LogOptions, services: Sequence[ServiceID] = ()
+    ) -> AsyncIterator[LogLine]:
         for task in tasks:
             yield LogLine(task.id, options.since_ns, 1, task.id.encode())
 

@@ -9,8 +9,9 @@ import pytest
 from swarmlet.agent.agent import Agent
 from swarmlet.core.ids import TaskID
 from swarmlet.manager.log_broker import BATCHES_MAX
-from swarmlet.model.change import Remove
+from swarmlet.model.change import Remove, SetStatus
 from swarmlet.model.service import Service
+from swarmlet.model.task import Task, TaskStatus
 from swarmlet.model.task import TaskState as S
 from swarmlet.wire.channel import ChannelClosedError
 from swarmlet.wire.messages import LogBatch, LogLine, LogOptions, OpenLogs
@@ -61,7 +62,7 @@ def test_following_brings_new_lines_and_new_tasks_until_the_service_is_gone(swar
     got: list[bytes] = []
 
     async def read(swarm: Swarm):
-        async for line in swarm.manager.logs.read([swarm.task("a")], FOLLOW):
+        async for line in swarm.manager.logs.read([], FOLLOW, services=(WEB,)):
             got.append(line.data)  # noqa: PERF401 - each is looked at as it comes
 
     async def story(swarm: Swarm, _: Agent):
@@ -92,10 +93,57 @@ def test_following_tasks_alone_ends_with_them(swarm: Swarm):
         await swarm.create(task_row("a"), task_row("b"))
         await swarm.reaches("a", S.RUNNING)
         swarm.runtime.write(TaskID("a"), b"1")
-        reading = swarm.manager.logs.read([swarm.task("a")], FOLLOW, services=())
+        reading = swarm.manager.logs.read([swarm.task("a")], FOLLOW)
         assert (await anext(reading)).data == b"1"
         swarm.runtime.kill(TaskID("a"))
         assert [line async for line in reading] == []
+
+    play_with_agent(swarm, story)
+
+
+def test_following_waits_for_the_first_task_of_a_service(swarm: Swarm):
+    async def story(swarm: Swarm, _: Agent):
+        reading = swarm.manager.logs.read([], FOLLOW, services=(WEB,))
+        async with asyncio.TaskGroup() as group:
+            first = group.create_task(anext(reading))
+            await asyncio.sleep(100)
+            await swarm.create(task_row("a"))
+            await swarm.reaches("a", S.RUNNING)
+            swarm.runtime.write(TaskID("a"), b"a1")
+        assert first.result().data == b"a1"
+        await reading.aclose()
+
+    play_with_agent(swarm, story)
+
+
+def test_following_a_task_waits_for_its_start_or_its_removal(swarm: Swarm):
+    async def story(swarm: Swarm, _: Agent):
+        await swarm.create(task_row("a", S.PENDING), task_row("b", S.PENDING))
+        tasks = [swarm.task("a"), swarm.task("b")]
+        got: list[bytes] = []
+
+        async def read():
+            async for line in swarm.manager.logs.read(tasks, FOLLOW):
+                got.append(line.data)  # noqa: PERF401 - each is looked at as it comes
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(read())
+            await asyncio.sleep(100)
+            await swarm.store.commit([Remove(table=Task, id="b")])
+            row = swarm.task("a")
+            await swarm.store.commit([SetStatus(id=row.id, status=TaskStatus(state=S.ASSIGNED))])
+            await swarm.reaches("a", S.RUNNING)
+            swarm.runtime.write(TaskID("a"), b"a1")
+            await until(lambda: got == [b"a1"], limit_s=1)
+            swarm.runtime.kill(TaskID("a"))
+
+    play_with_agent(swarm, story)
+
+
+def test_following_a_service_that_is_gone_ends_at_once(swarm: Swarm):
+    async def story(swarm: Swarm, _: Agent):
+        await swarm.store.commit([Remove(table=Service, id=WEB)])
+        assert [line async for line in swarm.manager.logs.read([], FOLLOW, (WEB,))] == []
 
     play_with_agent(swarm, story)
 
@@ -105,7 +153,7 @@ def test_a_reader_that_leaves_closes_the_streams_of_its_agents(swarm: Swarm):
         await swarm.create(task_row("a"))
         await swarm.reaches("a", S.RUNNING)
         swarm.runtime.write(TaskID("a"), b"1")
-        reading = swarm.manager.logs.read([swarm.task("a")], FOLLOW)
+        reading = swarm.manager.logs.read([], FOLLOW, services=(WEB,))
         assert (await anext(reading)).data == b"1"
         await reading.aclose()
         assert swarm.manager.gauges()["swarmlet_log_readers"] == 0
@@ -122,7 +170,7 @@ def test_reading_says_so_when_the_node_is_lost_meanwhile(swarm: Swarm):
         await swarm.create(task_row("a"))
         await swarm.reaches("a", S.RUNNING)
         swarm.runtime.write(TaskID("a"), b"1")
-        reading = swarm.manager.logs.read([swarm.task("a")], FOLLOW, services=())
+        reading = swarm.manager.logs.read([swarm.task("a")], FOLLOW)
         assert (await anext(reading)).data == b"1"
         await agent.stop()
         rest = [line.data async for line in reading]
@@ -137,7 +185,7 @@ def test_a_slow_reader_holds_back_the_agent_with_bounded_memory(swarm: Swarm):
         await swarm.create(task_row("a", S.RUNNING))
         channel = await registered(swarm)
         await assignments(channel)
-        reading = swarm.manager.logs.read([swarm.task("a")], FOLLOW, services=())
+        reading = swarm.manager.logs.read([swarm.task("a")], FOLLOW)
         sent = [0]
 
         async def send_all():

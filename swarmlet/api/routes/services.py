@@ -104,7 +104,8 @@ async def logs(call: Call) -> web.StreamResponse:
     service = control.find_service(view, call.name)
     container = spec_of(view, service).task_template.container_spec
     tasks = sorted(view.tasks.scan("service", service.id), key=_order)
-    return await stream_logs(call, control, tasks, is_tty=container is not None and container.tty)
+    is_tty = container is not None and container.tty
+    return await stream_logs(call, control, tasks, (service.id,), is_tty=is_tty)
 
 
 ROUTES: Final = (

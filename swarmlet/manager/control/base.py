@@ -4,7 +4,7 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 
 from swarmlet.core.errors import OutcomeUnknownError, StaleVersionError
-from swarmlet.core.ids import NodeID, new_id
+from swarmlet.core.ids import NodeID, ServiceID, new_id
 from swarmlet.env.base import Env
 from swarmlet.manager.control.find import find_row, find_task_row
 from swarmlet.manager.log_broker import LogBroker
@@ -77,9 +77,12 @@ class ControlBase:
     def find_network(self, view: View, ref: str) -> Network:
         return find_row(view.networks, "network", ref)
 
-    def read_logs(self, tasks: Sequence[Task], options: LogOptions) -> AsyncIterator[LogLine]:
-        """Lines of these tasks' logs as they come; with `follow` until the caller stops reading."""
-        return self._logs.read(tasks, options)
+    def read_logs(
+        self, tasks: Sequence[Task], options: LogOptions, services: Sequence[ServiceID] = ()
+    ) -> AsyncIterator[LogLine]:
+        """Lines of the logs of these tasks and services as they come; with `follow` until the tasks
+        have ended and the services are gone, or the caller stops reading."""
+        return self._logs.read(tasks, options, services)
 
     def _new_id(self) -> str:
         return new_id(self._env.entropy)
