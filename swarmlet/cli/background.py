@@ -33,10 +33,18 @@ def ensure_daemon(client: Client, *, data_dir: str, runtime: str) -> None:
         if data_dir or runtime:
             click.echo("Note: a daemon answers; --data-dir and --runtime are its own.", err=True)
         return
-    _run_daemon(client, where, UNIX_PREFIX + path, runtime)
+    pid, log = _run_daemon(client, where, UNIX_PREFIX + path, runtime)
+    is_found = not data_dir or "SWARMLET_HOST" in os.environ
+    click.echo(
+        f"Started a swarmlet daemon in the background (process {pid}); it logs to {log} and "
+        "`swarmlet daemon stop` ends it."
+        + ("" if is_found else f" Set SWARMLET_HOST={client.host} to find it."),
+        err=True,
+    )
 
 
-def _run_daemon(client: Client, where: str, host: str, runtime: str) -> None:
+def _run_daemon(client: Client, where: str, host: str, runtime: str) -> tuple[int, str]:
+    """Its process id and its log, once it answers."""
     Path(where).mkdir(mode=0o700, parents=True, exist_ok=True)
     log = os.path.join(where, "daemon.log")
     arguments = ["--data-dir", where, "--host", host, "--log-file", log]
@@ -49,6 +57,7 @@ def _run_daemon(client: Client, where: str, host: str, runtime: str) -> None:
         daemon.terminate()  # nobody asked for a daemon without a swarm
         daemon.wait()
         raise
+    return daemon.pid, log
 
 
 def _start(arguments: list[str], log: str) -> tuple[subprocess.Popen[bytes], int]:
@@ -84,13 +93,6 @@ def _wait_for(client: Client, daemon: subprocess.Popen[bytes], begin: int, log: 
             )
         sleep_s(POLL_PERIOD_S)
     _let_go(daemon)
-    is_found = "SWARMLET_HOST" in os.environ or os.path.dirname(log) not in client.host
-    click.echo(
-        f"Started a swarmlet daemon in the background (process {daemon.pid}); it logs to {log} "
-        "and `swarmlet daemon stop` ends it."
-        + ("" if is_found else f" Set SWARMLET_HOST={client.host} to find it."),
-        err=True,
-    )
 
 
 def _let_go(daemon: subprocess.Popen[bytes]) -> None:

@@ -67,28 +67,28 @@ class _Run:
 
     def pieces(self, pieces: tuple[Piece, ...], dot: Value) -> None:
         for piece in pieces:
-            self.step(piece)
+            self._step(piece)
             if piece.pipe is None:
-                self.write(piece.text)
+                self._write(piece.text)
             elif piece.kind == "output":
-                value = self.pipe(piece.pipe, dot)
+                value = self._pipe(piece.pipe, dot)
                 if not piece.pipe.names:
-                    self.write(printed(value))
+                    self._write(printed(value))
             else:
                 scope = len(self.variables)
-                self.branch(piece, piece.pipe, dot)
+                self._branch(piece, piece.pipe, dot)
                 del self.variables[scope:]
 
-    def branch(self, piece: Piece, pipe: Pipe, dot: Value) -> None:
+    def _branch(self, piece: Piece, pipe: Pipe, dot: Value) -> None:
         if piece.kind == "range":
-            self.each(piece, pipe, dot)
+            self._each(piece, pipe, dot)
             return
-        value = self.pipe(pipe, dot)
+        value = self._pipe(pipe, dot)
         inner = value if piece.kind == "with" and value else dot
         self.pieces(piece.body if value else piece.other, inner)
 
-    def each(self, piece: Piece, pipe: Pipe, dot: Value) -> None:
-        value = self.commands(pipe, dot)
+    def _each(self, piece: Piece, pipe: Pipe, dot: Value) -> None:
+        value = self._commands(pipe, dot)
         if isinstance(value, Mapping):
             pairs = [(key, value[key]) for key in sorted(value)]
         elif isinstance(value, list | tuple):
@@ -107,33 +107,33 @@ class _Run:
             self.variables[scope:] = named
             self.pieces(piece.body, pair[1])
 
-    def pipe(self, pipe: Pipe, dot: Value) -> Value:
-        value = self.commands(pipe, dot)
+    def _pipe(self, pipe: Pipe, dot: Value) -> Value:
+        value = self._commands(pipe, dot)
         for name in pipe.names:
             if pipe.is_set:
-                self.variables[self.place_of(name, pipe.at)] = (name, value)
+                self.variables[self._place_of(name, pipe.at)] = (name, value)
             else:
                 self.variables.append((name, value))
         return value
 
-    def commands(self, pipe: Pipe, dot: Value) -> Value:
+    def _commands(self, pipe: Pipe, dot: Value) -> Value:
         piped: tuple[Value, ...] = ()
         for command in pipe.commands:
-            piped = (self.command(command, dot, piped),)
+            piped = (self._command(command, dot, piped),)
         return piped[0]
 
-    def command(self, command: tuple[Operand, ...], dot: Value, piped: tuple[Value, ...]) -> Value:
+    def _command(self, command: tuple[Operand, ...], dot: Value, piped: tuple[Value, ...]) -> Value:
         first = command[0]
         if first.kind != "function":
             if piped:
                 raise wrong(self.source, first.at, "only a function takes what is piped into it")
-            return self.operand(first, dot)
+            return self._operand(first, dot)
         if first.value in ("and", "or"):
-            return self.first_that_decides(command, dot, piped)
-        arguments = [self.operand(operand, dot) for operand in command[1:]]
-        return self.called(first, [*arguments, *piped])
+            return self._first_that_decides(command, dot, piped)
+        arguments = [self._operand(operand, dot) for operand in command[1:]]
+        return self._called(first, [*arguments, *piped])
 
-    def first_that_decides(
+    def _first_that_decides(
         self,
         command: tuple[Operand, ...],
         dot: Value,
@@ -142,7 +142,7 @@ class _Run:
         """`and` and `or` look at no argument behind the one that decides."""
         value: Value = None
         for operand in command[1:]:
-            value = self.operand(operand, dot)
+            value = self._operand(operand, dot)
             if bool(value) is (command[0].value == "or"):
                 return value
         if piped:
@@ -151,7 +151,7 @@ class _Run:
             raise wrong(self.source, command[0].at, f"{command[0].value} needs an argument")
         return value
 
-    def called(self, function: Operand, arguments: list[Value]) -> Value:
+    def _called(self, function: Operand, arguments: list[Value]) -> Value:
         if function.path:
             raise wrong(self.source, function.at, f"{function.value} has no fields")
         try:
@@ -159,23 +159,23 @@ class _Run:
         except (TypeError, ValueError) as error:
             raise wrong(self.source, function.at, f"{function.value}: {error}") from error
 
-    def operand(self, operand: Operand, dot: Value) -> Value:
+    def _operand(self, operand: Operand, dot: Value) -> Value:
         match operand.kind:
             case "dot":
                 value = dot
             case "variable":
-                value = self.variables[self.place_of(operand.value, operand.at)][1]
+                value = self.variables[self._place_of(operand.value, operand.at)][1]
             case "pipe":
-                value = self.pipe(operand.value, dot)
+                value = self._pipe(operand.value, dot)
             case "function":
-                return self.command((operand,), dot, ())
+                return self._command((operand,), dot, ())
             case _:
                 value = operand.value
         for name in operand.path:
-            value = self.field(value, name, operand.at)
+            value = self._field(value, name, operand.at)
         return value
 
-    def field(self, value: Value, name: str, at: int) -> Value:
+    def _field(self, value: Value, name: str, at: int) -> Value:
         if isinstance(value, Mapping):
             if name in value:
                 return value[name]
@@ -187,19 +187,19 @@ class _Run:
             return None
         raise wrong(self.source, at, f"{printed(value)!r} has no field .{name}")
 
-    def place_of(self, name: str, at: int) -> int:
+    def _place_of(self, name: str, at: int) -> int:
         for place in range(len(self.variables) - 1, -1, -1):
             if self.variables[place][0] == name:
                 return place
         raise wrong(self.source, at, f"the variable {name} is not declared")
 
-    def write(self, text: str) -> None:
+    def _write(self, text: str) -> None:
         self.length += len(text)
         if self.length > OUTPUT_LENGTH_MAX:
             raise wrong(self.source, 0, f"it prints more than {OUTPUT_LENGTH_MAX} characters")
         self.out.append(text)
 
-    def step(self, piece: Piece) -> None:
+    def _step(self, piece: Piece) -> None:
         self.steps += 1
         if self.steps > STEPS_MAX:
             at = piece.pipe.at if piece.pipe else 0

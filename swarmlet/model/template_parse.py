@@ -145,65 +145,65 @@ class Parser:
     def block(self, until: tuple[str, ...]) -> tuple[Piece, ...]:
         """Pieces up to an action that begins with a word of `until`; that action's word is next."""
         pieces: list[Piece] = []
-        while (token := self.next()) is not None:
+        while (token := self._next()) is not None:
             if token.kind == "text":
                 pieces.append(Piece("text", text=token.text))
                 continue
-            word = self.peek()
+            word = self._peek()
             if word.kind == "word" and word.text in ("end", "else"):
                 if word.text in until:
                     return tuple(pieces)
-                self.fail(word, f"unexpected {word.text}")
-            pieces.append(self.action(word))
+                self._fail(word, f"unexpected {word.text}")
+            pieces.append(self._action(word))
         if until:
-            self.fail(self.tokens[-1], "a block is never closed with {{end}}", at_end=True)
+            self._fail(self.tokens[-1], "a block is never closed with {{end}}", at_end=True)
         return tuple(pieces)
 
-    def action(self, word: Token) -> Piece:
+    def _action(self, word: Token) -> Piece:
         if word.kind == "word" and word.text in _BLOCKS:
-            self.next()
-            return self.branch(word)
+            self._next()
+            return self._branch(word)
         if word.kind == "word" and word.text in _REFUSED:
-            self.fail(word, f"{word.text} is not supported")
-        pipe = self.pipe()
-        self.expect("close")
+            self._fail(word, f"{word.text} is not supported")
+        pipe = self._pipe()
+        self._expect("close")
         return Piece("output", pipe=pipe)
 
-    def branch(self, word: Token) -> Piece:
+    def _branch(self, word: Token) -> Piece:
         """An if, range or with, behind its word, up to and including its end."""
-        self.enter(word)
-        pipe = self.pipe(names_max=2 if word.text == "range" else 1)
-        self.expect("close")
+        self._enter(word)
+        pipe = self._pipe(names_max=2 if word.text == "range" else 1)
+        self._expect("close")
         body = self.block(("end", "else"))
         other: tuple[Piece, ...] = ()
-        if self.expect("word").text == "else":
-            other = self.otherwise(word)
+        if self._expect("word").text == "else":
+            other = self._otherwise(word)
         else:
-            self.expect("close")
+            self._expect("close")
         self.depth -= 1
         return Piece(word.text, pipe=pipe, body=body, other=other)
 
-    def otherwise(self, word: Token) -> tuple[Piece, ...]:
+    def _otherwise(self, word: Token) -> tuple[Piece, ...]:
         """What follows an else: a block with its end, or another if that shares ours."""
-        if (chained := self.peek()).text == word.text and word.text in ("if", "with"):
-            self.next()
-            return (self.branch(chained),)
-        self.expect("close")
+        if (chained := self._peek()).text == word.text and word.text in ("if", "with"):
+            self._next()
+            return (self._branch(chained),)
+        self._expect("close")
         other = self.block(("end",))
-        self.expect("word")
-        self.expect("close")
+        self._expect("word")
+        self._expect("close")
         return other
 
-    def pipe(self, names_max: int = 1) -> Pipe:
-        start = self.peek()
-        names, is_set = self.declared(names_max)
-        commands = [self.command()]
-        while self.peek().text == "|":
-            self.next()
-            commands.append(self.command())
+    def _pipe(self, names_max: int = 1) -> Pipe:
+        start = self._peek()
+        names, is_set = self._declared(names_max)
+        commands = [self._command()]
+        while self._peek().text == "|":
+            self._next()
+            commands.append(self._command())
         return Pipe(tuple(commands), names, is_set, start.start)
 
-    def declared(self, names_max: int) -> tuple[tuple[str, ...], bool]:
+    def _declared(self, names_max: int) -> tuple[tuple[str, ...], bool]:
         """`$x :=`, `$x =` or `$i, $v :=` where one is next."""
         for count in range(1, names_max + 1):
             ahead = self.tokens[self.at : self.at + 2 * count]
@@ -214,26 +214,26 @@ class Parser:
                 return tuple(t.text for t in ahead[::2]), ahead[-1].text == "="
         return (), False
 
-    def command(self) -> tuple[Operand, ...]:
+    def _command(self) -> tuple[Operand, ...]:
         operands: list[Operand] = []
-        while self.peek().kind != "close" and self.peek().text not in ("|", ")"):
-            operands.append(self.operand())
+        while self._peek().kind != "close" and self._peek().text not in ("|", ")"):
+            operands.append(self._operand())
         if not operands:
-            self.fail(self.peek(), "a value is missing")
+            self._fail(self._peek(), "a value is missing")
         if len(operands) > 1 and operands[0].kind != "function":
             raise wrong(self.source, operands[1].at, "only a function takes arguments")
         return tuple(operands)
 
-    def operand(self) -> Operand:
-        token = self.expect()
-        kind, value, path = self.primary(token)
+    def _operand(self) -> Operand:
+        token = self._expect()
+        kind, value, path = self._primary(token)
         end = self.tokens[self.at - 1].end
-        while (follow := self.peek()).kind == "field" and follow.start == end:
+        while (follow := self._peek()).kind == "field" and follow.start == end:
             path += (follow.text[1:],)
-            end = self.expect().end
+            end = self._expect().end
         return Operand(kind, value, path, token.start)
 
-    def primary(self, token: Token) -> tuple[str, Value, tuple[str, ...]]:
+    def _primary(self, token: Token) -> tuple[str, Value, tuple[str, ...]]:
         """Kind, value and first field of the operand that begins with `token`."""
         match token.kind:
             case "dot":
@@ -245,49 +245,49 @@ class Parser:
             case "number" | "string":
                 return "constant", _constant(token), ()
             case "word":
-                return *self.named(token), ()
+                return *self._named(token), ()
             case _:
-                return "pipe", self.parenthesis(token), ()
+                return "pipe", self._parenthesis(token), ()
 
-    def named(self, token: Token) -> tuple[str, Value]:
+    def _named(self, token: Token) -> tuple[str, Value]:
         if token.text in _CONSTANTS:
             return "constant", _CONSTANTS[token.text]
         if token.text not in FUNCTIONS:
-            self.fail(token, f"there is no function {token.text!r}")
+            self._fail(token, f"there is no function {token.text!r}")
         return "function", token.text
 
-    def parenthesis(self, token: Token) -> Pipe:
+    def _parenthesis(self, token: Token) -> Pipe:
         if token.text != "(":
-            self.fail(token, f"unexpected {token.text!r}")
-        self.enter(token)
-        pipe = self.pipe(names_max=0)
-        if self.expect().text != ")":
-            self.fail(token, "the parenthesis is never closed")
+            self._fail(token, f"unexpected {token.text!r}")
+        self._enter(token)
+        pipe = self._pipe(names_max=0)
+        if self._expect().text != ")":
+            self._fail(token, "the parenthesis is never closed")
         self.depth -= 1
         return pipe
 
-    def enter(self, token: Token) -> None:
+    def _enter(self, token: Token) -> None:
         self.depth += 1
         if self.depth > DEPTH_MAX:
-            self.fail(token, f"more than {DEPTH_MAX} blocks or parentheses in each other")
+            self._fail(token, f"more than {DEPTH_MAX} blocks or parentheses in each other")
 
-    def next(self) -> Token | None:
+    def _next(self) -> Token | None:
         if self.at >= len(self.tokens):
             return None
         self.at += 1
         return self.tokens[self.at - 1]
 
-    def peek(self) -> Token:
+    def _peek(self) -> Token:
         return self.tokens[self.at]  # an action always ends with a close token
 
-    def expect(self, kind: str = "") -> Token:
+    def _expect(self, kind: str = "") -> Token:
         token = self.tokens[self.at]
         if kind and token.kind != kind:
-            self.fail(token, f"unexpected {token.text!r}")
+            self._fail(token, f"unexpected {token.text!r}")
         self.at += 1
         return token
 
-    def fail(self, token: Token, problem: str, *, at_end: bool = False) -> NoReturn:
+    def _fail(self, token: Token, problem: str, *, at_end: bool = False) -> NoReturn:
         raise wrong(self.source, token.end if at_end else token.start, problem)
 
 

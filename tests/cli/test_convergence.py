@@ -1,5 +1,14 @@
 """Waiting for a service: how it is shown, and how it ends."""
 
+import contextlib
+import fcntl
+import os
+import re
+import struct
+import subprocess
+import sys
+import termios
+
 import pytest
 
 from swarmlet.cli.client import Client
@@ -188,6 +197,29 @@ def test_interrupted_wait_leaves_the_service_and_says_so(swarmlet, swarm, monkey
     result = swarmlet("service", "create", "host", "x")
     assert result.code == 130
     assert "Operation continuing in background." in result.err
+
+
+def test_terminal_gets_bars_drawn_over_themselves(swarm):
+    leader, follower = os.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 40, 0, 0))
+    command = [sys.executable, "-m", "swarmlet", "--host", swarm.socket_path]
+    env = {key: value for key, value in os.environ.items() if key != "NO_COLOR"} | {"TERM": "xterm"}
+    run = subprocess.run(
+        [*command, "service", "create", "host", "x"], stdout=follower, env=env, check=False
+    )
+    os.close(follower)
+    seen = b""
+    with contextlib.suppress(OSError):  # the end of a terminal
+        while piece := os.read(leader, 65_536):
+            seen += piece
+    os.close(leader)
+    assert run.returncode == 0
+    text = seen.decode()
+    assert "\x1b[2K1/2: running   [====" in text
+    assert "\x1b[3A" in text
+    assert "Service web converged" in text
+    drawn = [line.removeprefix("\x1b[2K") for line in re.split(r"\r\n", text)]
+    assert max(len(re.sub(r"\x1b\[[0-9]*[A-Z]", "", line)) for line in drawn) < 40
 
 
 def test_wait_starts_again_when_a_task_leaves_running(swarm):

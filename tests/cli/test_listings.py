@@ -185,6 +185,56 @@ def test_service_inspect_pretty_prints_dockers_lines(swarmlet, swarm):
     assert swarmlet("service", "inspect", "--pretty", "api-web").out == recorded.SERVICE_PRETTY
 
 
+def test_service_inspect_pretty_prints_all_there_is(swarmlet, swarm):
+    web = recorded.services()[2]
+    spec = web["Spec"]
+    spec["UpdateConfig"] = {"Parallelism": 2, "Delay": 90_000_000_000, "MaxFailureRatio": 0.5}
+    task = spec["TaskTemplate"]
+    task["Placement"]["Constraints"] = ["node.role==manager"]
+    task["Placement"]["Preferences"] = [{"Spread": {"SpreadDescriptor": "node.labels.dc"}}]
+    task["Resources"] = {"Limits": {"NanoCPUs": 500_000_000, "MemoryBytes": 67_108_864}}
+    task["ContainerSpec"] |= {"Command": ["sh"], "Env": ["A=1", "B=2"], "Dir": "/d", "User": "u"}
+    web["UpdateStatus"] = {
+        "State": "completed",
+        "StartedAt": "2026-11-22T18:02:40Z",
+        "CompletedAt": "2026-11-22T18:03:40Z",
+        "Message": "update completed",
+    }
+    swarm.script["GET /services/api-full"] = (200, web)
+    lines = swarmlet("service", "inspect", "--pretty", "api-full").out.splitlines()
+    for line in (
+        "UpdateStatus:",
+        " State:\t\tcompleted",
+        " Started:\t2026-11-22 18:02:40 +0000 utc",
+        " Message:\tupdate completed",
+        " Constraints:\t[node.role==manager]",
+        " Preferences:\t[spread=node.labels.dc]",
+        " Max Replicas Per Node:\t4",
+        " Delay:\t\t1m30s",
+        " Max failure ratio: 0.5",
+        " Env:\t\tA=1 B=2 ",
+        " User:\t\tu",
+        " Limits:",
+        "  CPU:\t\t0.5",
+        "  Memory:\t64MiB",
+        " PublishedPort = 18080",
+        "  PublishMode = host",
+    ):
+        assert line in lines
+
+
+def test_node_inspect_pretty_of_a_worker_with_labels(swarmlet, swarm):
+    worker = {**recorded.NODE, "Spec": {"Name": "w", "Labels": {"zone": "a"}}}
+    del worker["ManagerStatus"]
+    worker["Status"] = {"State": "down", "Message": "heartbeat failure"}
+    worker["Description"] = {"Hostname": "w", "Engine": {"Labels": {"x": "y"}}}
+    swarm.script["GET /nodes/w"] = (200, worker)
+    lines = swarmlet("node", "inspect", "--pretty", "w").out.splitlines()
+    for line in (" - zone=a", " Message:\t\tHeartbeat failure", "Engine Labels:", " - x=y"):
+        assert line in lines
+    assert "Manager Status:" not in lines
+
+
 def test_service_rm_prints_what_it_removed_and_what_it_could_not(swarmlet, swarm):
     swarm.script["DELETE /services/api-web"] = (200, None)
     swarm.script["DELETE /services/nope"] = (404, {"message": "service nope not found"})
@@ -216,4 +266,20 @@ def test_version_prints_both_sides(swarmlet, swarm):
     swarm.script["GET /version"] = (200, {"Version": "9", "ApiVersion": "1.52"})
     result = swarmlet("version", "--format", "{{.Server.Version}} {{.Client.APIVersion}}")
     assert result.out == "9 1.52\n"
-    assert "Python version:" in swarmlet("version").out
+    assert "  API version:      1.52 (minimum version )" in swarmlet("version").out
+    assert json.loads(swarmlet("version", "--format", "json").out)["Server"]["Version"] == "9"
+
+
+def test_version_without_a_daemon_prints_its_own_and_fails(swarmlet, swarm):
+    swarm.script["GET /version"] = (503, {"message": "not now"})
+    result = swarmlet("version")
+    assert (result.code, result.err) == (1, "Error: not now\n")
+    assert result.out.startswith("Client:\n Version: ")
+
+
+def test_info_outside_a_swarm_is_short_and_warnings_go_to_stderr(swarmlet, swarm):
+    found = {"Swarm": {"LocalNodeState": "inactive"}, "Warnings": ["mind the gap"]}
+    swarm.script["GET /info"] = (200, found)
+    result = swarmlet("info")
+    assert result.out.startswith("Swarm: inactive\nServer Version:")
+    assert result.err == "mind the gap\n"

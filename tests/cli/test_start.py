@@ -76,3 +76,13 @@ def test_python_m_swarmlet_is_the_command():
     command = [sys.executable, "-m", "swarmlet", "version", "--help"]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     assert run.stdout.startswith("Usage: swarmlet version")
+
+
+def test_daemon_command_hands_its_options_to_the_daemon():
+    command = [sys.executable, "-m", "swarmlet", "--host", "/x.sock", "daemon"]
+    run = subprocess.run([*command, "--help"], capture_output=True, text=True, check=True)
+    assert run.stdout.startswith("Usage: swarmlet daemon")
+    assert "--data-dir" in run.stdout
+    run = subprocess.run([*command, "--data-dri", "x"], capture_output=True, text=True, check=False)
+    assert run.returncode == 2
+    assert "--data-dir" in run.stderr
