@@ -56,9 +56,9 @@ class Task(Record, frozen=True, kw_only=True):
     """A task's row; its spec is SpecVersion (service_id, spec_version), never a copy.
 
     `desired` is written by the orchestrator alone, `status` as TaskStatus says, `node_id` once, by
-    the scheduler (or at creation for global services). `attempt` counts the failed runs in a row before it;
-    `start_at_ms` (wall) is the earliest moment it may be promoted to RUNNING and `replaces` the
-    predecessor whose end is awaited first: both shown to users as the next attempt.
+    the scheduler (or at creation for global services). `attempt` counts the failed runs in a row
+    before it; `start_at_ms` (wall) is the earliest moment it may be promoted to RUNNING and
+    `replaces` the predecessor whose end is awaited first: both shown to users as the next attempt.
     """
 
     id: TaskID
