@@ -123,6 +123,7 @@ def test_parse_says_what_was_meant_when_the_key_is_unknown(key, meant):
         ("node.ip==10.1.2.3", True),
         ("node.ip==::ffff:10.1.2.3", True),
         ("node.ip!=10.1.2.3", False),
+        ("node.ip==2001:db8::7", False),
         ("node.ip==10.1.0.0/16", True),
         ("node.ip==10.2.0.0/16", False),
         ("node.ip!=10.2.0.0/16", True),

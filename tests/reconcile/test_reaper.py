@@ -120,7 +120,7 @@ def test_history_leaves_alone_what_still_runs_or_waits_for_its_successor():
 
 
 def test_history_of_other_modes_is_left_alone():
-    world = scene(*[ended(f"t{n}", n, 0) for n in range(9)], history=1)
+    world = scene(*[ended(f"t{n}", n, n % 2) for n in range(9)], history=1)
     spec = replace(world.specs.get("web@1").spec, mode=ServiceMode(global_=Empty()))
     world.put(replace(world.specs.get("web@1"), spec=spec))
     assert len(reaped(world)) == 9

@@ -12,6 +12,7 @@ from swarmlet.model.service import (
     PortConfig,
     ResourceRequirements,
     Resources,
+    SpecVersion,
     SpreadOver,
 )
 from swarmlet.model.task import Task, TaskState, TaskStatus
@@ -248,6 +249,26 @@ def test_task_of_a_service_that_is_gone_is_not_placed():
     assert written(leader) == 0
 
 
+def test_task_holds_its_resources_though_its_spec_went_with_its_service():
+    world, leader = scene(node("n1", memory_b=1), resources=reserving(memory_bytes=1))
+    world.add_service("other", resources=reserving(memory_bytes=1))
+    arrive(world, leader, 1)
+    leader.tell(world.remove_service("web"))
+    leader.tell(world.drop(SpecVersion, "web@1"))
+    leader.tell(world.report("t1", RUNNING))
+    arrive(world, leader, 2, service="other")
+    assert placed(world) == {}
+    leader.tell(world.report("t1", FAILED))
+    leader.run()
+    assert placed(world) == {"t2": "n1"}
+
+
+def test_task_of_a_spec_that_is_gone_does_not_stop_a_new_leader():
+    world, _ = scene(node("n1"))
+    world.put(task("t1", 1, service="gone", on="n1"))
+    assert_at_rest(world, scheduler)
+
+
 def test_preset_task_is_assigned_where_it_belongs_or_waits_for_that_node():
     world, leader = scene(node("n1"), node("n2", memory_b=1), resources=reserving(memory_bytes=2))
     arrive(world, leader, 1, on="n2")
@@ -266,6 +287,15 @@ def test_preset_task_is_assigned_where_it_belongs_or_waits_for_that_node():
     assert placed(world) == {"t1": "n2", "t2": "n1"}
     assert "1 node not available" in world.tasks.get("t3").status.err
     assert_at_rest(world, scheduler)
+
+
+def test_preset_tasks_share_a_node_up_to_max_replicas():
+    world, leader = scene(node("n1"), placement=Placement(max_replicas=2))
+    for slot in (1, 2, 3):
+        leader.tell(world.put(task(f"t{slot}", slot, on="n1", state=WAITING)))
+    leader.run()
+    assert placed(world) == {"t1": "n1", "t2": "n1"}
+    assert errs(world) == {"no suitable node (max replicas per node limit exceed on 1 node)"}
 
 
 def test_preset_task_waits_for_room_on_its_node():

@@ -212,8 +212,13 @@ def test_pools_keep_the_last_used_and_what_they_share():
     assert len(pools) == POOLS_MAX
     assert pools.peek((Needs(), ())) is first
     assert pools.peek((Needs(cpu_nano=1), ())) is None
-    shared = {id(pool.passing) for pool in pools}
-    assert len(shared) == 2
+    assert len({id(pool.passing) for pool in pools}) == 2
+    for number in range(POOLS_MAX):
+        pools.pool((Needs(memory_b=number + 1), ()))
+    assert len({id(pool.passing) for pool in pools}) == 1
+    assert pools.pool((Needs(fixed=Fixed(runtimes=("oci",))), ())).passing.failed == {
+        Filter.RUNTIME: 1
+    }
 
 
 @given(st.lists(st.integers(0, 20), min_size=1, max_size=8), st.integers(0, 60))

@@ -51,8 +51,8 @@ def why_not(ledger: Ledger, group: Group) -> str:
         return explain(counts, group.needs)
     for node_id in pool.passing.leaf:
         failed = _lacks(ledger, group, ledger.nodes[node_id])
-        if failed is not None:
-            counts[failed] = counts.get(failed, 0) + 1
+        assert failed is not None, f"a task of {group.key} fits {node_id}, and it was not placed"
+        counts[failed] = counts.get(failed, 0) + 1
     return explain(counts, group.needs)
 
 
