@@ -69,19 +69,23 @@ class Bundle:
 
     def identity(self, name: str) -> ProcessIdentity | None:
         """Of shim.pid or task.pid; None where it was not written yet."""
-        words = self._get(name).split()
-        return ProcessIdentity(int(words[0]), words[1].decode()) if len(words) == 2 else None
+        words = self._get(name).decode(errors="replace").split()
+        if len(words) != 2 or not words[0].isdecimal():
+            return None
+        return ProcessIdentity(int(words[0]), words[1])
 
     def status(self) -> tuple[str, int] | None:
         """The step that failed and its errno, where the task was never executed."""
-        words = self._get("status").split()
-        return (words[0].decode(), int(words[1])) if len(words) == 2 else None
+        words = self._get("status").decode(errors="replace").split()
+        if len(words) != 2 or not words[1].isdecimal():
+            return None
+        return words[0], int(words[1])
 
     def exit(self) -> Exit | None:
-        data = self._get("exit")
-        if not data:
+        try:
+            found = msgspec.json.decode(self._get("exit"), type=_ExitFile)
+        except msgspec.DecodeError:  # not there, or torn by a power cut: then the boot is over too
             return None
-        found = msgspec.json.decode(data, type=_ExitFile)
         return Exit(exit_code=found.exit_code, at_ms=found.at_ms, problem=found.problem)
 
     def put_exit(self, end: Exit) -> None:

@@ -3,7 +3,7 @@
 import os
 import sys
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
@@ -65,7 +65,7 @@ def describe_host(name: str) -> RuntimeDescription:
     system = os.uname()
     return RuntimeDescription(
         name=name,
-        engine_version=version("swarmlet"),
+        engine_version=_version(),
         resources=Resources(
             nano_cpus=len(os.sched_getaffinity(0)) * NS_PER_S, memory_bytes=_memory_b()
         ),
@@ -73,6 +73,13 @@ def describe_host(name: str) -> RuntimeDescription:
         os=sys.platform,
         plugins=(*(("Log", driver) for driver in LOG_DRIVERS if driver), ("Network", "host")),
     )
+
+
+def _version() -> str:
+    try:
+        return version("swarmlet")
+    except PackageNotFoundError:  # run from its source, not installed
+        return "0.0.0"
 
 
 def _memory_b() -> int:

@@ -58,7 +58,7 @@ class ProcessRuntime:
         self._state_dir = os.path.realpath(state_dir)
         self._host = host or look_at_host()
         self._rules = rules or AccountRules(uid=self._host.uid, allow_root=allow_root_tasks)
-        self._hidden = _hidden_paths(data_dir, socket_path)
+        self._hidden = _hidden_paths(data_dir, state_dir, socket_path)
         self._tasks: dict[str, Supervised] = {}
         self._uids: dict[str, int] | None = None  # of every bundle, once asked for
         self._finding = asyncio.Lock()
@@ -268,10 +268,10 @@ def _ports(state: BundleState) -> tuple[Port, ...]:
     return tuple(Port(*port) for port in state.ports)
 
 
-def _hidden_paths(data_dir: str, socket_path: str) -> tuple[str, ...]:
+def _hidden_paths(data_dir: str, state_dir: str, socket_path: str) -> tuple[str, ...]:
     """What tasks of root's daemon must not see. The socket's folder where it is swarmlet's own,
     else the socket alone: hiding /run or somebody's home would hide more than ours."""
-    paths = [os.path.realpath(data_dir)]
+    paths = [os.path.realpath(data_dir), os.path.realpath(state_dir)]
     if socket_path:
         path = os.path.realpath(socket_path)
         folder = os.path.dirname(path)

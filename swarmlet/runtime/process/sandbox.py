@@ -11,6 +11,7 @@ from swarmlet.runtime.process.kernel import (
     StepError,
     die_with_parent,
     enter_namespaces,
+    leave_keyring,
     prctl,
 )
 
@@ -68,6 +69,7 @@ def _set_up(config: Config, parent: int, streams: tuple[int, int, int]) -> None:
     if config.text(b"uid"):
         with Step("user"):
             _become(config)
+        leave_keyring()
     prctl(PR_SET_NO_NEW_PRIVS, 1)
     die_with_parent(parent)
     with Step("dir"):

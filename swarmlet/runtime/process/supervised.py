@@ -37,6 +37,7 @@ class Supervised:
         self._answer = b""
         self._answered, self._gone = asyncio.Event(), asyncio.Event()
         self._burying = asyncio.Lock()
+        self._end: Exit | None = None
         self._watched: dict[int, int] = {}  # pidfd: pid, of children that may be ours to bury
         self._pidfd = self._reader = -1
 
@@ -155,9 +156,14 @@ class Supervised:
         """When nothing of the task lives any more."""
         await self._gone.wait()
         async with self._burying:
-            end = self.bundle.exit() or await self._bury_lost()
-        status = self.bundle.status()
-        if status is None:
+            if self._end is None:  # kept, for the bundle may be removed before all have asked
+                self._end = self._told_end() or await self._bury_lost()
+            return self._end
+
+    def _told_end(self) -> Exit | None:
+        """What the shim wrote down."""
+        end, status = self.bundle.exit(), self.bundle.status()
+        if end is None or status is None:
             return end
         return msgspec.structs.replace(end, problem=describe_step(*status))
 
@@ -219,8 +225,13 @@ class Supervised:
             if not bury(init.pid):
                 await self._see_dead(init)
         end = Exit(exit_code=LOST_EXIT_CODE, at_ms=self._clock.wall_ms(), problem=SHIM_LOST)
-        self.bundle.put_exit(end)
         log.warning("task.supervisor_lost", extra={"task_id": self.bundle.task_id})
+        try:
+            self.bundle.put_exit(end)
+        except (
+            OSError
+        ) as error:  # a full disk must not hide the end; the next daemon finds the same
+            log.warning("task.end_not_written", extra={"problem": error.strerror})
         return end
 
     async def _see_dead(self, task: ProcessIdentity) -> None:
