@@ -32,7 +32,7 @@ def build_app(engine: Engine) -> web.Application:
     context = Context(engine=engine)
     door = _Door(context)
     app = web.Application(client_max_size=BODY_SIZE_MAX_B)
-    app.router.add_route("*", "/{path:.*}", door.answer)
+    app.router.add_route("*", r"/{path:[\s\S]*}", door.answer)  # a line's end may be in there
 
     async def end_streams(_: web.Application) -> None:
         context.stopping.set()
@@ -79,6 +79,8 @@ class _Door:
             )
         except web.HTTPRequestEntityTooLarge:
             return reply_error(f"the request's body is larger than {BODY_SIZE_MAX_B} bytes", 413)
+        except web.RequestPayloadError as problem:
+            return reply_error(f"the request's body cannot be read: {problem}", 400)
         except Exception:
             if request.transport is None:  # the client is gone: nobody reads what is said now
                 return reply_empty()

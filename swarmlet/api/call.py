@@ -123,6 +123,8 @@ def reply_text(text: str, headers: dict[str, str]) -> web.Response:
 
 
 def reply_error(message: str, status: int, remedy: str = "") -> web.Response:
+    """`message` may repeat bytes of the request that are no UTF-8."""
+    message = message.encode(errors="replace").decode()
     body = {"message": message, "remedy": remedy} if remedy else {"message": message}
     return reply(body, status)
 

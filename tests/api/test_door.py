@@ -1,5 +1,6 @@
 """Versions, headers, unknown routes, bodies and errors: what every request meets."""
 
+import asyncio
 import io
 import logging
 
@@ -76,6 +77,7 @@ async def test_version_in_the_path_is_checked(lonely, version, status, text):
         ("GET", "/nodes/a/b"),
         ("GET", "/../etc/passwd"),
         ("PROPFIND", "/nodes"),
+        ("GET", "/a%0Ab"),
     ],
 )
 async def test_unknown_route_or_method_is_404(lonely, method, path):
@@ -93,6 +95,7 @@ async def test_options_is_answered_on_any_path(lonely):
     [
         ({"Content-Type": "text/plain"}, b"{}", 400, "(text/plain): must be 'application/json'"),
         ({"Content-Type": ""}, b"{}", 400, "malformed Content-Type header"),
+        (JSON | {"Content-Encoding": "deflate"}, b"abcde", 400, "body cannot be read"),
         (JSON, b"{", 400, "invalid JSON"),
         (JSON, b'{"Name":"a"} x', 400, "invalid JSON"),
         (JSON, b"[]", 400, "object"),
@@ -117,6 +120,18 @@ async def test_body_is_checked(api, headers, data, status, text):
     got, answer = await api("POST", "/configs/create", **options)
     assert got == status
     assert text in answer.get("message", "")
+
+
+async def test_answer_may_repeat_bytes_that_are_no_text(api):
+    reader, writer = await asyncio.open_connection("127.0.0.1", api.client.port)
+    writer.write(
+        b"POST /configs/create HTTP/1.1\r\nHost: box\r\nConnection: close\r\n"
+        b"Content-Type: \xe9\r\nContent-Length: 2\r\n\r\n{}"
+    )
+    answer = await reader.read()
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"unsupported Content-Type header (?)" in answer
 
 
 @pytest.mark.parametrize(
