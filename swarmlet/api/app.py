@@ -79,8 +79,6 @@ class _Door:
             )
         except web.HTTPRequestEntityTooLarge:
             return reply_error(f"the request's body is larger than {BODY_SIZE_MAX_B} bytes", 413)
-        except web.RequestPayloadError as problem:
-            return reply_error(f"the request's body cannot be read: {problem}", 400)
         except Exception:
             if request.transport is None:  # the client is gone: nobody reads what is said now
                 return reply_empty()

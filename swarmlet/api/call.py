@@ -79,8 +79,11 @@ class Call:
 
     async def body(self) -> bytes:
         """The request's body, empty where there is none. Raises InvalidArgumentError where it is
-        not said to be JSON, as Docker's CheckForJSON does."""
-        raw = await self.request.read()
+        not said to be JSON, as Docker's CheckForJSON does, or cannot be read."""
+        try:
+            raw = await self.request.read()
+        except web.RequestPayloadError as problem:
+            raise InvalidArgumentError(f"the request's body cannot be read: {problem}") from None
         kind = self.request.headers.get("Content-Type", "")
         if kind == "application/json" or (not kind and not raw):
             return raw

@@ -22,7 +22,7 @@ from swarmlet.reconcile.slots import replaces_tasks
 Filters: TypeAlias = Mapping[str, tuple[str, ...]]
 
 FILTERS_SIZE_MAX_B: Final = 65_536
-"""aiohttp's own limit of a request line is lower; this one holds however the text came."""
+"""Half of a request's line: what is written as %XX there is shorter here."""
 
 NODE_KEYS: Final = frozenset({"id", "label", "membership", "name", "node.label", "role"})
 SERVICE_KEYS: Final = frozenset({"id", "label", "mode", "name", "runtime"})

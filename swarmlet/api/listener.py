@@ -30,6 +30,9 @@ ANSWER_TIMEOUT_S: Final = 2.0
 SHUTDOWN_TIMEOUT_S: Final = 2.0
 """For requests under way when the daemon stops; streams end by themselves."""
 
+HEAD_LINE_SIZE_MAX_B: Final = 131_072
+"""Of a request's first line or a header: filters that name hundreds of secrets are in there."""
+
 
 class _NoGarbage(logging.Filter):
     """Drops aiohttp's traceback for bytes that are no HTTP: they would fill the log."""
@@ -125,7 +128,13 @@ async def serve_unix(app: web.Application, host: str) -> AsyncIterator[str]:
     """
     path = socket_path(host)
     logging.getLogger("aiohttp.server").addFilter(_NO_GARBAGE)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S)
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        shutdown_timeout=SHUTDOWN_TIMEOUT_S,
+        max_line_size=HEAD_LINE_SIZE_MAX_B,
+        max_field_size=HEAD_LINE_SIZE_MAX_B,
+    )
     await runner.setup()
     try:
         try:

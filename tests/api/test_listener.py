@@ -155,3 +155,16 @@ def test_socket_has_the_same_rights_on_uvloop(path):
             return stat.S_IMODE(os.stat(path).st_mode)
 
     assert uvloop.run(serve()) in (0o600, 0o660)
+
+
+async def test_filters_may_be_long_and_no_longer(path):
+    def request(size):
+        filters = b"x" * size
+        return (
+            b"GET /networks?filters=%b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % filters
+        )
+
+    async with serve_unix(build_app(World()), path):
+        assert b'{"message":"invalid filter"' in await ask(path, request(60_000))
+        assert b'{"message":"invalid filter"' in await ask(path, request(100_000))
+        assert b" 400 Bad Request" in await ask(path, request(200_000))
