@@ -1,38 +1,17 @@
-"""An event loop on virtual time: where it would wait, the clock jumps to the next timer."""
+"""Virtual time for tests of single parts: the simulation's loop, and a clock that reads it."""
 
 import asyncio
 import random
-import selectors
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from swarmlet.env.base import Disk, Env
+from tests.sim.loop import EPOCH_MS, SimClock, SimLoop, inline
 
 T = TypeVar("T")
 
-START_MS = 1_700_000_000_000
-
-
-class _JumpingSelector(selectors.DefaultSelector):
-    """Never waits: a wait for a timer moves the loop's time, a wait for nothing is a deadlock."""
-
-    loop: "VirtualLoop"
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        assert timeout is not None, "everything waits and no timer is set: a deadlock"
-        self.loop.now_s += timeout
-        return super().select(0)
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    def __init__(self) -> None:
-        self.now_s = 0.0
-        selector = _JumpingSelector()
-        selector.loop = self
-        super().__init__(selector)
-
-    def time(self) -> float:
-        return self.now_s
+START_MS = EPOCH_MS
+blocking = inline
 
 
 class VirtualClock:
@@ -43,16 +22,6 @@ class VirtualClock:
 
     def wall_ms(self) -> int:
         return START_MS + round(self.mono_s() * 1000)
-
-
-async def inline(work: Callable[[], T]) -> T:
-    """Blocking work at once, with a breath before, as a thread would give one."""
-    await asyncio.sleep(0)
-    return work()
-
-
-def blocking(work: Callable[[], T]) -> Awaitable[T]:
-    return inline(work)
 
 
 def virtual_env(disk: Disk, seed: int = 1) -> Env:
@@ -67,7 +36,7 @@ def run_virtual(main: Coroutine[Any, Any, T], limit_s: float = 100_000.0) -> T:
         async with asyncio.timeout(limit_s):
             return await main
 
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+    with asyncio.Runner(loop_factory=lambda: SimLoop(SimClock())) as runner:
         return runner.run(bounded())
 
 
