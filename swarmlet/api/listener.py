@@ -35,11 +35,11 @@ HEAD_LINE_SIZE_MAX_B: Final = 131_072
 
 
 class _NoGarbage(logging.Filter):
-    """Drops aiohttp's traceback for bytes that are no HTTP: they would fill the log."""
+    """Drops aiohttp's tracebacks for bytes that are no HTTP: they would fill the log."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         problem = record.exc_info[1] if record.exc_info else None
-        return not isinstance(problem, BadHttpMessage)
+        return not isinstance(problem, (BadHttpMessage, web.RequestPayloadError))
 
 
 _NO_GARBAGE: Final = _NoGarbage()

@@ -118,9 +118,11 @@ async def test_socket_of_another_daemon_in_our_place_is_not_removed(path):
     "garbage",
     [
         b"garbage\r\n\r\n",
+        b"POST /swarm/init HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        b"Content-Encoding: gzip\r\nContent-Length: 5\r\n\r\nabcde",
         b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n",
-        b"GET /" + b"x" * 20_000 + b" HTTP/1.1\r\n\r\n",
-        b"GET / HTTP/1.1\r\nA: " + b"b" * 20_000 + b"\r\n\r\n",
+        b"GET /" + b"x" * 200_000 + b" HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nA: " + b"b" * 200_000 + b"\r\n\r\n",
     ],
 )
 async def test_garbage_is_refused_and_does_not_fill_the_log(path, garbage, caplog):
