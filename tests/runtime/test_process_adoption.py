@@ -13,6 +13,7 @@ import pytest
 from swarmlet.core.ids import TaskID
 from swarmlet.runtime.process.host import look_at_host
 from tests.runtime.process_world import (
+    MARK,
     assigned,
     begin,
     is_alive,
@@ -93,22 +94,22 @@ async def test_end_while_no_daemon_was_there_is_told(tmp_path):
 
 @pytest.mark.parametrize("delay_s", [0.0, 0.003, 0.008, 0.015, 0.03])
 async def test_daemon_killed_in_the_middle_of_a_start_never_makes_two(tmp_path, delay_s):
-    process = daemon(tmp_path, "sleep 1237.1")
+    process = daemon(tmp_path, f"sleep {MARK}.1")
     await until(lambda: (tmp_path / "tasks" / "t" / "lock").exists())
     await asyncio.sleep(delay_s)
     kill(process)
     runtime = open_runtime(tmp_path)
     await runtime.list_tasks()
-    started = await begin(runtime, shell("t", "sleep 1237.1", ports=(("tcp", 80, 0),)))
+    started = await begin(runtime, shell("t", f"sleep {MARK}.1", ports=(("tcp", 80, 0),)))
     assert is_alive(started.pid)
-    assert len(processes_with("\x001237.1")) == 1 or len(processes_with("sleep 1237.1")) == 1
+    assert len(processes_with("\x001237.1")) == 1 or len(processes_with(f"sleep {MARK}.1")) == 1
     await runtime.remove(TaskID("t"))
     await runtime.close()
-    assert processes_with("1237.1") == []
+    assert processes_with(MARK) == []
 
 
 async def test_supervisor_killed_while_no_daemon_was_there_is_told(tmp_path):
-    process = daemon(tmp_path, "sleep 1238.1; true")
+    process = daemon(tmp_path, f"sleep {MARK}.1; true")
     pid, _ = map(int, process.stdout.readline().split())
     kill(process)
     os.kill(pid_of(tmp_path, "t", "shim"), signal.SIGKILL)
@@ -117,7 +118,7 @@ async def test_supervisor_killed_while_no_daemon_was_there_is_told(tmp_path):
     (found,) = await runtime.list_tasks()
     assert found.exit.exit_code == 137
     assert "supervisor was killed" in found.exit.problem
-    await until(lambda: not processes_with("1238.1"))
+    await until(lambda: not processes_with(MARK))
     await runtime.remove(TaskID("t"))
 
 

@@ -18,6 +18,7 @@ from swarmlet.model.container import Ulimit
 from swarmlet.model.service import Limit, ResourceRequirements
 from swarmlet.runtime.base import RuntimeProblemError
 from tests.runtime.process_world import (
+    MARK,
     assigned,
     begin,
     is_alive,
@@ -48,21 +49,21 @@ async def test_exit_code_is_told(runtime, script, code):
 
 
 async def test_start_repeated_gives_the_same_answer_and_one_process(runtime):
-    task = assigned("t", "sleep", "1234.5")
+    task = assigned("t", "sleep", f"{MARK}.5")
     first = await begin(runtime, task)
     assert await runtime.start(task) == first
-    assert len(processes_with("1234.5")) == 1
-    assert first.pid in processes_with("1234.5")
+    assert len(processes_with(f"{MARK}.5")) == 1
+    assert first.pid in processes_with(f"{MARK}.5")
 
 
 async def test_cancelled_start_is_joined_by_the_next(runtime):
-    task = assigned("t", "sleep", "1234.6")
+    task = assigned("t", "sleep", f"{MARK}.6")
     await runtime.prepare(task)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.001):
             await runtime.start(task)
     started = await runtime.start(task)
-    assert processes_with("1234.6") == [started.pid]
+    assert processes_with(f"{MARK}.6") == [started.pid]
 
 
 async def test_cancelled_wait_leaves_the_task_alone(runtime):
@@ -110,10 +111,10 @@ async def test_stop_of_a_task_never_started_says_so(runtime):
 
 
 async def test_nothing_of_a_task_outlives_its_main_process(runtime):
-    orphans = "setsid sleep 1235.1 & (setsid sh -c 'sleep 1235.2 & sleep 1235.3' &)"
+    orphans = f"setsid sleep {MARK}.1 & (setsid sh -c 'sleep {MARK}.2 & sleep {MARK}.3' &)"
     script = f"{orphans}; sleep 0.3; exit 5"
     assert (await run(runtime, shell("t", script))).exit_code == 5
-    assert processes_with("1235.") == []
+    assert processes_with(MARK) == []
 
 
 async def test_orphans_are_buried_while_the_task_runs(runtime, tmp_path):
@@ -146,14 +147,14 @@ async def test_killed_task_is_told_as_137(runtime):
 
 
 async def test_killed_supervisor_takes_the_task_along_and_is_told(runtime, tmp_path):
-    started = await begin(runtime, shell("t", "sleep 1236.1 & sleep 1236.2"))
-    await until(lambda: len(processes_with("sleep\x001236.")) == 2)
+    started = await begin(runtime, shell("t", f"sleep {MARK}.1 & sleep {MARK}.2"))
+    await until(lambda: len(processes_with(f"sleep\0{MARK}.")) == 2)
     os.kill(pid_of(tmp_path, "t", "shim"), signal.SIGKILL)
     end = await runtime.wait(TaskID("t"))
     assert end.exit_code == 137
     assert "supervisor was killed" in end.problem
     assert not is_alive(started.pid)
-    await until(lambda: not processes_with("1236."))
+    await until(lambda: not processes_with(MARK))
     assert await runtime.wait(TaskID("t")) == end
 
 
@@ -226,6 +227,15 @@ async def test_environment_is_what_the_spec_gives_and_little_more(runtime):
     found = dict(line.split("=", 1) for line in (await output(runtime, "t")).splitlines())
     assert set(found) == {"A", "B", "C", "PATH", "HOME", "HOSTNAME"}
     assert (found["A"], found["B"], found["C"], found["HOSTNAME"]) == ("2", "x=y", "", "box")
+
+
+async def test_large_environment_arrives_and_a_too_large_one_is_refused(runtime):
+    many = [f"V{n}={'x' * 1000}" for n in range(500)]
+    assert (await run(runtime, shell("t", 'test "${#V499}" = 1000', env=many))).exit_code == 0
+    task = assigned("u", "true", env=["V=" + "x" * 200_000])
+    await runtime.prepare(task)
+    with pytest.raises(RuntimeProblemError, match="exec: argument list too long: true"):
+        await runtime.start(task)
 
 
 async def test_command_is_found_along_the_tasks_own_path(runtime):

@@ -18,6 +18,7 @@ from swarmlet.runtime.base import RuntimeProblemError
 from swarmlet.runtime.process.host import look_at_host
 from tests.runtime.process_world import (
     IS_ROOT,
+    MARK,
     assigned,
     begin,
     open_runtime,
@@ -199,10 +200,10 @@ async def test_raised_oom_score_is_given(runtime):
 
 
 async def test_namespaces_first_process_killed_ends_the_task(runtime, tmp_path):
-    await begin(runtime, shell("t", "sleep 1239.1 & sleep 1239.2"))
+    await begin(runtime, shell("t", f"sleep {MARK}.1 & sleep {MARK}.2"))
     os.kill(pid_of(tmp_path, "t", "init"), 9)
     assert (await runtime.wait(TaskID("t"))).exit_code == 137
-    assert processes_with("1239.") == []
+    assert processes_with(MARK) == []
 
 
 async def test_full_disk_keeps_the_exit_code(tmp_path):
@@ -236,25 +237,30 @@ def test_this_host_isolates_or_says_why_not():
     assert host.isolates or host.isolation_problem
 
 
-def test_life_is_the_same_as_an_ordinary_user(open_folder):
-    """The other files of tests, in the skin of nobody: by an interpreter nobody may run."""
-    interpreter = f"/usr/bin/python3.{sys.version_info.minor}"
+def as_nobody(*arguments: str) -> subprocess.CompletedProcess:
+    """Run Python as nobody, by an interpreter that nobody may use."""
     site = next(path for path in sys.path if path.endswith("site-packages"))
-    if not os.access(interpreter, os.X_OK) or not os.stat(ROOT).st_mode & 0o005:
-        pytest.skip("no interpreter, or not the source, that an ordinary user may read")
-    open_folder.chmod(0o777)
-    files = ["test_process_life.py", "test_process_adoption.py", "test_process_ports.py"]
-    done = subprocess.run(
-        [
-            *("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"),
-            *(interpreter, "-B", "-m", "pytest", "-q", "-p", "no:cacheprovider"),
-            f"--basetemp={open_folder}/base",
-            *(f"tests/runtime/{name}" for name in files),
-        ],
+    switch = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
+    return subprocess.run(
+        [*switch, f"/usr/bin/python3.{sys.version_info.minor}", "-B", *arguments],
         env={"PATH": "/usr/bin:/bin", "PYTHONPATH": f"{ROOT}:{site}", "HOME": "/nonexistent"},
-        cwd=ROOT,
+        cwd="/",
         capture_output=True,
         text=True,
         check=False,
+    )
+
+
+def test_life_is_the_same_as_an_ordinary_user(open_folder):
+    """The other files of tests again, in the skin of nobody."""
+    if as_nobody("-c", "import pytest, swarmlet.runtime.process.runtime").returncode:
+        pytest.skip("no interpreter, or not the source, that an ordinary user may read")
+    open_folder.chmod(0o777)
+    files = ["test_process_life.py", "test_process_adoption.py", "test_process_ports.py"]
+    done = as_nobody(
+        *("-m", "pytest", "-q", "-p", "no:cacheprovider", f"--basetemp={open_folder}/base"),
+        f"--rootdir={ROOT}",
+        f"--config-file={ROOT}/pyproject.toml",
+        *(f"{ROOT}/tests/runtime/{name}" for name in files),
     )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]

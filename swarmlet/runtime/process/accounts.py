@@ -1,6 +1,7 @@
 """As whom a task runs: an account of its own from a range, one the spec names, or the daemon's."""
 
 import grp
+import os
 import pwd
 import zlib
 from collections.abc import Collection, Sequence
@@ -53,7 +54,7 @@ def find_account(user: str, groups: Sequence[str], rules: AccountRules) -> Accou
     gid = _gid(group) if group else entry.pw_gid
     more = {_gid(name) for name in groups}
     if not group:
-        more.update(one.gr_gid for one in grp.getgrall() if entry.pw_name in one.gr_mem)
+        more.update(os.getgrouplist(entry.pw_name, gid))
     _refuse_power(user, entry.pw_uid, sorted({gid, *more}), rules)
     return Account(
         uid=entry.pw_uid, gid=gid, groups=tuple(sorted({gid, *more})), home=entry.pw_dir or "/"

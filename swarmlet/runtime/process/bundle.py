@@ -34,30 +34,27 @@ class _ExitFile(msgspec.Struct, frozen=True, kw_only=True):
     problem: str = ""
 
 
+def is_bundle_name(text: str) -> bool:
+    """Whether it may be a task's id: it becomes a folder's name."""
+    return _NAME.fullmatch(text) is not None
+
+
 class Bundle:
     """One task's folder under the runtime's."""
 
     def __init__(self, disk: Disk, state_dir: str, task_id: str) -> None:
-        if not self.is_name(task_id):
+        if not is_bundle_name(task_id):
             raise RuntimeProblemError(f"{task_id!r} is not a task id.")
         self.task_id = task_id
         self.path = f"{state_dir}/{task_id}"
         self._disk = disk
 
-    @staticmethod
-    def is_name(text: str) -> bool:
-        """Whether it may be a task's id: it becomes a folder's name."""
-        return _NAME.fullmatch(text) is not None
-
     def exists(self) -> bool:
         return self._disk.exists(self.path)
 
-    def create(self, state: BundleState) -> None:
+    def save(self, state: BundleState) -> None:
         self._disk.make_dir(os.path.dirname(self.path), 0o700)  # a parent would get a wider mode
         self._disk.make_dir(self.path, 0o700)
-        self.save(state)
-
-    def save(self, state: BundleState) -> None:
         self._put("bundle.json", msgspec.json.encode(state))
 
     def state(self) -> BundleState:
@@ -104,7 +101,7 @@ class Bundle:
 
     def has_shim(self) -> bool:
         """Whether a shim lives. Cannot be fooled by a reused pid: it holds the lock."""
-        if not self.has("lock"):
+        if not self._has("lock"):
             return False
         fd = self.lock()
         if fd >= 0:
@@ -113,10 +110,7 @@ class Bundle:
 
     def was_started(self) -> bool:
         """Whether a shim was ever started here (one that only just was holds the lock already)."""
-        return self.identity("shim.pid") is not None or self.has("exit") or self.has_shim()
-
-    def has(self, name: str) -> bool:
-        return self._disk.exists(f"{self.path}/{name}")
+        return self.identity("shim.pid") is not None or self._has("exit") or self.has_shim()
 
     def forget_start(self) -> None:
         """Undo a start that failed for a passing reason, so that it can be tried again."""
@@ -125,6 +119,9 @@ class Bundle:
 
     def remove(self) -> None:
         self._disk.remove_tree(self.path)
+
+    def _has(self, name: str) -> bool:
+        return self._disk.exists(f"{self.path}/{name}")
 
     def _get(self, name: str) -> bytes:
         try:

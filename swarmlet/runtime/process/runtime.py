@@ -21,7 +21,7 @@ from swarmlet.runtime.base import (
     TemporaryProblemError,
 )
 from swarmlet.runtime.process.accounts import Account, AccountRules, choose_own_uid
-from swarmlet.runtime.process.bundle import Bundle, BundleState
+from swarmlet.runtime.process.bundle import Bundle, BundleState, is_bundle_name
 from swarmlet.runtime.process.failures import StartFailedError, start_problem
 from swarmlet.runtime.process.host import Host, describe_host, look_at_host
 from swarmlet.runtime.process.log_reader import read_log
@@ -200,7 +200,7 @@ class ProcessRuntime:
             uid = choose_own_uid(task_id, set(uids.values()), self._rules)
             uids[task_id] = uid
         with _disk_problems():
-            bundle.create(BundleState(boot_id=self._host.boot_id, uid=uid))
+            bundle.save(BundleState(boot_id=self._host.boot_id, uid=uid))
 
     def _spawn(self, task_id: str, plan: Plan) -> Supervised:
         """No await from choosing the ports to having the task in memory: nobody else takes them."""
@@ -238,7 +238,7 @@ class ProcessRuntime:
 
     def _bundles(self) -> Iterator[Bundle]:
         for name in self._env.disk.list_dir(self._state_dir):
-            if Bundle.is_name(name):
+            if is_bundle_name(name):
                 yield Bundle(self._env.disk, self._state_dir, name)
 
     async def _listed(self, bundle: Bundle) -> RuntimeTask:

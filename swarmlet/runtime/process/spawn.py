@@ -12,7 +12,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from swarmlet.runtime.base import TemporaryProblemError
 from swarmlet.runtime.process.supervisor import LOCK_FD
 
 _SHIM: Final = str(Path(__file__).with_name("shim.py"))
@@ -27,26 +26,22 @@ def encode_config(pairs: Iterable[tuple[str, str]]) -> bytes:
 
 
 def spawn_shim(config: bytes, lock_fd: int) -> tuple[int, int]:
-    """(pid, reading end of the pipe its answer comes by). Raises TemporaryProblemError.
+    """(pid, reading end of the pipe its answer comes by). Raises OSError.
 
     The pid is of the first process, which ends at once and is to be buried; the shim is its child.
     """
     reader, writer = os.pipe()
-    memory = os.memfd_create("shim")
     try:
-        os.write(memory, config)
-        os.lseek(memory, 0, os.SEEK_SET)
-        places = ((memory, 0), (writer, 1), (writer, 2), (lock_fd, LOCK_FD))
-        actions = [(os.POSIX_SPAWN_DUP2, here, there) for here, there in places]
-        pid = os.posix_spawn(_COMMAND[0], _COMMAND, {}, file_actions=actions, setsigmask=[])
-    except OSError as error:
+        with open(os.memfd_create("shim"), "w+b", 0) as memory:
+            memory.write(config)
+            memory.seek(0)
+            places = ((memory.fileno(), 0), (writer, 1), (writer, 2), (lock_fd, LOCK_FD))
+            actions = [(os.POSIX_SPAWN_DUP2, here, there) for here, there in places]
+            pid = os.posix_spawn(_COMMAND[0], _COMMAND, {}, file_actions=actions, setsigmask=[])
+    except OSError:
         os.close(reader)
-        raise TemporaryProblemError(
-            f"No process could be started: {error.strerror}.",
-            remedy="The node is short of processes, memory or open files.",
-        ) from error
+        raise
     finally:
-        os.close(memory)
         os.close(writer)
     return pid, reader
 

@@ -44,11 +44,17 @@ class Supervised:
     # Beginning -----------------------------------------------------------------------------------
 
     def spawn(self, config: bytes, lock_fd: int) -> None:
-        """Start the shim and return; `started` tells how it went."""
-        first, self._reader = spawn_shim(config, lock_fd)
-        os.set_blocking(self._reader, False)
-        asyncio.get_running_loop().add_reader(self._reader, self._read_answer)
-        self._bury_when_dead(first)
+        """Start the shim and return; `started` tells how it went. Raises TemporaryProblemError."""
+        try:
+            first, self._reader = spawn_shim(config, lock_fd)
+            os.set_blocking(self._reader, False)
+            asyncio.get_running_loop().add_reader(self._reader, self._read_answer)
+            self._bury_when_dead(first)
+        except OSError as error:
+            raise TemporaryProblemError(
+                f"No process could be started: {error.strerror}.",
+                remedy="The node is short of processes, memory or open files; it is tried again.",
+            ) from error
 
     async def adopt(self, *, is_this_boot: bool) -> None:
         """Take over a bundle that an earlier daemon started. Raises TemporaryProblemError."""
@@ -228,9 +234,7 @@ class Supervised:
         log.warning("task.supervisor_lost", extra={"task_id": self.bundle.task_id})
         try:
             self.bundle.put_exit(end)
-        except (
-            OSError
-        ) as error:  # a full disk must not hide the end; the next daemon finds the same
+        except OSError as error:  # a full disk must not hide the end
             log.warning("task.end_not_written", extra={"problem": error.strerror})
         return end
 
