@@ -27,6 +27,10 @@ GROUP: Final = "swarmlet"
 ANSWER_TIMEOUT_S: Final = 2.0
 """For somebody to accept on an existing socket; the kernel answers for a dead one at once."""
 
+BACKLOG: Final = 4096
+"""Connections that wait to be accepted, as Go's servers have it: on a unix socket the next one is
+not kept waiting but refused."""
+
 SHUTDOWN_TIMEOUT_S: Final = 2.0
 """For requests under way when the daemon stops; streams end by themselves."""
 
@@ -104,7 +108,7 @@ async def _open(runner: web.AppRunner, path: str) -> None:
     await _clear(path)
     previous = os.umask(0o177)
     try:
-        await web.UnixSite(runner, path).start()
+        await web.UnixSite(runner, path, backlog=BACKLOG).start()
     finally:
         os.umask(previous)
     _share(path)

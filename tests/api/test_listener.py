@@ -170,3 +170,14 @@ async def test_filters_may_be_long_and_no_longer(path):
         assert b'{"message":"invalid filter"' in await ask(path, request(60_000))
         assert b'{"message":"invalid filter"' in await ask(path, request(100_000))
         assert b" 400 Bad Request" in await ask(path, request(200_000))
+
+
+async def test_burst_of_clients_waits_while_the_daemon_is_busy(path):
+    clients = [socket.socket(socket.AF_UNIX) for _ in range(500)]
+    async with serve_unix(build_app(World()), path):
+        for client in clients:  # without a turn of the loop, as in the middle of a long request
+            client.setblocking(False)
+            client.connect(path)
+        for client in clients:
+            client.close()
+        assert (await ask(path)).endswith(b"OK")
