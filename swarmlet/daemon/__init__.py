@@ -6,6 +6,7 @@ in one, or refusing to start on damaged data; `membership` is one stay in a swar
 leave, with its store, log, manager and agent; `serve` and `gauges` are the way in and the numbers
 out.
 
-After a crash nothing here needs repair: a swarm's state counts once `swarm/state.json` is there,
-which is written last; what an interrupted init left behind is removed at the next start.
+After a crash nothing here needs repair: a swarm counts once `swarm/state.json` is there, which
+comes last and goes first, by renaming `swarm/unsettled.json`. Where that is there instead, an init
+or a leave was interrupted, and the next start removes the rest; where neither is, nothing is.
 """

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -9,7 +10,7 @@ from typing import Final
 import msgspec
 
 from swarmlet.core.errors import DamagedError, SwarmStateError
-from swarmlet.core.ids import Entropy, new_id
+from swarmlet.core.ids import Entropy, is_id, new_id
 from swarmlet.env.base import Disk, write_atomic
 
 FORMAT: Final = "swarmlet data 1\n"
@@ -25,6 +26,13 @@ class SwarmFile(msgspec.Struct, frozen=True, kw_only=True):
     listen_addr: str
     advertise_addr: str
     runtime: str
+    checksum: int = 0  # crc32 of this very file with a zero here; only on disk
+
+
+def _checked(file: SwarmFile) -> SwarmFile:
+    """The same with its checksum."""
+    plain = msgspec.structs.replace(file, checksum=0)
+    return msgspec.structs.replace(plain, checksum=zlib.crc32(msgspec.json.encode(plain)))
 
 
 class DataDir:
@@ -38,6 +46,7 @@ class DataDir:
         self.tasks = f"{path}/tasks"
         self._swarm = f"{path}/swarm"
         self._state = f"{self._swarm}/state.json"
+        self._unsettled = f"{self._swarm}/unsettled.json"  # it, while this node enters or leaves
 
     def open(self) -> None:
         """Make it, or check that this version can read it. Raises DamagedError."""
@@ -61,36 +70,61 @@ class DataDir:
             )
 
     def engine_id(self, entropy: Entropy) -> str:
-        """This host's engine id, made once."""
+        """This host's engine id, made once. Raises DamagedError."""
         name = f"{self.path}/engine-id"
         if not self._disk.exists(name):
             write_atomic(self._disk, name, [new_id(entropy).encode()], 0o600)
-        return self._disk.read(name).decode()
+        found = self._disk.read(name).decode(errors="replace")
+        if not is_id(found):
+            raise DamagedError(
+                f"{name} is damaged: it does not hold an id.",
+                remedy="Remove this file: a new id is made. The swarm does not depend on it.",
+            )
+        return found
 
     def swarm_file(self) -> SwarmFile | None:
-        """This node's place in a swarm, or None. Raises DamagedError."""
+        """This node's place in a swarm, or None. Raises DamagedError: also where it is lost, and
+        something of a swarm is there that no interrupted init or leave explains.
+        """
         if not self._disk.exists(self._state):
+            self._check_no_swarm()
             return None
         try:
-            return msgspec.json.decode(self._disk.read(self._state), type=SwarmFile)
-        except msgspec.MsgspecError as error:
-            raise DamagedError(
-                f"{self._state} cannot be read: {error}.",
-                remedy="Restore the data directory from a backup, or start with an empty one.",
-            ) from error
+            file = msgspec.json.decode(self._disk.read(self._state), type=SwarmFile)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise DamagedError(f"{self._state} cannot be read: {error}.", _RESTORE) from error
+        if file != _checked(file):
+            raise DamagedError(f"{self._state} is damaged: its checksum is wrong.", _RESTORE)
+        return msgspec.structs.replace(file, checksum=0)
 
-    def enter_swarm(self, file: SwarmFile) -> None:
-        """From now on this node is in the swarm, whatever happens to the process."""
+    def prepare_swarm(self, file: SwarmFile) -> None:
+        """Say that what comes now into the directory belongs to a swarm that does not count yet."""
         self._disk.make_dir(self._swarm, 0o700)
-        write_atomic(self._disk, self._state, [msgspec.json.encode(file)], 0o600)
+        write_atomic(self._disk, self._unsettled, [msgspec.json.encode(_checked(file))], 0o600)
+
+    def enter_swarm(self) -> None:
+        """From now on this node is in the swarm it prepared, whatever happens to the process."""
+        self._disk.rename(self._unsettled, self._state)
 
     def leave_swarm(self) -> None:
-        """Forget the swarm: the state first, so that a crash leaves nothing half there."""
-        self._disk.remove(self._state)
-        for path in (self._swarm, self.raft, self.agent, self.certificates):
-            self._disk.remove_tree(path)
+        """Forget the swarm, durably; after a crash on the way, the next call goes on. Needs no room
+        on the disk.
+        """
+        if self._disk.exists(self._state):
+            self._disk.rename(self._state, self._unsettled)
+        for path in (self.raft, self.agent, self.certificates, self._swarm):
+            self._disk.remove_tree(path)  # what says that the rest may go, last
+
+    def _check_no_swarm(self) -> None:
+        """Raises DamagedError where a swarm's data lack the file that says whose they are."""
+        if self._disk.exists(self._unsettled):
+            return
+        for path in (self.raft, self.certificates):
+            if self._disk.list_dir(path):
+                raise DamagedError(f"{self._state} is missing, but {path} is there.", _RESTORE)
 
 
+_RESTORE: Final = "Restore the data directory from a backup, or start with an empty one."
 _EMPTY_ENOUGH: Final = ("lock", "daemon.log", "lost+found", "swarmlet.sock", "format.new")
 
 

@@ -89,6 +89,7 @@ class DaemonEngine:
                 raise already_in_swarm()
             plan = plan_swarm(self._env, self._host.addresses, request, self._runtime.name)
             try:
+                self._data.prepare_swarm(plan.file)
                 plan = write_identity(self._env, self._data, plan)
                 await self._enter(plan.file, plan.founding)
             except BaseException:

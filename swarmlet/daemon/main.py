@@ -16,8 +16,11 @@ from swarmlet.daemon.data_dir import locked
 from swarmlet.daemon.logs import start_logging
 from swarmlet.daemon.serve import serve
 from swarmlet.daemon.settings import RUNTIMES, Settings
+from swarmlet.runtime.process.kernel import prctl
 
 log = logging.getLogger("swarmlet.daemon")
+
+PR_SET_DUMPABLE: Final = 4  # prctl(2)
 
 EXAMPLE: Final = """
 Example:
@@ -71,13 +74,13 @@ def daemon(data_dir: str, host: str, **options: str | bool) -> None:
     except SwarmError as error:
         _die(error)
     except OSError as error:
-        _die(SwarmError(f"{error.filename or 'The daemon'}: {error.strerror}."))
+        _die(_unusable(error))
 
 
 def run() -> None:
     """The entry of `python -m swarmlet.daemon`."""
     if not __debug__:
-        sys.exit("Error: swarmlet checks itself with assertions; start it without python -O.")
+        _die(SwarmError("swarmlet checks itself with assertions.", "Start it without python -O."))
     daemon(prog_name="swarmlet daemon")
 
 
@@ -93,6 +96,7 @@ def _settings(data_dir: str, host: str, options: dict[str, str | bool]) -> Setti
 def _run(settings: Settings) -> None:
     start_logging(settings)
     _raise_file_limit()
+    prctl(PR_SET_DUMPABLE, 0)  # the keys are in memory: no core file, no debugger of this user's
     os.umask(0o077)
     try:
         import uvloop
@@ -123,6 +127,13 @@ def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
     operating = group.subgroup(SwarmError)
     chosen = (operating or group).exceptions[0]
     return _cause(chosen) if isinstance(chosen, BaseExceptionGroup) else chosen
+
+
+def _unusable(error: OSError) -> SwarmError:
+    return SwarmError(
+        f"{error.filename or 'The daemon'}: {error.strerror or error}.",
+        remedy="Give this user a directory of its own, on a disk that works, with --data-dir.",
+    )
 
 
 def _die(error: SwarmError) -> NoReturn:

@@ -106,7 +106,7 @@ class Membership:
             ) from error
         if self._founding is not None:
             await self.store.commit(first_changes(self._founding, self._env.entropy))
-            self._data.enter_swarm(self.file)
+            self._data.enter_swarm()
 
     async def _leader(self) -> None:
         async for leadership in self.log.leadership():

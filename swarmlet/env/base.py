@@ -82,11 +82,11 @@ class Disk(Protocol):
         ...
 
     def make_dir(self, path: str, mode: int = 0o700) -> None:
-        """Make a folder and its parents where missing."""
+        """Make a folder and its parents where missing; durable on return."""
         ...
 
     def remove_tree(self, path: str) -> None:
-        """Remove a folder and all below it, if it is there."""
+        """Remove a folder and all below it, if it is there; durable on return."""
         ...
 
     def sync_dir(self, path: str) -> None: ...

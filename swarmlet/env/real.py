@@ -115,12 +115,19 @@ class RealDisk:
             os.unlink(path)
 
     def make_dir(self, path: str, mode: int = 0o700) -> None:
+        missing, above = [], path
+        while above and not os.path.exists(above):
+            missing.append(above)
+            above = os.path.dirname(above)
         with _full_disk_named(path):
             os.makedirs(path, mode=mode, exist_ok=True)
+        for made in missing:
+            self.sync_dir(os.path.dirname(made))
 
     def remove_tree(self, path: str) -> None:
         if os.path.isdir(path):
             shutil.rmtree(path)
+            self.sync_dir(os.path.dirname(path))
 
     def sync_dir(self, path: str) -> None:
         descriptor = os.open(path or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -2,13 +2,22 @@
 
 import base64
 import os
+import shutil
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.daemon.harness import running_daemon, service, wait_for, wait_running
+from tests.daemon.harness import (
+    Daemon,
+    clean_up,
+    running_daemon,
+    service,
+    wait_for,
+    wait_running,
+)
 
 MARKS = {
     "secret": "s3cr3t-payload-of-a-secret",
@@ -49,6 +58,22 @@ def test_data_directory_holds_no_plaintext(swarm):
     key = Path(swarm.data, "certificates/swarm-node.key")
     assert key.stat().st_mode & 0o777 == 0o600
     assert Path(swarm.data).stat().st_mode & 0o777 == 0o700
+
+
+def test_daemon_of_an_ordinary_user_leaves_no_core_file_and_shows_its_memory_to_nobody():
+    directory, prefix = tempfile.mkdtemp(prefix="swt-", dir="/tmp"), ()
+    if os.getuid() == 0:
+        os.chown(directory, 65534, 65534)
+        prefix = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
+    daemon = Daemon(directory, prefix=prefix)
+    try:
+        client = daemon.start().init()
+        # proc(5): the files of a process that is not dumpable are root's, whoever runs it
+        assert os.stat(f"/proc/{daemon.process.pid}/environ").st_uid == 0
+        assert b"process_open_fds" in client.get("/metrics")
+    finally:
+        clean_up(daemon)
+        shutil.rmtree(directory)
 
 
 def test_certificate_names_node_role_and_cluster(swarm):

@@ -179,6 +179,30 @@ def test_damage_in_the_middle_of_the_log_is_refused(daemon):
     assert "Try:" in said
 
 
+@pytest.mark.parametrize("name", ["state.json", "swarm-node.crt", "swarm-root-ca.crt", "journal"])
+def test_start_without_a_file_is_refused_and_removes_nothing(daemon, name):
+    daemon.init()
+    daemon.kill()
+    (lost,) = Path(daemon.data).rglob(name)
+    kept = lost.read_bytes()
+    lost.unlink()
+    before = sorted(str(path) for path in Path(daemon.data).rglob("*"))
+    said = ended(daemon)
+    assert "missing" in said
+    assert "Try:" in said
+    assert sorted(str(path) for path in Path(daemon.data).rglob("*")) == before
+    lost.write_bytes(kept)
+    assert daemon.start().client().get("/info")["Swarm"]["LocalNodeState"] == "active"
+
+
+def test_directory_that_cannot_be_used_is_refused_with_a_remedy(tmp_path):
+    daemon = Daemon(str(tmp_path))
+    daemon.data = "/proc/swarmlet"
+    said = ended(daemon)
+    assert "/proc/swarmlet" in said
+    assert "Try:" in said
+
+
 def fill(path):
     """Write until the filesystem has no room left."""
     with path.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):

@@ -34,7 +34,9 @@ def opened(tmp_path):
 def test_swarm_file_is_there_from_entering_to_leaving(tmp_path):
     data = opened(tmp_path)
     assert data.swarm_file() is None
-    data.enter_swarm(FILE)
+    data.prepare_swarm(FILE)
+    assert opened(tmp_path).swarm_file() is None
+    data.enter_swarm()
     assert opened(tmp_path).swarm_file() == FILE
     data.leave_swarm()
     assert opened(tmp_path).swarm_file() is None
@@ -48,10 +50,43 @@ def test_engine_id_is_made_once(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"{", b'{"node_id": 5}'])
 def test_unreadable_swarm_file_is_damaged(tmp_path, content):
     data = opened(tmp_path)
-    data.enter_swarm(FILE)
+    data.prepare_swarm(FILE)
+    data.enter_swarm()
     (tmp_path / "data/swarm/state.json").write_bytes(content)
     with pytest.raises(DamagedError, match=r"state\.json"):
         data.swarm_file()
+
+
+def test_lost_swarm_file_is_damage_and_removes_nothing(tmp_path):
+    data = opened(tmp_path)
+    data.prepare_swarm(FILE)
+    data.enter_swarm()
+    (tmp_path / "data/raft").mkdir()
+    (tmp_path / "data/raft/journal").write_bytes(b"precious")
+    (tmp_path / "data/swarm/state.json").unlink()
+    with pytest.raises(DamagedError, match=r"state\.json is missing"):
+        data.swarm_file()
+    assert (tmp_path / "data/raft/journal").read_bytes() == b"precious"
+
+
+def test_swarm_file_with_any_byte_changed_is_damaged(tmp_path):
+    data = opened(tmp_path)
+    data.prepare_swarm(FILE)
+    data.enter_swarm()
+    path = tmp_path / "data/swarm/state.json"
+    raw = path.read_bytes()
+    for at in range(len(raw)):
+        path.write_bytes(raw[:at] + bytes([raw[at] ^ 0x81]) + raw[at + 1 :])
+        with pytest.raises(DamagedError, match=r"state\.json"):
+            data.swarm_file()
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 25, b"short"])
+def test_damaged_engine_id_is_refused(tmp_path, content):
+    data = opened(tmp_path)
+    (tmp_path / "data/engine-id").write_bytes(content)
+    with pytest.raises(DamagedError, match="engine-id"):
+        data.engine_id(lambda n: b"\1" * n)
 
 
 def test_lock_is_for_one_daemon_at_a_time(tmp_path):

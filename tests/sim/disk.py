@@ -180,6 +180,7 @@ class SimDisk:
     def remove_tree(self, path: str) -> None:
         for name in [n for n in self._names if n.startswith(path + "/")]:
             self.remove(name)
+        self._do(f"sync-removal {path}", lambda half: None if half else self._keep_removal(path))
 
     def sync_dir(self, path: str) -> None:
         def act(half: bool) -> None:
@@ -194,6 +195,10 @@ class SimDisk:
         here = {n: i for n, i in self._names.items() if os.path.dirname(n) == folder}
         elsewhere = {n: i for n, i in self._kept_names.items() if os.path.dirname(n) != folder}
         self._kept_names = {**elsewhere, **here}
+
+    def _keep_removal(self, path: str) -> None:
+        kept = self._kept_names
+        self._kept_names = {n: i for n, i in kept.items() if not n.startswith(path + "/")}
 
     def _do(self, what: str, act) -> None:
         """One operation: `act(half)` does it, or half of it where the power goes in its middle."""
@@ -279,6 +284,7 @@ class SimFile:
         self.size_b = size_b
 
     def close(self) -> None:
+        self._check()  # a second time closes whatever got the number meanwhile
         self.is_open = False
 
     def _check(self) -> None:
