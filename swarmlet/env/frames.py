@@ -21,9 +21,7 @@ from swarmlet.core.ids import Entropy
 FORMAT: Final = 1  # of both kinds of file; another one is refused
 KEY_SIZE_B: Final = 32  # AES-256
 KEY_ID_SIZE_B: Final = 8
-REMEDY: Final = (
-    "Restore it from a backup of this node, or leave the swarm with --force and join again."
-)
+REMEDY: Final = "Restore the data directory from a backup of this node, or start with an empty one."
 
 LOG_MAGIC: Final = b"swlt-log"
 WHOLE_MAGIC: Final = b"swlt-dat"

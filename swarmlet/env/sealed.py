@@ -120,11 +120,11 @@ class SealedLog:
             reserved_b = self._ahead(file.size_b)
             file.reserve(reserved_b)
             file.sync()
+            self._disk.rename(beside, self.path)
         except Exception:
             file.close()
             self._disk.remove(beside)
             raise
-        self._disk.rename(beside, self.path)
         self.close()
         self._file, self._sealer, self._session = file, sealer, session
         self._reserved_b = reserved_b
@@ -179,6 +179,7 @@ class SealedWriter:
         self._sealer = Sealer(key, purpose, file_id)
         self._session = int.from_bytes(entropy(4), "little")
         self._file = disk.create(path + ".new")
+        self._is_open = True
         self._file.write(file_header(WHOLE_MAGIC, key, file_id))
 
     @property
@@ -196,13 +197,18 @@ class SealedWriter:
         """Replace the old file, durably."""
         self._add(_LAST)
         self._file.sync()
-        self._file.close()
+        self._close()
         self._disk.rename(self._path + ".new", self._path)
 
     def abort(self) -> None:
-        """Leave the old file as it is."""
-        self._file.close()
+        """Leave the old file as it is; nothing where the new one has taken its place."""
+        self._close()
         self._disk.remove(self._path + ".new")
+
+    def _close(self) -> None:
+        if self._is_open:
+            self._is_open = False  # the kernel gives the number to another file at once
+            self._file.close()
 
     def _add(self, body: bytes) -> None:
         frame, crc = self._sealer.seal(body, self._session)

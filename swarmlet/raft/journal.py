@@ -13,6 +13,7 @@ import msgspec
 
 from swarmlet.core.errors import DamagedError, DiskFullError
 from swarmlet.core.ids import RaftID
+from swarmlet.env.frames import REMEDY
 from swarmlet.env.sealed import SealedLog
 from swarmlet.raft.membership import Members, decode_change
 from swarmlet.store.proposer import MemberChange
@@ -21,9 +22,6 @@ PURPOSE: Final = b"swarmlet raft journal"
 REGULAR, NO_OP, MEMBERSHIP = b"\x00", b"\x01", b"\x02"  # open a command, as PySyncObj numbers them
 REWRITE_RECORD_B: Final = 256 * 1024  # entries of a rewritten file are gathered to about this size
 LOW_FREE_B: Final = 2 * 1024 * 1024  # below this much free room, more is taken ahead
-REMEDY: Final = (
-    "Restore the raft folder from a backup, or leave the swarm with --force, join again."
-)
 
 Entry: TypeAlias = tuple[bytes, int, int]
 """Command, index, term: in PySyncObj's order."""

@@ -4,8 +4,9 @@ from typing import NamedTuple
 
 from swarmlet.core.errors import DamagedError
 from swarmlet.env.base import Env
+from swarmlet.env.frames import REMEDY
 from swarmlet.env.sealed import SealedLog, SealKey
-from swarmlet.raft.journal import PURPOSE, REMEDY, Journal, JournalFile
+from swarmlet.raft.journal import PURPOSE, Journal, JournalFile
 from swarmlet.raft.membership import Members
 from swarmlet.raft.snapshots import SnapshotFacts, SnapshotFile
 from swarmlet.store.proposer import Member, StateMachine

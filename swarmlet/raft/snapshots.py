@@ -12,6 +12,7 @@ import msgspec
 from swarmlet.core.errors import DamagedError
 from swarmlet.core.ids import Entropy
 from swarmlet.env.base import Blocking, Disk
+from swarmlet.env.frames import REMEDY
 from swarmlet.env.sealed import SealedWriter, SealKey, read_sealed
 from swarmlet.raft.membership import Members
 
@@ -49,7 +50,7 @@ class SnapshotFile:
         except msgspec.DecodeError as error:
             raise DamagedError(
                 f"{self.path} cannot be trusted: its first part cannot be read: {error}.",
-                remedy="Restore the raft folder from a backup of this node.",
+                remedy=REMEDY,
             ) from error
 
     async def write(self, facts: SnapshotFacts, chunks: Iterable[bytes], blocking: Blocking) -> int:

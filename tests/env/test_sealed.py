@@ -364,3 +364,22 @@ def test_key_hides_its_secret_and_is_named_by_it():
     assert repr(secret) not in repr(seal_key(secret))
     with pytest.raises(DamagedError, match="31 bytes"):
         seal_key(secret[1:])
+
+
+def test_new_whole_file_that_cannot_take_its_place_leaves_the_old_one():
+    disk = SimDisk()
+    whole_file(disk, [b"old"])
+    disk.error_at(5, DiskFullError("full"))  # the renaming, after the file is closed
+    with pytest.raises(DiskFullError):
+        whole_file(disk, [b"new"])
+    assert whole_read(disk) == [b"old"]
+    assert not disk.exists(PATH + ".new")
+
+
+def test_whole_file_can_be_given_up_after_it_took_its_place():
+    disk = SimDisk()
+    writer = SealedWriter(disk, PATH, KEY, purpose=b"w", entropy=Random(1).randbytes)
+    writer.add(b"new")
+    writer.finish()
+    writer.abort()
+    assert whole_read(disk) == [b"new"]
