@@ -64,6 +64,16 @@ def check_dates(identity: Identity, now_ms: int) -> None:
         )
 
 
+def check_self_signed(root_pem: bytes) -> None:
+    """Raises ValueError where a root that names itself as its issuer was not signed by itself."""
+    root = x509.load_pem_x509_certificate(root_pem)
+    try:
+        if root.issuer == root.subject:
+            root.verify_directly_issued_by(root)
+    except InvalidSignature as error:
+        raise ValueError("the root certificate's signature is wrong") from error
+
+
 def belongs_to(cert_pem: bytes, key: ec.EllipticCurvePrivateKey) -> bool:
     """Whether the certificate is for this key."""
     return x509.load_pem_x509_certificate(cert_pem).public_key() == key.public_key()

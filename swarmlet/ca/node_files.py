@@ -11,14 +11,17 @@ at rest (SwarmKit ca/keyreadwriter.go keeps the DEK there too):
 import base64
 import binascii
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import msgspec
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from swarmlet.ca.identity import Identity, belongs_to, identity_of
+from swarmlet.ca.identity import Identity, belongs_to, check_self_signed, identity_of
 from swarmlet.ca.keys import key_from_pem, key_to_pem
-from swarmlet.core.errors import DamagedError
+from swarmlet.core.errors import DamagedError, UnauthorizedError
 from swarmlet.env.base import Disk, write_atomic
 
 ROOT_FILE: Final = "swarm-root-ca.crt"
@@ -61,7 +64,13 @@ class NodeFiles:
             self._read(name) for name in (ROOT_FILE, CERT_FILE, KEY_FILE)
         )
         keys = _decode_keys(key_file, self._path(KEY_FILE))
-        if not belongs_to(cert_pem, key_from_pem(keys.tls_key_pem)):
+        with self._readable(KEY_FILE):
+            key = key_from_pem(keys.tls_key_pem)
+        with self._readable(ROOT_FILE):
+            check_self_signed(root_pem)
+        with self._readable(CERT_FILE):
+            identity_of(cert_pem, root_pem)
+        if not belongs_to(cert_pem, key):
             raise DamagedError(
                 f"{self._path(CERT_FILE)} does not belong to the key in {KEY_FILE}.", _REMEDY
             )
@@ -71,6 +80,15 @@ class NodeFiles:
         """Who this node is, by its own certificate."""
         root_pem, cert_pem, _ = self.read()
         return identity_of(cert_pem, root_pem)
+
+    @contextmanager
+    def _readable(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except UnauthorizedError as error:
+            raise DamagedError(f"{self._path(name)} is damaged: {error}.", _REMEDY) from error
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+            raise DamagedError(f"{self._path(name)} is damaged.", _REMEDY) from error
 
     def _path(self, name: str) -> str:
         return f"{self._directory}/{name}"
@@ -111,6 +129,8 @@ def _decode_keys(raw: bytes, path: str) -> NodeKeys:
     if found is None:
         raise DamagedError(f"{path} is not a node's key file.", _REMEDY)
     headers = dict(line.split(b": ", 1) for line in found[1].splitlines())
+    if headers.get(b"kek-version") != b"0":
+        raise DamagedError(f"{path} is locked or damaged: its kek-version is not 0.", _REMEDY)
     pem = b"-----BEGIN PRIVATE KEY-----\n" + found[2] + b"-----END PRIVATE KEY-----\n"
     try:
         return NodeKeys(

@@ -22,6 +22,9 @@ class Root(msgspec.Struct, frozen=True, kw_only=True):
     cert_pem: bytes
     key_pem: bytes
 
+    def __repr__(self) -> str:
+        return "Root(***)"
+
 
 def moment(wall_ms: int) -> datetime:
     """Wall time as certificates have it: UTC, whole seconds."""

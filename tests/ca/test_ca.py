@@ -146,6 +146,32 @@ def test_missing_node_file_is_named(tmp_path, name):
         files.read()
 
 
+@pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")
+@pytest.mark.parametrize("name", ["swarm-root-ca.crt", "swarm-node.crt", "swarm-node.key"])
+def test_node_files_with_any_byte_changed_are_damaged_or_say_the_same(tmp_path, name):
+    files, _ = stored(tmp_path)
+    good, path = files.read(), tmp_path / "certificates" / name
+    raw, refused = path.read_bytes(), 0
+    for at in range(len(raw)):
+        path.write_bytes(raw[:at] + bytes([raw[at] ^ 0x21]) + raw[at + 1 :])
+        try:
+            files.read()
+        except DamagedError as error:
+            assert "certificates/" in error.message  # noqa: PT017 - a PEM has some slack
+            refused += 1
+    assert refused > len(raw) * 0.6
+    path.write_bytes(raw)
+    assert files.read() == good
+
+
+def test_key_file_that_is_locked_is_refused(tmp_path):
+    files, _ = stored(tmp_path)
+    path = tmp_path / "certificates/swarm-node.key"
+    path.write_bytes(path.read_bytes().replace(b"kek-version: 0", b"kek-version: 1"))
+    with pytest.raises(DamagedError, match="kek-version"):
+        files.read()
+
+
 @pytest.mark.parametrize("content", [b"", b"junk", b"-----BEGIN PRIVATE KEY-----\n"])
 def test_unreadable_key_file_is_damaged(tmp_path, content):
     files, _ = stored(tmp_path)
