@@ -40,6 +40,11 @@ def always(value: T) -> T:
     return field
 
 
+def hidden(value: object) -> str:
+    """The `__repr__` of whatever holds a secret: log lines and tracebacks must not show it."""
+    return f"{type(value).__name__}(***)"
+
+
 class ApiStruct(
     msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False, rename=api_name
 ):

@@ -1,7 +1,7 @@
 """The cluster object: one a swarm, with its spec, its CA and its keys."""
 
 from swarmlet.core.ids import ClusterID
-from swarmlet.model.base import ApiStruct, Driver, Record, always
+from swarmlet.model.base import ApiStruct, Driver, Record, always, hidden
 
 CLUSTER_NAME = "default"
 """The only name a cluster may have (behaviour.md §10.1)."""
@@ -43,6 +43,8 @@ class CAConfig(ApiStruct, frozen=True, kw_only=True):
     signing_ca_key: str = ""
     force_rotate: int = 0
 
+    __repr__ = hidden
+
 
 class EncryptionConfig(ApiStruct, frozen=True, kw_only=True):
     auto_lock_managers: bool = always(False)
@@ -67,6 +69,8 @@ class JoinTokens(ApiStruct, frozen=True, kw_only=True):
     worker: str = always("")
     manager: str = always("")
 
+    __repr__ = hidden
+
 
 class RootRotation(Record, frozen=True, kw_only=True):
     """A root CA change under way (behaviour.md §3.5)."""
@@ -74,6 +78,8 @@ class RootRotation(Record, frozen=True, kw_only=True):
     cert_pem: bytes = b""
     key_pem: bytes = b""
     cross_signed_pem: bytes = b""
+
+    __repr__ = hidden
 
 
 class RootCA(Record, frozen=True, kw_only=True):
@@ -86,6 +92,8 @@ class RootCA(Record, frozen=True, kw_only=True):
     rotation: RootRotation | None = None
     last_forced_rotation: int = 0
 
+    __repr__ = hidden
+
 
 class EncryptionKey(Record, frozen=True, kw_only=True):
     """A network key of the ring (behaviour.md §3.7); 16 bytes."""
@@ -94,10 +102,14 @@ class EncryptionKey(Record, frozen=True, kw_only=True):
     key: bytes
     lamport_time: int = 0
 
+    __repr__ = hidden
+
 
 class UnlockKey(Record, frozen=True, kw_only=True):
     subsystem: str
     key: bytes
+
+    __repr__ = hidden
 
 
 class RemovedCertificate(Record, frozen=True, kw_only=True):

@@ -1,7 +1,7 @@
 """Secrets: named payloads that only tasks which need them ever see."""
 
 from swarmlet.core.ids import SecretID
-from swarmlet.model.base import ApiStruct, Driver, Record, always
+from swarmlet.model.base import ApiStruct, Driver, Record, always, hidden
 
 
 class SecretSpec(ApiStruct, frozen=True, kw_only=True):
@@ -12,6 +12,8 @@ class SecretSpec(ApiStruct, frozen=True, kw_only=True):
     data: bytes = b""
     driver: Driver | None = None
     templating: Driver | None = None
+
+    __repr__ = hidden
 
 
 class Secret(Record, frozen=True, kw_only=True):
