@@ -6,17 +6,17 @@ that are stable, and with tasks that are on their way out (desired REMOVE) count
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
+from typing import Final
 
 import msgspec
 
 from swarmlet.core.errors import InvalidArgumentError
 from swarmlet.model.constraint import matches, parse
+from swarmlet.model.defaults import with_defaults
 from swarmlet.model.node import Node
 from swarmlet.model.service import (
     EndpointSpec,
-    NetworkAttachmentConfig,
     Placement,
-    PortConfig,
     Service,
     ServiceSpec,
     TaskSpec,
@@ -24,6 +24,8 @@ from swarmlet.model.service import (
 from swarmlet.model.task import Task, TaskState
 from swarmlet.model.view import View, task_spec_of
 from swarmlet.reconcile.restart import may_restart, policy_of
+
+_NO_PORTS: Final = EndpointSpec(mode="vip")
 
 
 class Slots(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,17 +114,21 @@ def _is_running(tasks: Sequence[Task]) -> bool:
 def is_dirty(made_from: ServiceSpec, current: ServiceSpec, node: Node | None) -> bool:
     """Whether a task on `node` (None: on none yet) must be replaced to follow the current spec.
 
-    Replicas, labels and update settings replace nothing; a change of placement alone replaces only
-    tasks whose node does not satisfy the new constraints.
+    Replicas, labels, update settings and defaults that are spelled out (clients read a spec with
+    them and send it back) replace nothing; a change of placement alone replaces only tasks whose
+    node does not satisfy the new constraints.
     """
-    if _ports(made_from) != _ports(current):
-        return True
-    old, new = _template(made_from), _template(current)
-    if old == new:
+    if _task_parts(made_from) == _task_parts(current):
         return False
-    if _unplaced(old) != _unplaced(new):
+    old, new = with_defaults(made_from), with_defaults(current)
+    if (old.endpoint_spec or _NO_PORTS) != (new.endpoint_spec or _NO_PORTS):
         return True
-    return node is None or not satisfies(node, (new.placement or Placement()).constraints)
+    if old.task_template == new.task_template:
+        return False
+    if _unplaced(old.task_template) != _unplaced(new.task_template):
+        return True
+    placement = new.task_template.placement or Placement()
+    return node is None or not satisfies(node, placement.constraints)
 
 
 def replaces_tasks(
@@ -144,26 +150,9 @@ def satisfies(node: Node, constraints: Iterable[str]) -> bool:
         return False
 
 
-def _template(spec: ServiceSpec) -> TaskSpec:
-    """The task template with the older, service-level place of networks folded in."""
-    template = spec.task_template
-    networks: list[NetworkAttachmentConfig] = template.networks or spec.networks
-    return msgspec.structs.replace(
-        template, networks=networks, placement=template.placement or Placement()
-    )
+def _task_parts(spec: ServiceSpec) -> tuple[object, ...]:
+    return spec.task_template, spec.endpoint_spec, spec.networks
 
 
 def _unplaced(template: TaskSpec) -> TaskSpec:
     return msgspec.structs.replace(template, placement=None)
-
-
-def _ports(spec: ServiceSpec) -> EndpointSpec:
-    """The endpoint with what Docker fills in where nothing is said."""
-    endpoint = spec.endpoint_spec or EndpointSpec()
-    ports: list[PortConfig] = [
-        msgspec.structs.replace(
-            port, protocol=port.protocol or "tcp", publish_mode=port.publish_mode or "ingress"
-        )
-        for port in endpoint.ports
-    ]
-    return EndpointSpec(mode=endpoint.mode or "vip", ports=ports)

@@ -67,9 +67,10 @@ async def test_inspect_with_defaults_fills_in_what_was_not_said(api):
     assert (await api("GET", "/services/web?insertDefaults=zzz"))[0] == 400
 
 
-async def test_service_is_scaled_with_what_was_read(api):
-    await api.service("web")
-    _, found = await api("GET", "/services/web")
+@pytest.mark.parametrize("query", ["", "?insertDefaults=true"])
+async def test_service_is_scaled_with_what_was_read(api, query):
+    await api.world.add_task(await api.service("web"))
+    _, found = await api("GET", f"/services/web{query}")
     path = f"/services/{found['ID']}/update?version={found['Version']['Index']}"
     spec = found["Spec"]
     spec["Mode"]["Replicated"]["Replicas"] = 5

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from swarmlet.core.ids import TaskID
 from swarmlet.model.base import Empty
+from swarmlet.model.defaults import with_defaults
 from swarmlet.model.service import (
     EndpointSpec,
     NetworkAttachmentConfig,
@@ -184,6 +185,7 @@ def placed(**placement):
         (BASE, replace(BASE, update_config=UpdateConfig(parallelism=2))),
         (BASE, replace(BASE, endpoint_spec=EndpointSpec(mode="vip"))),
         (BASE, placed()),
+        (BASE, with_defaults(BASE)),
         (
             replace(BASE, networks=[NetworkAttachmentConfig(target="host")]),
             service_spec("web", 3, networks=[NetworkAttachmentConfig(target="host")]),
