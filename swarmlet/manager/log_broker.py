@@ -66,13 +66,15 @@ class _Reading:
             self.ask(sorted(view.tasks.scan("service", service_id), key=lambda task: task.id))
 
     def ask(self, tasks: Sequence[Task]) -> None:
-        """Have the nodes of these tasks, where they run or ran, open a stream each."""
+        """Have the nodes of these tasks, where they run or ran, open a stream each. What was
+        rejected never ran."""
         by_node: dict[NodeID, list[TaskID]] = {}
         for task in tasks:
             if task.status.state < TaskState.RUNNING:
                 continue
             self._awaited.discard(task.id)
-            if task.node_id and task.id not in self._seen:
+            has_run = task.node_id and task.status.state != TaskState.REJECTED
+            if has_run and task.id not in self._seen:
                 self._seen.add(task.id)
                 by_node.setdefault(task.node_id, []).append(task.id)
         for node_id, task_ids in by_node.items():

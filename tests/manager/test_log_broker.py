@@ -46,6 +46,15 @@ def test_reading_ends_when_every_node_has_sent_everything(swarm: Swarm):
     play_with_agent(swarm, story)
 
 
+def test_task_that_was_rejected_has_no_log(swarm: Swarm):
+    async def story(swarm: Swarm, _: Agent):
+        await swarm.create(task_row("a", S.REJECTED))
+        assert await all_of(swarm, LogOptions(), "a") == []
+        assert await all_of(swarm, FOLLOW, "a") == []
+
+    play_with_agent(swarm, story)
+
+
 def test_reading_names_a_node_that_is_not_connected(swarm: Swarm):
     async def story(swarm: Swarm, _: Agent):
         await swarm.create(task_row("a", S.RUNNING, OTHER), task_row("b", S.RUNNING, OTHER))
