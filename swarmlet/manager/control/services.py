@@ -217,11 +217,11 @@ def _refuse_replacing(view: View, service: Service, new: ServiceSpec) -> None:
 
 
 def _update(view: View, service: Service, old: ServiceSpec, new: ServiceSpec) -> list[Change]:
-    row = replace(service, update_status=None)
+    row = replace(service, update_status=None, previous_spec_version=service.spec_version)
     if new == old:
         return [Update(obj=row, seen=service.version)]
     number = 1 + max(spec.number for spec in view.specs.scan("service", service.id))
-    row = replace(row, spec_version=number, previous_spec_version=service.spec_version)
+    row = replace(row, spec_version=number)
     return [  # the row first: of two updates at once, the later is told that it is stale
         Update(obj=row, seen=service.version),
         Create(obj=_spec_version(service.id, number, new)),
