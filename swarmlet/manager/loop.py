@@ -107,6 +107,7 @@ class ControlLoop:
         self._timers: list[tuple[int, int, Key]] = []  # wall ms, number, key
         self._wake: dict[Key, int] = {}  # the timer that counts
         self._timer_number = 0
+        self._seen_ms = 0  # of the clock, when timers were last looked at
         self._rounds: dict[Key, int] = {}
         self._refused: dict[Key, int] = {}
         self._is_committing = False
@@ -286,8 +287,12 @@ class ControlLoop:
                 heapq.heapify(self._timers)
 
     def _fire_timers(self) -> None:
+        """Those that are due; all of them where the clock was set back, for their times are of the
+        old one.
+        """
         now_ms = self._env.clock.wall_ms()
-        while self._timers and self._timers[0][0] <= now_ms:
+        was_set_back, self._seen_ms = now_ms < self._seen_ms, now_ms
+        while self._timers and (was_set_back or self._timers[0][0] <= now_ms):
             at_ms, _, key = heapq.heappop(self._timers)
             if self._wake.get(key) == at_ms:
                 del self._wake[key]

@@ -24,6 +24,7 @@ from swarmlet.reconcile.base import REST, Decision, Key, Moment
 from swarmlet.reconcile.restart import (
     due_ms,
     has_stopped,
+    is_held_back,
     is_node_lost,
     may_restart,
     must_leave,
@@ -258,7 +259,8 @@ def _restart(
     view: View, service: Service, task: Task, others: Sequence[Task], moment: Moment
 ) -> Decision:
     """Stop what ended or must leave, and put a successor in its slot if the policy says so."""
-    if has_stopped(task) and task.desired < TaskState.RUNNING and moment.now_ms < task.start_at_ms:
+    is_early = task.desired < TaskState.RUNNING and is_held_back(task, moment.now_ms)
+    if has_stopped(task) and is_early:
         return Decision(wake_at_ms=task.start_at_ms)  # failed while held back: no tight loop
     policy = policy_of(task_spec_of(view, task).task_template)
     why = "its node is down, drained or gone" if must_leave(view, task) else "it ended"
@@ -277,7 +279,7 @@ def _restart(
 def _release(view: View, task: Task, others: Sequence[Task], moment: Moment) -> Decision:
     """Let a held-back task run once it is due; until then, ask to be woken."""
     due = due_ms(task, others, view, task.created_ms)
-    if moment.now_ms < due:
+    if moment.now_ms < due and (due > task.start_at_ms or is_held_back(task, moment.now_ms)):
         return Decision(wake_at_ms=due)
     return Decision(
         changes=(SetDesired(id=task.id, desired=TaskState.RUNNING),),

@@ -27,6 +27,7 @@ from swarmlet.reconcile.base import Moment
 
 NS_PER_MS: Final = NS_PER_S // MS_PER_S
 BACKOFF_MIN_MS: Final = 100  # what a delay of 0 doubles from, lest a crash loop fill the log
+CLOCK_SLACK_MS: Final = 60_000  # by which clocks of managers may differ, or be corrected
 _DOUBLINGS_MAX: Final = 32  # more would only make large numbers
 
 
@@ -131,7 +132,7 @@ def successor(task: Task, service: Service, policy: Policy, view: View, moment: 
     """
     now = moment.now_ms
     if must_leave(view, task):
-        start_at_ms = task.start_at_ms if task.start_at_ms > now else now
+        start_at_ms = task.start_at_ms if is_held_back(task, now) else now
     else:
         start_at_ms = min(ended_ms(task) or now, now) + delay_ms(task, policy)
     return Task(
@@ -145,6 +146,13 @@ def successor(task: Task, service: Service, policy: Policy, view: View, moment: 
         start_at_ms=start_at_ms,
         replaces=task.id,
     )
+
+
+def is_held_back(task: Task, now_ms: int) -> bool:
+    """Whether the task's delay is not over yet. Where the clock was set back to before the task was
+    made, nobody can tell: then it is, lest the task wait until the clock has caught up.
+    """
+    return task.created_ms - CLOCK_SLACK_MS <= now_ms < task.start_at_ms
 
 
 def released(task: Task) -> Task:

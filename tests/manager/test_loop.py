@@ -162,6 +162,17 @@ def test_loop_wakes_at_the_moment_asked_for_and_forgets_it_when_it_is_taken_back
     play(Toy(rule), story)
 
 
+def test_loop_asks_again_at_once_when_the_clock_was_set_back():
+    async def story(ground: Ground):
+        await ground.create(config("a"))
+        await ground.rests()
+        decided = len(ground.decider.decided)
+        ground.loop._seen_ms += 3_600_000  # as if the clock had shown an hour more
+        await until(lambda: len(ground.decider.decided) > decided)
+
+    play(Toy(lambda row, moment: Decision(wake_at_ms=START_MS + 10**9)), story)
+
+
 def test_loop_decides_again_when_somebody_wrote_first():
     ground_of: list[Ground] = []
 

@@ -201,6 +201,24 @@ def test_replacement_that_fails_while_held_back_waits_for_its_own_start():
     assert (last.replaces, last.attempt, last.start_at_ms) == (held.id, 2, held.start_at_ms + 5_000)
 
 
+def test_delay_is_over_when_the_clock_was_set_back_to_before_it_began():
+    world, leader = scene(1)
+    leader.tell(world.report(in_slot(world)[0].id, FAILED))
+    leader.run()
+    (held,) = live(world)
+    assert held.desired == READY
+    world.now_ms = held.created_ms - 59_000  # no more than clocks differ
+    leader.wake.clear()
+    leader.tell(world.put(node("n1")))
+    leader.run()
+    world.now_ms = held.created_ms - 3_600_000
+    leader.tell(world.report(held.id, TaskState.REJECTED))
+    leader.run()
+    (after,) = live(world)
+    assert after.replaces == held.id
+    assert after.start_at_ms <= world.now_ms + 10_000
+
+
 @pytest.mark.parametrize(
     ("condition", "state", "is_followed"),
     [("none", FAILED, False), ("on-failure", COMPLETE, False), ("on-failure", FAILED, True)],

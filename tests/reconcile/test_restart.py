@@ -14,6 +14,7 @@ from swarmlet.reconcile.restart import (
     delay_ms,
     due_ms,
     failures_in_row,
+    is_held_back,
     may_restart,
     policy_of,
     successor,
@@ -30,6 +31,15 @@ SECOND_NS = 1_000_000_000
 def ended(state, *, at_ms=1_000_000, created_ms=990_000, **fields):
     status = TaskStatus(state=state, applied_at_ms=at_ms)
     return task("old", status=status, created_ms=created_ms, **fields)
+
+
+@pytest.mark.parametrize(
+    ("now_ms", "is_held"),
+    [(999_999, True), (1_000_000, False), (930_000, True), (929_999, False), (0, False)],
+)
+def test_task_is_held_back_until_its_start_unless_the_clock_was_set_back(now_ms, is_held):
+    held = task("new", created_ms=990_000, start_at_ms=1_000_000)
+    assert is_held_back(held, now_ms) == is_held
 
 
 def test_policy_is_any_after_five_seconds_without_limit_when_nothing_is_said():
