@@ -53,7 +53,7 @@ class Agent:
 
     async def run(self) -> None:
         """Until `stop` or `leave`. Raises DamagedError where what was remembered cannot be read."""
-        await self._db.load()
+        await self._db.load_when_room()
         try:
             async with asyncio.TaskGroup() as group:
                 parts = [group.create_task(part.run()) for part in (self._worker, self._session)]

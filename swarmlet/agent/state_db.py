@@ -7,7 +7,7 @@ key is the node's own and lives beside the file (0600) unless the daemon gives a
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from typing import Final, TypeAlias
 
@@ -81,6 +81,10 @@ class StateDB:
             self._take(note)
         self._written = len(notes)
 
+    async def load_when_room(self) -> None:
+        """As `load`, but waiting for room where the disk is full: a first start makes the file."""
+        await self._when_room(self.load)
+
     async def close(self) -> None:
         """Make durable what there is room for, and let go of the file."""
         try:
@@ -123,9 +127,12 @@ class StateDB:
 
     async def durable(self) -> None:
         """As `flush`, but waiting for room where the disk is full."""
+        await self._when_room(self.flush)
+
+    async def _when_room(self, work: Callable[[], Awaitable[None]]) -> None:
         while True:
             try:
-                await self.flush()
+                await work()
             except DiskFullError as error:
                 if not self._is_full:
                     log.warning("agent.disk_full", extra={"problem": error.message})

@@ -102,6 +102,25 @@ def test_state_db_is_compacted_when_most_of_it_is_old(tmp_path: Path):
     run_virtual(story())
 
 
+def test_state_db_waits_for_room_to_make_its_file(tmp_path: Path):
+    log = open_state(ENV, str(tmp_path), KEY)
+    log.__class__ = FullableLog
+    log.is_full = True
+
+    async def story():
+        db = StateDB(lambda: log, blocking)
+        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+            loading = group.create_task(db.load_when_room())
+            await asyncio.sleep(10)
+            assert not loading.done()
+            log.is_full = False
+        db.put(assigned("a"))
+        await db.close()
+        assert list((await reloaded(tmp_path)).tasks) == ["a"]
+
+    run_virtual(story())
+
+
 def test_state_db_waits_for_room_and_loses_nothing_when_the_disk_is_full(tmp_path: Path):
     log = open_state(ENV, str(tmp_path), KEY)
     log.__class__ = FullableLog
