@@ -3,11 +3,8 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
 
-import msgspec
-
-from swarmlet.api.engine import EngineFacts, InitRequest, SwarmState
+from swarmlet.api.engine import InitRequest, SwarmState
 from swarmlet.core.errors import (
     SwarmError,
     already_in_swarm,
@@ -17,30 +14,14 @@ from swarmlet.core.errors import (
     not_part_of_swarm,
 )
 from swarmlet.core.ids import NodeID
-from swarmlet.daemon.addresses import Addresses
-from swarmlet.daemon.data_dir import DataDir, SwarmFile
+from swarmlet.daemon.data_dir import SwarmFile
 from swarmlet.daemon.founding import plan_swarm, write_identity
 from swarmlet.daemon.gauges import Gauges
-from swarmlet.daemon.membership import Membership
-from swarmlet.env.base import Env
+from swarmlet.daemon.membership import Host, Membership
 from swarmlet.manager.bootstrap import Founding
 from swarmlet.manager.control import Control
-from swarmlet.runtime.base import Runtime
 
 log = logging.getLogger("swarmlet.daemon")
-
-
-class Host(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a daemon lives: production's and the simulation's differ in these alone."""
-
-    env: Env
-    data: DataDir
-    runtime: Runtime
-    facts: EngineFacts
-    addresses: Addresses
-    settle: Callable[
-        [], None
-    ]  # called when much was loaded or dropped: the garbage collector's turn
 
 
 class DaemonEngine:
@@ -140,14 +121,7 @@ class DaemonEngine:
     # Inside -----------------------------------------------------------------------------------
 
     async def _enter(self, file: SwarmFile, founding: Founding | None) -> None:
-        membership = Membership(
-            self._env,
-            self._data,
-            file,
-            self._runtime,
-            hostname=self.facts.hostname,
-            founding=founding,
-        )
+        membership = Membership(self._host, file, founding)
         self._membership = membership
         started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._task = self._group.create_task(_stay(membership, started), name="membership")

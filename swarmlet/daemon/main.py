@@ -81,7 +81,11 @@ def run() -> None:
     """The entry of `python -m swarmlet.daemon`."""
     if not __debug__:
         _die(SwarmError("swarmlet checks itself with assertions.", "Start it without python -O."))
-    daemon(prog_name="swarmlet daemon")
+    try:
+        daemon(prog_name="swarmlet daemon", standalone_mode=False)
+    except click.ClickException as error:
+        remedy = "`swarmlet daemon --help`"
+        _die(SwarmError(error.format_message(), remedy), error.exit_code)
 
 
 def _settings(data_dir: str, host: str, options: dict[str, str | bool]) -> Settings:
@@ -136,8 +140,8 @@ def _unusable(error: OSError) -> SwarmError:
     )
 
 
-def _die(error: SwarmError) -> NoReturn:
+def _die(error: SwarmError, code: int = 1) -> NoReturn:
     click.echo(f"Error: {error.message}", err=True)
     if error.remedy:
         click.echo(f"  Try: {error.remedy}", err=True)
-    sys.exit(1)
+    sys.exit(code)

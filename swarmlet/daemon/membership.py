@@ -5,11 +5,15 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
+import msgspec
+
 from swarmlet.agent.agent import Agent
+from swarmlet.api.engine import EngineFacts
 from swarmlet.ca.node_files import NodeFiles
 from swarmlet.ca.root import issuer_facts
 from swarmlet.core.errors import UnavailableError
 from swarmlet.core.ids import NodeID, RaftID
+from swarmlet.daemon.addresses import Addresses
 from swarmlet.daemon.data_dir import DataDir, SwarmFile
 from swarmlet.env.base import Env
 from swarmlet.env.sealed import seal_key
@@ -18,7 +22,7 @@ from swarmlet.manager.control import Control
 from swarmlet.manager.manager import Manager
 from swarmlet.model.node import RUNTIME_LABEL, EngineDescription, NodeDescription, Plugin, TLSInfo
 from swarmlet.model.service import Platform
-from swarmlet.raft.engine import RaftEngine
+from swarmlet.raft.engine import DEFAULTS, RaftEngine, RaftLimits
 from swarmlet.reconcile.deciders import all_deciders
 from swarmlet.runtime.base import Runtime
 from swarmlet.store.proposer import Member
@@ -30,37 +34,43 @@ LEADER_WAIT_S: Final = 20.0  # for the first leadership of a new swarm
 LEAVE_WAIT_S: Final = 60.0  # for tasks to stop before their state is wiped
 
 
+class Host(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a daemon lives: production's and the simulation's differ in these alone."""
+
+    env: Env
+    data: DataDir
+    runtime: Runtime
+    facts: EngineFacts
+    addresses: Addresses
+    settle: Callable[[], None]  # called when much was loaded or dropped: the collector's turn
+    raft_limits: RaftLimits = DEFAULTS
+
+
 class Membership:
     """Built over what `SwarmFile` and the certificates on disk say; `founding` only for a new
     swarm.
     """
 
-    def __init__(
-        self,
-        env: Env,
-        data: DataDir,
-        file: SwarmFile,
-        runtime: Runtime,
-        *,
-        hostname: str,
-        founding: Founding | None = None,
-    ) -> None:
+    def __init__(self, host: Host, file: SwarmFile, founding: Founding | None) -> None:
+        env, data = host.env, host.data
         self.file, self._env, self._data, self._founding = file, env, data, founding
         self._root_pem, _, keys = NodeFiles(env.disk, data.certificates).read()
-        self._hostname, self._runtime = hostname, runtime
+        self._hostname, self._runtime = host.facts.hostname, host.runtime
         node_id = NodeID(file.node_id)
         member = Member(
             raft_id=RaftID(file.raft_id), node_id=file.node_id, address=file.advertise_addr
         )
         self.store = Store(env)
-        self.log = RaftEngine(env, data.raft, seal_key(keys.raft_dek), self.store, member)
+        self.log = RaftEngine(
+            env, data.raft, seal_key(keys.raft_dek), self.store, member, host.raft_limits
+        )
         self.store.attach(self.log)
         self.manager = Manager(env, self.store, self.log, node_id, all_deciders())
         self.control = Control(self.store, self.log, self.manager.logs, env, node_id)
         self.agent = Agent(
             env,
             node_id,
-            runtime,
+            host.runtime,
             self.manager.connector(),
             state_dir=data.agent,
             seal_key=seal_key(keys.node_dek),

@@ -10,8 +10,9 @@ from swarmlet.api.listener import serve_unix
 from swarmlet.core.errors import UnsupportedError
 from swarmlet.daemon.addresses import HostAddresses
 from swarmlet.daemon.data_dir import DataDir
-from swarmlet.daemon.engine import DaemonEngine, Host
+from swarmlet.daemon.engine import DaemonEngine
 from swarmlet.daemon.facts import gather_facts
+from swarmlet.daemon.membership import Host
 from swarmlet.daemon.settings import Settings
 from swarmlet.env.base import Env
 from swarmlet.env.real import real_env

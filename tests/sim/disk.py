@@ -12,6 +12,7 @@ from random import Random
 from swarmlet.core.errors import DiskFullError
 
 SECTOR_B = 512
+ROOMY_B = 1 << 40
 WHERES = ("before", "half", "after")
 
 
@@ -81,7 +82,7 @@ class Plan:
 class SimDisk:
     """Implements env.base.Disk. `capacity_b` bounds all files together, reserved space included."""
 
-    capacity_b: int = 1 << 40
+    capacity_b: int = ROOMY_B
     operations: int = 0
     log: list[str] = field(default_factory=list)
     _names: dict[str, Inode] = field(default_factory=dict)
@@ -102,10 +103,10 @@ class SimDisk:
 
     def crash(self, rng: Random) -> None:
         """The power cut: what was not synced is dropped or torn, open files are dead."""
-        survivors = dict(self._kept_names)
+        survivors, lots = dict(self._kept_names), {}
         for path in sorted({*self._names, *self._kept_names}):
             seen = self._names.get(path)
-            if seen is not survivors.get(path) and rng.random() < 0.5:
+            if seen is not survivors.get(path) and self._is_kept(path, rng, lots):
                 if seen is None:
                     survivors.pop(path, None)
                 else:
@@ -115,6 +116,13 @@ class SimDisk:
             inode.power_cut(rng)
         self._names, self._kept_names = dict(survivors), dict(survivors)
         self.is_dead, self._boot, self._plan = False, self._boot + 1, Plan()
+
+    def _is_kept(self, path: str, rng: Random, lots: dict[int, bool]) -> bool:
+        """Whether this change of a name survives. A renaming is one change: both names or none."""
+        inode = self._names.get(path) or self._kept_names[path]
+        if all(kept is not inode for kept in self._kept_names.values()):
+            return rng.random() < 0.5
+        return lots.setdefault(id(inode), rng.random() < 0.5)
 
     def plaintext_contains(self, needle: bytes) -> list[str]:
         """The files in whose bytes, seen or kept, `needle` occurs."""
@@ -218,9 +226,13 @@ class SimDisk:
             self.is_dead = True
             raise SimCrash(f"{plan.where} {what}")
 
-    def _check_room(self, path: str, more_b: int) -> None:
+    @property
+    def used_b(self) -> int:
         inodes = {id(i): i for i in self._names.values()}
-        if more_b > 0 and sum(i.size_b for i in inodes.values()) + more_b > self.capacity_b:
+        return sum(inode.size_b for inode in inodes.values())
+
+    def _check_room(self, path: str, more_b: int) -> None:
+        if more_b > 0 and self.used_b + more_b > self.capacity_b:
             raise DiskFullError(
                 f"There is no room left on the disk for {path}; nothing was changed."
             )

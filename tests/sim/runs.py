@@ -1,14 +1,16 @@
 """What a simulation run consists of: work under power cuts, then quiet, then the checks."""
 
+import asyncio
 import hashlib
 from dataclasses import dataclass
 from random import Random
 
 from swarmlet.daemon.engine import DaemonEngine
-from tests.sim.disk import WHERES
+from tests.sim.disk import ROOMY_B, WHERES
 from tests.sim.world import User, World, check_rest, check_sealed, check_truth, init
 
 STEPS_A_LIFE = 12
+LEADS_WITHIN_S = 15.0  # of virtual time, once there is room
 
 
 @dataclass(frozen=True)
@@ -48,16 +50,25 @@ def finish(world: World, rng: Random) -> None:
     """Live on without power cuts, work a little, come to rest; check everything after one more
     start."""
     world.disk.fail_at(1 << 40)
+    world.disk.capacity_b = ROOMY_B
     assert world.live(lambda engine: work(world, engine, rng, 2))
+    world.disk.capacity_b = ROOMY_B
     assert world.live(lambda engine: rest(world, engine))
     check_sealed(world)
 
 
 async def work(world: World, engine: DaemonEngine, rng: Random, steps: int) -> None:
     if engine.swarm_state().state == "inactive":
-        assert not world.truth.present, "a swarm with acknowledged objects is gone"
+        is_free = world.truth.is_leaving or not world.truth.present
+        assert is_free, "a swarm with acknowledged objects is gone"
+        world.truth.present.clear()
         world.truth.open.clear()
+        world.disk.capacity_b = ROOMY_B
         await init(engine)
+    world.truth.is_leaving = False
+    if world.disk.capacity_b < ROOMY_B:  # it started on a full disk: with room it leads by itself
+        world.disk.capacity_b = ROOMY_B
+        await asyncio.sleep(LEADS_WITHIN_S)
     await check_truth(world, engine)
     user = User(world, engine, rng)
     for _ in range(steps):

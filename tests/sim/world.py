@@ -13,9 +13,10 @@ from random import Random
 import msgspec
 
 from swarmlet.api.engine import EngineFacts, InitRequest
-from swarmlet.core.errors import OutcomeUnknownError, SwarmError
+from swarmlet.core.errors import DiskFullError, OutcomeUnknownError, SwarmError
 from swarmlet.daemon.data_dir import DataDir
-from swarmlet.daemon.engine import DaemonEngine, Host
+from swarmlet.daemon.engine import DaemonEngine
+from swarmlet.daemon.membership import Host
 from swarmlet.model.cluster import SwarmSpec
 from swarmlet.model.config import ConfigSpec
 from swarmlet.model.container import ContainerSpec
@@ -30,15 +31,21 @@ from swarmlet.model.service import (
 )
 from swarmlet.model.task import TaskState
 from swarmlet.model.view import spec_of
+from swarmlet.raft.engine import RaftLimits
 from swarmlet.runtime.base import RuntimeDescription
 from tests.agent.fake_runtime import FakeRuntime
-from tests.sim.disk import SimCrash, SimDisk
+from tests.sim.disk import ROOMY_B, SimCrash, SimDisk
 from tests.sim.loop import SimClock, run_sim, sim_env
 
 DATA = "/data"
 REST_LOOK_S = 0.5  # virtual
 REST_LOOKS = 360  # longer than any restart delay and the wait for an old task
 PLAINTEXT = b"nobody-may-read-this"
+
+SMALL = RaftLimits(snapshot_entries=25)  # several snapshots and compactions a run
+FULL_SPARE_B = 3000  # of room on a disk that is nearly full
+BIG_B = 900_000
+WALL_JUMP_MS = 400 * 24 * 3600 * 1000  # more than a certificate lives
 
 Script = Callable[[DaemonEngine], Awaitable[None]]
 
@@ -78,6 +85,7 @@ class Truth:
     present: dict[tuple[str, str], int] = field(default_factory=dict)
     open: dict[tuple[str, str], int | None] = field(default_factory=dict)
     acknowledged: int = 0
+    is_leaving: bool = False
 
     def asked(self, kind: str, name: str, value: int | None) -> None:
         self.open[(kind, name)] = value
@@ -101,6 +109,7 @@ class World:
     clock: SimClock = field(default_factory=SimClock)
     truth: Truth = field(default_factory=Truth)
     lives: int = 0
+    refusals: int = 0  # for want of room
     node_id: str = ""
 
     def __post_init__(self) -> None:
@@ -132,6 +141,7 @@ class World:
             facts=facts(self.runtime),
             addresses=SimAddresses(),
             settle=lambda: None,
+            raft_limits=SMALL,
         )
         async with asyncio.TaskGroup() as group:
             engine = DaemonEngine(host, group)
@@ -190,6 +200,13 @@ class User:
 
     async def act(self) -> None:
         acts = [self.create_config, self.create_secret, self.create_service]
+        acts += [self.create_config, self.create_service, self.turn_clock]
+        if self.rng.random() < 0.04:
+            acts = [self.leave_and_init]
+        elif self.rng.random() < 0.05:
+            acts = [self.fill_disk]
+        elif self.rng.random() < 0.3:
+            await self.free_disk()
         if self._names("config"):
             acts.append(self.remove_config)
         if self._names("service"):
@@ -207,14 +224,20 @@ class User:
             await verb
         except OutcomeUnknownError:
             raise  # either is right
+        except DiskFullError:
+            self.truth.refused(kind, name)
+            self.world.refusals += 1
+            return
         except SwarmError:
             self.truth.refused(kind, name)
             raise
         self.truth.told(kind, name)
 
-    async def create_config(self) -> None:
+    async def create_config(self, size_b: int = 0) -> None:
         name = f"c{self.rng.randrange(10**9)}"
-        verb = self.engine.control().create_config(ConfigSpec(name=name, data=PLAINTEXT))
+        verb = self.engine.control().create_config(
+            ConfigSpec(name=name, data=PLAINTEXT.ljust(size_b))
+        )
         await self._do("config", name, 1, verb)
 
     async def create_secret(self) -> None:
@@ -241,6 +264,31 @@ class User:
         version = control.find_service(await control.read(), name).version
         verb = control.update_service(name, version, service_spec(name, replicas))
         await self._do("service", name, replicas, verb)
+
+    async def leave_and_init(self) -> None:
+        """All that was there is open until the leave is acknowledged, and then gone."""
+        keys = list(self.truth.present)
+        for kind, name in keys:
+            self.truth.asked(kind, name, None)
+        self.truth.is_leaving = True
+        await self.engine.leave_swarm(force=True)
+        for kind, name in keys:
+            self.truth.told(kind, name)
+        assert not self.world.runtime.running()
+        await init(self.engine)
+        self.truth.is_leaving = False
+
+    async def turn_clock(self) -> None:
+        self.world.clock.skew_ms = self.rng.randint(-WALL_JUMP_MS, WALL_JUMP_MS)
+
+    async def fill_disk(self) -> None:
+        disk = self.world.disk
+        disk.capacity_b = disk.used_b + self.rng.randrange(FULL_SPARE_B)
+        for _ in range(self.rng.randrange(14)):  # more than what the log has reserved
+            await self.create_config(BIG_B)
+
+    async def free_disk(self) -> None:
+        self.world.disk.capacity_b = ROOMY_B
 
     async def kill_task(self) -> None:
         running = self.world.runtime.running()
