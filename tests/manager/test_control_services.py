@@ -55,6 +55,14 @@ async def updated(swarm, spec, **how):
 
 
 # Create ------------------------------------------------------------------------------------------
+async def test_service_without_a_name_is_given_one():
+    swarm = await new_swarm()
+    made = await swarm.control.create_service(web(name=""))
+    name = spec_of(swarm.view, current(swarm, made.id)).name
+    assert name.count("_") == 1
+    assert current(swarm, name).id == made.id
+
+
 async def test_service_is_stored_in_its_whole_form():
     swarm = await new_swarm()
     sent = replace(web(env=["A=1"]), mode=ServiceMode())
@@ -120,7 +128,7 @@ async def test_scaled_service_gets_a_new_spec_version():
     before = current(swarm)
     assert await updated(swarm, replace(web(), mode=scaled(5), labels={"a": "b"})) == ()
     after = current(swarm)
-    assert (after.spec_version, after.previous_spec_version) == (2, 2)
+    assert (after.spec_version, after.previous_spec_version) == (2, 1)
     assert after.version > before.version
     assert after.created_ms == before.created_ms
     assert spec_of(swarm.view, after).mode == scaled(5)
