@@ -50,10 +50,12 @@ class Agent:
             reporter=self._reporter,
         )
         self._is_over = asyncio.Event()
+        self._is_loaded = False
 
     async def run(self) -> None:
         """Until `stop` or `leave`. Raises DamagedError where what was remembered cannot be read."""
         await self._db.load_when_room()
+        self._is_loaded = True
         try:
             async with asyncio.TaskGroup() as group:
                 parts = [group.create_task(part.run()) for part in (self._worker, self._session)]
@@ -74,7 +76,8 @@ class Agent:
         would not go; `run` has ended then too."""
         try:
             async with asyncio.timeout(timeout_s):
-                await self._worker.remove_all()
+                if self._is_loaded or not self._db.is_full:  # else it runs nothing yet
+                    await self._worker.remove_all()
         finally:
             await self.stop(back_in_s=0)
 

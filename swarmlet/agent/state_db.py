@@ -54,7 +54,8 @@ _decode = msgspec.msgpack.Decoder(Note).decode
 
 
 class StateDB:
-    """The tasks of this node. `tasks` and `statuses` have the same keys, in order of arrival."""
+    """The tasks of this node. `tasks` and `statuses` have the same keys, in order of arrival.
+    `is_full` while it waits for room on the disk."""
 
     def __init__(self, open_log: Callable[[], SealedLog], blocking: Blocking) -> None:
         self._open_log, self._blocking = open_log, blocking
@@ -63,7 +64,7 @@ class StateDB:
         self._notes: list[Note] = []
         self._written = 0  # notes in the file
         self._noted = self._durable = 0  # notes taken so far, and those of them on disk
-        self._must_rewrite = self._is_full = False
+        self._must_rewrite = self.is_full = False
         self.tasks: dict[TaskID, AssignedTask] = {}
         self.statuses: dict[TaskID, TaskStatus] = {}
 
@@ -134,12 +135,12 @@ class StateDB:
             try:
                 await work()
             except DiskFullError as error:
-                if not self._is_full:
+                if not self.is_full:
                     log.warning("agent.disk_full", extra={"problem": error.message})
-                self._is_full = True
+                self.is_full = True
                 await asyncio.sleep(_FULL_RETRY_S)
             else:
-                self._is_full = False
+                self.is_full = False
                 return
 
     def _replay(self) -> list[bytes]:

@@ -209,6 +209,11 @@ def fill(path):
         write_for_ever(file)
 
 
+def free_b(directory):
+    found = os.statvfs(directory)
+    return found.f_bavail * found.f_frsize
+
+
 def write_for_ever(file):
     while True:
         file.write(b"x" * 100_000)
@@ -242,6 +247,11 @@ def test_full_disk_refuses_writes_and_recovers(tmp_path):
         assert present == set(written)
         filler.unlink()
         client.post("/configs/create", {"Name": "after", "Data": "eA=="})
+        client.post("/swarm/leave?force=1")
+        with filler.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, free_b(directory) - 8_500_000)
+        daemon.init()  # there is room for a log, but not for the agent's tasks
+        client.post("/swarm/leave?force=1")
     finally:
         daemon.stop()
         subprocess.run(["umount", directory], check=True)
