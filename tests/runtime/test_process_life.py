@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import dataclasses
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from swarmlet.core.ids import TaskID
 from swarmlet.model.container import Ulimit
 from swarmlet.model.service import Limit, ResourceRequirements
 from swarmlet.runtime.base import RuntimeProblemError
+from swarmlet.runtime.process.host import look_at_host
 from tests.runtime.process_world import (
     MARK,
     assigned,
@@ -158,6 +160,28 @@ async def test_killed_supervisor_takes_the_task_along_and_is_told(runtime, tmp_p
     assert await runtime.wait(TaskID("t")) == end
 
 
+async def test_killed_supervisor_takes_daemons_of_the_task_along(tmp_path):
+    here = look_at_host()
+    bare = dataclasses.replace(here, isolation_problem="none here") if here.is_root else here
+    runtime = open_runtime(tmp_path, host=bare, allow_root_tasks=True)
+    stranger = await asyncio.create_subprocess_exec("sleep", f"{MARK}.9", start_new_session=True)
+    script = f"(setsid sh -c 'setsid sleep {MARK}.1 & sleep {MARK}.2' &); sleep {MARK}.1"
+    await begin(runtime, shell("t", script))
+    await begin(runtime, shell("other", f"setsid sleep {MARK}.3 & sleep {MARK}.3"))
+    await until(lambda: len(processes_with(f"sleep\0{MARK}.")) == 6)
+    os.kill(pid_of(tmp_path, "t", "shim"), signal.SIGKILL)
+    assert (await runtime.wait(TaskID("t"))).exit_code == 137
+    assert not [p for n in (1, 2) for p in processes_with(f"sleep\0{MARK}.{n}") if is_alive(p)]
+    assert len(processes_with(f"sleep\0{MARK}.3")) == 2
+    assert is_alive(stranger.pid)
+    stranger.kill()
+    await stranger.wait()
+    for name in ("t", "other"):
+        await runtime.remove(TaskID(name))
+    await runtime.close()
+    assert processes_with(MARK) == []
+
+
 async def test_nothing_becomes_a_zombie_where_orphans_fall_to_the_daemon(runtime, tmp_path):
     libc = ctypes.CDLL(None)
     assert libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0  # as a daemon that is pid 1
@@ -225,7 +249,7 @@ async def test_environment_is_what_the_spec_gives_and_little_more(runtime):
     task = assigned("t", "env", env=["A=1", "B=x=y", "C=", "D", "A=2"], hostname="box")
     await run(runtime, task)
     found = dict(line.split("=", 1) for line in (await output(runtime, "t")).splitlines())
-    assert set(found) == {"A", "B", "C", "PATH", "HOME", "HOSTNAME"}
+    assert set(found) == {"A", "B", "C", "PATH", "HOME", "HOSTNAME", "SWARMLET_TASK_ID"}
     assert (found["A"], found["B"], found["C"], found["HOSTNAME"]) == ("2", "x=y", "", "box")
 
 

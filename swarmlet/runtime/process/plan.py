@@ -22,6 +22,7 @@ from swarmlet.runtime.process.spawn import encode_config
 from swarmlet.wire.messages import AssignedTask
 
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+TASK_ID: Final = "SWARMLET_TASK_ID"  # in a task's environment: how what it left is found
 LOG_SIZE_MAX_B: Final = 10 * 1024 * 1024  # of one file; kubelet's containerLogMaxSize
 LOG_FILES_MAX: Final = 3
 LOG_FILES_ROOF: Final = 100
@@ -41,6 +42,7 @@ _SIGNAL: Final = re.compile(r"(?:SIG)?([A-Z0-9]+)([+-][0-9]{1,2})?")
 class Plan:
     """`account` None: one of the task's own. `limits` are (resource, soft, hard), -1 for none."""
 
+    task_id: str
     account: Account | None
     arguments: tuple[str, ...]
     environment: dict[str, str]
@@ -64,6 +66,7 @@ def plan_task(task: AssignedTask, host: Host, rules: AccountRules) -> Plan:
     _refuse_privileged_ports(ports, account, host)
     size_b, files = _log_options(task.spec.log_driver)
     return Plan(
+        task_id=task.id,
         account=account,
         arguments=_arguments(container),
         environment=_environment(container.env),
@@ -108,6 +111,7 @@ def task_environment(
 ) -> dict[str, str]:
     """The whole environment of a task. What the spec sets is never replaced."""
     given = {"PATH": PATH, "HOME": account.home, "HOSTNAME": plan.hostname or host.hostname}
+    given[TASK_ID] = plan.task_id
     if ports:
         given["PORT"] = str(ports[0].published)
     for port in reversed(ports):  # of two with the same target the first counts

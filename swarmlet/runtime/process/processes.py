@@ -65,17 +65,30 @@ def bury(pid: int) -> bool:
         return True
 
 
-def session_of(leader: ProcessIdentity) -> list[ProcessIdentity]:
-    """What a dead leader left of its session; nothing where its number is another's by now."""
+def left_of(leader: ProcessIdentity | None, entry: str) -> list[ProcessIdentity]:
+    """What a dead leader left: its session, unless its number is another's by now, and whatever
+    was started with `entry` in its environment, however far it went."""
+    session = -1
+    if leader is not None and (leader.is_current() or not os.path.exists(f"/proc/{leader.pid}")):
+        session = leader.pid
+    wanted = b"\0" + entry.encode() + b"\0"
     found: list[ProcessIdentity] = []
-    if os.path.exists(f"/proc/{leader.pid}") and not leader.is_current():
-        return found
     for name in sorted(filter(str.isdigit, os.listdir("/proc")), key=int):
         try:
             with open(f"/proc/{name}/stat", "rb") as file:
                 fields = _fields(file.read())
+            is_of_it = int(fields[3]) == session or wanted in b"\0" + _environment(name)
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if int(fields[3]) == leader.pid != int(name):
+        if is_of_it and fields[0] != b"Z" and int(name) != session:
             found.append(ProcessIdentity(int(name), fields[19].decode()))
     return found
+
+
+def _environment(pid: str) -> bytes:
+    """As it was given at the start; nothing where that is not ours to see."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return file.read()
+    except PermissionError:
+        return b""

@@ -14,8 +14,9 @@ from swarmlet.env.base import Clock
 from swarmlet.runtime.base import Exit, Started, TemporaryProblemError
 from swarmlet.runtime.process.bundle import Bundle
 from swarmlet.runtime.process.failures import StartFailedError, describe_step
+from swarmlet.runtime.process.plan import TASK_ID
 from swarmlet.runtime.process.ports import Port
-from swarmlet.runtime.process.processes import ProcessIdentity, bury, has_ended, session_of
+from swarmlet.runtime.process.processes import ProcessIdentity, bury, has_ended, left_of
 from swarmlet.runtime.process.spawn import ANSWER_SIZE_MAX_B, spawn_shim
 from swarmlet.runtime.process.supervisor import NOT_FORWARDED
 
@@ -25,6 +26,7 @@ ANSWER_TIMEOUT_S: Final = 30.0  # for a shim to start its task, on a crowded hos
 KILL_TIMEOUT_S: Final = 10.0  # for a killed task to end; longer is a process stuck in the kernel
 SETTLE_PERIOD_S: Final = 0.01  # between looks at a bundle whose daemon died while it started
 LOST_EXIT_CODE: Final = 128 + signal.SIGKILL
+KILL_ROUNDS_MAX: Final = 100  # against what multiplies while it is killed
 SHIM_LOST: Final = "task: its supervisor was killed, and the task with it"
 
 
@@ -220,13 +222,12 @@ class Supervised:
 
     async def _bury_lost(self) -> Exit:
         """The shim is gone and told no end: make sure that the task is dead, and write it down."""
-        task = self.bundle.identity("task.pid")
+        task, init = self.bundle.identity("task.pid"), self.bundle.identity("init.pid")
         if task is not None:
             await self._see_dead(task)
-            for orphan in session_of(task):
-                await self._see_dead(orphan)
-        init = self.bundle.identity("init.pid")
-        if init is not None:  # last: it cannot end before all others of the namespace are buried
+        if init is None:
+            await self._see_rest_dead(task)
+        else:  # the kernel kills the rest with it, once the task, which is not its child, is buried
             init.send(signal.SIGKILL)
             if not bury(init.pid):
                 await self._see_dead(init)
@@ -237,6 +238,15 @@ class Supervised:
         except OSError as error:  # a full disk must not hide the end
             log.warning("task.end_not_written", extra={"problem": error.strerror})
         return end
+
+    async def _see_rest_dead(self, task: ProcessIdentity | None) -> None:
+        entry = f"{TASK_ID}={self.bundle.task_id}"
+        for _ in range(KILL_ROUNDS_MAX):
+            orphans = left_of(task, entry)
+            if not orphans:
+                return
+            for orphan in orphans:
+                await self._see_dead(orphan)
 
     async def _see_dead(self, task: ProcessIdentity) -> None:
         pidfd = task.open()
