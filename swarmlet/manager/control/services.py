@@ -18,6 +18,7 @@ from swarmlet.model.change import Change, Create, Exists, Guard, PortFree, Remov
 from swarmlet.model.config import Config
 from swarmlet.model.container import ContainerSpec
 from swarmlet.model.defaults import normal_service
+from swarmlet.model.names import made_up_name
 from swarmlet.model.network import Network
 from swarmlet.model.secret import Secret
 from swarmlet.model.service import (
@@ -48,9 +49,11 @@ class ServiceVerbs(ControlBase):
     """Writes service rows and their spec versions; the reaper removes versions nobody needs."""
 
     async def create_service(self, spec: ServiceSpec) -> ServiceCreated:
+        service_id = ServiceID(self._new_id())
+        if not spec.name:
+            spec = replace(spec, name=made_up_name(service_id))
         check_service(spec)
         normal = self._accepted(await self.read(), normal_service(spec))
-        service_id = ServiceID(self._new_id())
         changes = [
             Create(obj=_spec_version(service_id, 1, normal)),
             Create(obj=Service(id=service_id, name=normal.name)),
