@@ -24,7 +24,7 @@
 Status codes and texts follow docker-api.md §2.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 
 class SwarmError(Exception):
@@ -55,10 +55,15 @@ class ForbiddenError(SwarmError):
     code, http_status = "forbidden", 403
 
 
+_LISTED: Final = ("node", "service", "secret", "config")  # what `swarmlet ... ls` lists
+
+
 class NotFoundError(SwarmError):
     code, http_status = "not-found", 404
 
     def __init__(self, kind: str, name: str, remedy: str = "") -> None:
+        if not remedy and kind in _LISTED:
+            remedy = f"`swarmlet {kind} ls` lists what there is."
         super().__init__(f"{kind} {name} not found", remedy)
 
 
@@ -156,7 +161,7 @@ def already_in_swarm() -> SwarmStateError:
     return SwarmStateError(
         'This node is already part of a swarm. Use "docker swarm leave" to leave this swarm and '
         "join another one.",
-        remedy="Leave it first with `swarmlet leave`.",
+        remedy="Leave it first: `swarmlet leave`, with --force on the last manager.",
     )
 
 

@@ -54,12 +54,13 @@ def check_secret_name(name: str) -> None:
         raise InvalidArgumentError(
             "invalid name, only 64 [a-zA-Z0-9-_.] characters allowed, "
             "and the start and end character must be [a-zA-Z0-9]",
+            remedy="Choose a name such as db-password.",
         )
 
 
 def _check_given(name: str) -> None:
     if not name:
-        raise InvalidArgumentError("name must be provided")
+        raise InvalidArgumentError("name must be provided", remedy="Give it a name.")
 
 
 def check_labels(labels: Mapping[str, str], where: str = "Labels") -> None:
@@ -71,7 +72,9 @@ def check_labels(labels: Mapping[str, str], where: str = "Labels") -> None:
 def check_driver(driver: Driver | None, where: str) -> None:
     """A plugin is named where one is asked for."""
     if driver is not None and not driver.name:
-        raise InvalidArgumentError(f"{where}: driver must have a name")
+        raise InvalidArgumentError(
+            f"{where}: driver must have a name", remedy="Name the driver its options are for."
+        )
 
 
 def _check_templating(templating: Driver | None) -> None:
@@ -146,7 +149,8 @@ def check_swarm(spec: SwarmSpec) -> None:
         raise InvalidArgumentError("heartbeat time period cannot be a negative duration")
     if spec.ca_config.node_cert_expiry < CERT_EXPIRY_MIN_NS:
         raise InvalidArgumentError(
-            f"minimum certificate expiry time must be: {format_duration(CERT_EXPIRY_MIN_NS)}"
+            f"minimum certificate expiry time must be: {format_duration(CERT_EXPIRY_MIN_NS)}",
+            remedy="Write a longer time, such as 2160h.",
         )
     check_driver(spec.task_defaults.log_driver, "TaskDefaults.LogDriver")
 

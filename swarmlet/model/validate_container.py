@@ -51,7 +51,9 @@ def check_container(spec: ContainerSpec) -> None:
     if spec.healthcheck is not None:
         _check_health(spec.healthcheck)
     if spec.isolation not in ISOLATIONS:
-        raise InvalidArgumentError(f'invalid isolation: "{spec.isolation}"')
+        raise InvalidArgumentError(
+            f'invalid isolation: "{spec.isolation}"', remedy="Leave it out: it is for Windows."
+        )
     if not -OOM_SCORE_MAX <= spec.oom_score_adj <= OOM_SCORE_MAX:
         raise InvalidArgumentError(
             f"invalid OomScoreAdj {spec.oom_score_adj}: it must be -1000 to 1000"
@@ -85,7 +87,8 @@ def _check_texts(spec: ContainerSpec) -> None:
             raise InvalidArgumentError(f"ContainerSpec: {name} must not contain a NUL character")
     if spec.dir and not spec.dir.startswith("/"):
         raise InvalidArgumentError(
-            f"the working directory '{spec.dir}' is invalid, it needs to be an absolute path"
+            f"the working directory '{spec.dir}' is invalid, it needs to be an absolute path",
+            remedy="Begin it with a slash.",
         )
 
 

@@ -180,7 +180,10 @@ def _check_cpu_and_memory(nano_cpus: int, memory_b: int) -> None:
             f"invalid cpu value {nano_cpus / 1e9:g}: Must be at least {CPU_NANO_MIN / 1e9:g}"
         )
     if memory_b and memory_b < MEMORY_MIN_B:
-        raise InvalidArgumentError(f"invalid memory value {memory_b}: Must be at least 4MiB")
+        raise InvalidArgumentError(
+            f"invalid memory value {memory_b}: Must be at least 4MiB",
+            remedy="Write it with a unit, such as 64M.",
+        )
 
 
 def _check_restart(policy: RestartPolicy) -> None:
