@@ -23,7 +23,8 @@ def info(client: Client, *, form: str) -> None:
             form = "{{json .}}"
         print_objects([found], form)
         return
-    click.echo("\n".join([*_swarm(found.get("Swarm") or {}), *_host(found)]))
+    lines = [*_swarm(found.get("Swarm") or {}), *_host(found), f"Socket: {client.host}"]
+    click.echo("\n".join(lines))
     for warning in found.get("Warnings") or []:
         click.echo(warning, err=True)
 

@@ -13,6 +13,7 @@ from swarmlet.core.errors import SwarmError
 
 COMMANDS: Final = {
     "init": "swarm:init",
+    "join": "swarm:join",
     "leave": "swarm:leave",
     "join-token": "swarm:join_token",
     "node": "node:node",
@@ -95,7 +96,8 @@ def _explained(error: BaseException) -> int:
             say_error(error.message, error.remedy)
             return cast(int, getattr(error, "exit_code", EXIT_ERROR))
         case OSError():
-            say_error(_sentence(f"{error.filename or 'The system'}: {error.strerror}"))
+            what = f"{error.filename or 'The system'}: {error.strerror}"
+            say_error(_sentence(what), "another path, or its permissions.")
         case _:
             return EXIT_INTERRUPTED
     return EXIT_ERROR
@@ -109,4 +111,5 @@ def say_error(message: str, remedy: str = "") -> None:
 
 
 def _sentence(text: str) -> str:
+    text = " ".join(text.split())  # click lists choices a line each
     return text if text.endswith((".", "?", ")", "\n")) else text + "."

@@ -25,13 +25,6 @@ no_resolve_option = click.option("--no-resolve", is_flag=True, help="Print ids, 
 detach_option = click.option(
     "-d", "--detach", is_flag=True, help="Do not wait for the service to converge."
 )
-timeout_option = click.option(
-    "--timeout",
-    default="10m",
-    show_default=True,
-    metavar="DURATION",
-    help="How long to wait for it; 0 for ever. Without a place for its tasks, 30s at most.",
-)
 
 
 def filters_query(filters: Iterable[str]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""`swarmlet init`, `leave`, `join-token` and `swarm update`."""
+"""`swarmlet init`, `join`, `leave`, `join-token` and `swarm update`."""
 
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
@@ -11,6 +11,7 @@ from swarmlet.cli.units import DURATION_NS
 
 F = TypeVar("F", bound=Callable[..., Any])
 RUNTIMES: Final = ("auto", "process", "docker", "oci")
+JOINING_TEXT: Final = "Joining comes with a later release; in this one a swarm has one node."
 
 # What init and update both set: flag, type, its place in the spec, help.
 _SETTINGS: Final[tuple[tuple[str, Json, tuple[str, str], str], ...]] = (
@@ -65,6 +66,15 @@ def _set(spec: Object, options: dict[str, Json]) -> bool:
     return was_given
 
 
+_availability_option: Final = click.option(
+    "--availability",
+    type=click.Choice(["active", "pause", "drain"]),
+    default="active",
+    show_default=True,
+    help="Whether this node takes tasks.",
+)
+
+
 @click.command(
     epilog=example("swarmlet init", "swarmlet init --advertise-addr 192.168.0.10 --runtime process")
 )
@@ -92,13 +102,7 @@ def _set(spec: Object, options: dict[str, Json]) -> bool:
     metavar="N",
     help="The prefix length of those subnets.",
 )
-@click.option(
-    "--availability",
-    type=click.Choice(["active", "pause", "drain"]),
-    default="active",
-    show_default=True,
-    help="Whether this node takes tasks.",
-)
+@_availability_option
 @_settings_options
 @click.option("--data-dir", default="", metavar="DIR", help="For a daemon that is started here.")
 @click.option("--runtime", type=click.Choice(RUNTIMES), help="For a daemon that is started here.")
@@ -120,6 +124,7 @@ def init(client: Client, /, *, data_dir: str, runtime: str | None, **options: Js
         "To add a manager to this swarm, run 'swarmlet join-token manager' "
         "and follow the instructions.\n"
     )
+    click.echo(JOINING_TEXT)
 
 
 def _init_request(options: dict[str, Json]) -> Object:
@@ -133,7 +138,6 @@ def _init_request(options: dict[str, Json]) -> Object:
         "EncryptionConfig": {"AutoLockManagers": False},
     }
     _set(spec, options)
-    availability = options["availability"]
     return {
         "ListenAddr": options["listen_addr"],
         "AdvertiseAddr": options["advertise_addr"],
@@ -142,10 +146,16 @@ def _init_request(options: dict[str, Json]) -> Object:
         "ForceNewCluster": False,
         "Spec": spec,
         "AutoLockManagers": False,
-        "Availability": "" if availability == "active" else availability,
+        "Availability": _availability(options),
         "DefaultAddrPool": list(options["default_addr_pool"]),
         "SubnetSize": options["subnet_size"],
     }
+
+
+def _availability(options: dict[str, Json]) -> str:
+    """As docker sends it: the default is not spelled out."""
+    chosen = str(options["availability"])
+    return "" if chosen == "active" else chosen
 
 
 def _join_text(role: str, swarm: Object, node: Object) -> str:
@@ -175,6 +185,44 @@ def join_token(client: Client, *, role: str, rotate: bool, quiet: bool) -> None:
         return
     node_id = (client.get("/info").get("Swarm") or {}).get("NodeID", "")
     click.echo(_join_text(role, swarm, client.get(f"/nodes/{quote(node_id)}")))
+    click.echo(JOINING_TEXT)
+
+
+@click.command(
+    epilog=example(
+        "swarmlet join --token SWMTKN-1-... 192.168.0.10:2377",
+        "swarmlet join SWMTKN-1-... 192.168.0.10:2377",
+    )
+)
+@click.argument("words", metavar="[TOKEN] ADDR[:PORT]...", nargs=-1)
+@click.option("--token", default="", metavar="TOKEN", help="What `join-token` printed.")
+@click.option("--advertise-addr", default="", metavar="IP|IFACE[:PORT]", help="What others call.")
+@click.option(
+    "--listen-addr",
+    default="0.0.0.0:2377",
+    show_default=True,
+    metavar="IP|IFACE[:PORT]",
+    help="Where this node listens for other nodes.",
+)
+@click.option("--data-path-addr", default="", metavar="IP|IFACE", help="For the tasks' traffic.")
+@_availability_option
+@click.pass_obj
+def join(client: Client, /, *, words: tuple[str, ...], token: str, **options: Json) -> None:
+    """Join a swarm with a token (in a later release)."""
+    if not token:
+        token, words = (words[0] if words else ""), words[1:]
+    if not token or not words:
+        raise click.UsageError("Joining needs a token and the address of a manager.")
+    body = {
+        "ListenAddr": options["listen_addr"],
+        "AdvertiseAddr": options["advertise_addr"],
+        "DataPathAddr": options["data_path_addr"],
+        "RemoteAddrs": list(words),
+        "JoinToken": token,
+        "Availability": _availability(options),
+    }
+    client.post("/swarm/join", body)
+    click.echo("This node joined a swarm.")
 
 
 @click.command(epilog=example("swarmlet leave --force"))

@@ -8,6 +8,7 @@ swarm: Final = LazyGroup(
     "swarm",
     lazy={
         "init": "swarm:init",
+        "join": "swarm:join",
         "join-token": "swarm:join_token",
         "leave": "swarm:leave",
         "update": "swarm:update",

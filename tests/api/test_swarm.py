@@ -99,7 +99,7 @@ async def test_join_is_refused_as_not_built(lonely):
     assert (await lonely("POST", "/swarm/join", {}))[0] == 400
     status, answer = await lonely("POST", "/swarm/join", {"RemoteAddrs": ["127.0.0.1:1"]})
     assert status == 501
-    assert "not built" in answer["message"]
+    assert "not part of this release" in answer["message"]
 
 
 async def test_swarm_is_left_and_made_anew(api):

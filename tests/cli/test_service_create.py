@@ -186,6 +186,7 @@ def test_mode_is_dockers(flags, mode, swarmlet, swarm):
         (["--entrypoint", "sh 'x"], ["Invalid command"]),
         (["--no-healthcheck", "--health-cmd", "x"], ["--no-healthcheck does not go with"]),
         (["--env-file", "/nowhere/env"], ["/nowhere/env"]),
+        (["--timeout", "long"], ["--timeout", "invalid duration 'long'"]),
         (["--imit-cpu", "1"], ["--limit-cpu"]),
     ],
 )
@@ -198,6 +199,22 @@ def test_bad_values_are_usage_errors_that_name_the_flag_and_change_nothing(
     for word in words:
         assert word in result.err
     assert not swarm.posted()
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe=1\n", b"A=\0\n", b"A=1\n" * 1_048_576])
+def test_environment_file_that_is_no_text_is_a_usage_error(content, swarmlet, swarm, tmp_path):
+    (tmp_path / "env").write_bytes(content)
+    result = swarmlet("service", "create", "--env-file", str(tmp_path / "env"), "host", "x")
+    assert result.code == 2
+    assert f"{tmp_path}/env is no text of KEY=VALUE lines" in result.err
+    assert not swarm.posted()
+
+
+def test_doubt_about_an_image_is_not_said_of_a_service_that_is_refused(swarmlet, swarm):
+    assert "could not be accessed" in swarmlet("service", "create", "-d", "nginx").err
+    swarm.script["POST /services/create"] = (400, {"message": "invalid image reference"})
+    result = swarmlet("service", "create", "-d", "nginx")
+    assert (result.code, result.err) == (1, "Error: invalid image reference\n")
 
 
 def test_missing_secret_is_said_before_anything_is_sent(swarmlet, swarm):

@@ -23,6 +23,7 @@ To add a worker to this swarm, run the following command:
 
 To add a manager to this swarm, run 'swarmlet join-token manager' and follow the instructions.
 
+Joining comes with a later release; in this one a swarm has one node.
 """
 # docker 28's body
 INIT_BODY = {
@@ -105,6 +106,39 @@ def test_join_token_prints_the_line_or_the_token(swarmlet, swarm):
         f"    swarmlet join --token {TOKEN} 127.0.0.1:2377\n"
         in swarmlet("join-token", "worker").out
     )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["join", "--token", TOKEN, "127.0.0.1:2377"],
+        ["join", TOKEN, "127.0.0.1:2377"],
+        ["swarm", "join", "127.0.0.1:2377", "--token", TOKEN],
+    ],
+)
+def test_join_sends_dockers_body_and_prints_the_daemons_refusal(words, swarmlet, swarm):
+    refusal = {"message": "Joining is not part of this release.", "remedy": "`swarmlet init`."}
+    swarm.script["POST /swarm/join"] = (501, refusal)
+    result = swarmlet(*words)
+    assert (result.code, result.out) == (1, "")
+    text = "Error: Joining is not part of this release.\n  Try: `swarmlet init`.\n"
+    assert result.err == text
+    assert swarm.posted()[0].body == {
+        "ListenAddr": "0.0.0.0:2377",
+        "AdvertiseAddr": "",
+        "DataPathAddr": "",
+        "RemoteAddrs": ["127.0.0.1:2377"],
+        "JoinToken": TOKEN,
+        "Availability": "",
+    }
+
+
+@pytest.mark.parametrize("words", [[], [TOKEN], ["--token", TOKEN]])
+def test_join_needs_a_token_and_an_address(words, swarmlet, swarm):
+    result = swarmlet("join", *words)
+    assert result.code == 2
+    assert "needs a token and the address of a manager" in result.err
+    assert not swarm.posted()
 
 
 def test_join_token_rotates_the_one_that_is_named(swarmlet, swarm):

@@ -1,6 +1,8 @@
 """Every command explains itself, and every mistake gets a sentence and exit code 2."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -57,7 +59,8 @@ def test_every_command_prints_its_help(path, command, capsys):
         (["swarm", "update", "--cert-expiry", "1y"], ["--cert-expiry", "1m30s"]),
         (["secret", "create", "x"], ["file with the secret is missing"]),
         (["service", "logs", "--tail", "x", "web"], ["--tail"]),
-        (["join"], ["There is no command 'join'"]),
+        (["unlock"], ["There is no command 'unlock'"]),
+        (["join-token"], ["Choose from: worker, manager.\n"]),
         (["service"], ["Usage: swarmlet service"]),
     ],
 )
@@ -68,6 +71,13 @@ def test_wrong_usage_says_what_is_meant(arguments, words, swarmlet, daemon):
     for word in words:
         assert word in result.err
     assert not daemon.posted()
+
+
+def test_wrong_usage_of_the_daemon_is_said_as_everywhere():
+    command = [sys.executable, "-m", "swarmlet.daemon", "--nope"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    text = "Error: No such option '--nope'.\n  Try: `swarmlet daemon --help`\n"
+    assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", text)
 
 
 def test_guide_names_every_command_and_flag():

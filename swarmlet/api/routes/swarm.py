@@ -82,7 +82,7 @@ async def join(call: Call) -> web.Response:
             "at least 1 RemoteAddr is required to join", remedy="Name a manager as host:port."
         )
     raise UnsupportedError(
-        "Joining a swarm of another node is not built yet.",
+        "Joining another node's swarm is not part of this release.",
         remedy="Start a swarm of this node alone with `swarmlet init`.",
     )
 

@@ -7,8 +7,8 @@ import click
 
 from swarmlet.cli.client import Client, Json
 from swarmlet.cli.lazy import example
-from swarmlet.cli.options import detach_option, timeout_option
-from swarmlet.cli.service.flags import flag_options
+from swarmlet.cli.options import detach_option
+from swarmlet.cli.service.flags import flag_options, timeout_option
 from swarmlet.cli.service.spec import MODES, build
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -82,10 +82,10 @@ def create(client: Client, /, *, image: str, arguments: tuple[str, ...], **optio
     spec = build(client, image, arguments, options)
     if options["with_registry_auth"]:
         click.echo("Note: there are no registry credentials to send yet.", err=True)
-    if not options["no_resolve_image"]:
-        pin_image(client, spec)
+    doubt = "" if options["no_resolve_image"] else pin_image(client, spec)
     answer = client.post("/services/create", spec)
     click.echo(answer["ID"])
-    for warning in answer.get("Warnings") or []:
-        click.echo(warning, err=True)
+    for warning in [doubt, *(answer.get("Warnings") or [])]:
+        if warning:
+            click.echo(warning, err=True)
     wait_as_asked(client, answer["ID"], options)

@@ -45,6 +45,16 @@ _ORDER: Final = click.Choice(["start-first", "stop-first"])
 _CONDITION: Final = click.Choice(["none", "on-failure", "any"])
 
 
+timeout_option = click.option(
+    "--timeout",
+    type=DURATION_NS,
+    default="10m",
+    show_default=True,
+    metavar="DURATION",
+    help="How long to wait for it; 0 for ever. Without a place for its tasks, 30s at most.",
+)
+
+
 class Flag(NamedTuple):
     """`names` as click takes them; `path` is the field's place in the spec."""
 

@@ -20,7 +20,7 @@ from swarmlet.cli.service.convergence import (
     check_update,
     progress_of,
 )
-from swarmlet.cli.units import DURATION_NS, seconds
+from swarmlet.cli.units import seconds
 from swarmlet.cli.world import mono_s, sleep_s
 
 POLL_PERIOD_S: Final = 0.2  # docker's
@@ -51,7 +51,7 @@ def wait_as_asked(client: Client, service_id: str, options: Mapping[str, Json]) 
     """Wait as `--detach`, `--quiet` and `--timeout` say. Raises what `wait` raises."""
     if options["detach"]:
         return
-    total_s = seconds(DURATION_NS(options["timeout"])) or float("inf")
+    total_s = seconds(options["timeout"]) or float("inf")
     patience = Patience(total_s, min(total_s, PLACEMENT_PATIENCE_S))
     display: Display = _Silence() if options["quiet"] else _display()
     try:

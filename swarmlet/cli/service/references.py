@@ -85,22 +85,23 @@ def tagged(image: str) -> str:
     return image if image == HOST_IMAGE or ":" in last or "@" in last else f"{image}:latest"
 
 
-def pin_image(client: Client, spec: Object) -> None:
-    """Write the digest of the image's tag, and its platforms, into the spec; else say why not."""
+def pin_image(client: Client, spec: Object) -> str:
+    """Write the digest of the image's tag, and its platforms, into the spec.
+
+    Returns a warning where that cannot be done; it is of use only once the spec is accepted.
+    """
     container = spec["TaskTemplate"]["ContainerSpec"]
     image = container["Image"]
     if image == HOST_IMAGE or "@" in image:
-        return
+        return ""
     try:
         found = client.get(f"/distribution/{quote(image)}/json")
     except ApiError:
-        click.echo(
+        return (
             f"image {image} could not be accessed on a registry to record\n"
             f"its digest. Each node will access {image} independently,\n"
-            "possibly leading to different nodes running different\nversions of the image.\n",
-            err=True,
+            "possibly leading to different nodes running different\nversions of the image.\n"
         )
-        return
     container["Image"] = f"{image}@{found['Descriptor']['digest']}"
     platforms = [
         {"Architecture": platform.get("architecture", ""), "OS": platform.get("os", "")}
@@ -109,3 +110,4 @@ def pin_image(client: Client, spec: Object) -> None:
     ]
     if platforms:
         spec["TaskTemplate"].setdefault("Placement", {})["Platforms"] = platforms
+    return ""

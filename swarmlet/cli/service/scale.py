@@ -5,8 +5,9 @@ import click
 from swarmlet.cli.client import Client, Json, quote
 from swarmlet.cli.errors import CommandError
 from swarmlet.cli.lazy import example
-from swarmlet.cli.options import detach_option, timeout_option
+from swarmlet.cli.options import detach_option
 from swarmlet.cli.output import fail_with
+from swarmlet.cli.service.flags import timeout_option
 from swarmlet.cli.service.listing import find, mode_of
 from swarmlet.cli.service.progress import wait_as_asked
 from swarmlet.core.errors import SwarmError

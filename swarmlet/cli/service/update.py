@@ -9,9 +9,17 @@ from swarmlet.cli.client import Client, Json, Object
 from swarmlet.cli.labels import changed_labels
 from swarmlet.cli.lazy import example
 from swarmlet.cli.names import complete_service
-from swarmlet.cli.options import detach_option, timeout_option
+from swarmlet.cli.options import detach_option
 from swarmlet.cli.service import references, values
-from swarmlet.cli.service.flags import CONTAINER, TASK, Path, at, flag_options, set_flags
+from swarmlet.cli.service.flags import (
+    CONTAINER,
+    TASK,
+    Path,
+    at,
+    flag_options,
+    set_flags,
+    timeout_option,
+)
 from swarmlet.cli.service.listing import find, mode_of
 from swarmlet.cli.service.progress import wait_as_asked
 from swarmlet.cli.service.scale import post_update
@@ -68,7 +76,11 @@ def update(client: Client, /, *, name: str, **options: Json) -> None:
     found = find(client, name)
     spec = found["Spec"]
     change(client, spec, options)
+    must_pin = options["image"] and not options["no_resolve_image"]
+    doubt = references.pin_image(client, spec) if must_pin else ""
     post_update(client, found, spec)
+    if doubt:
+        click.echo(doubt, err=True)
     click.echo(name)
     wait_as_asked(client, found["ID"], options)
 
@@ -82,7 +94,7 @@ def change(client: Client, spec: Object, options: Mapping[str, Json]) -> None:
         mode["Replicated"]["Replicas"] = options["replicas"]
     set_flags(spec, dict(options))
     set_health(spec, options)
-    _change_command(client, spec, options)
+    _change_command(spec, options)
     _change_labels(spec, ("Labels",), options, "label")
     _change_labels(spec, (*CONTAINER, "Labels"), options, "container_label")
     _change_lists(spec, options)
@@ -92,15 +104,13 @@ def change(client: Client, spec: Object, options: Mapping[str, Json]) -> None:
         task["ForceUpdate"] = task.get("ForceUpdate", 0) + 1
 
 
-def _change_command(client: Client, spec: Object, options: Mapping[str, Json]) -> None:
+def _change_command(spec: Object, options: Mapping[str, Json]) -> None:
     container = at(spec, CONTAINER)
     for field, text in (("Args", options["arguments"]), ("Command", options["entrypoint"])):
         if text is not None:
             container[field] = words_of(text)
     if options["image"]:
         container["Image"] = references.tagged(options["image"])
-        if not options["no_resolve_image"]:
-            references.pin_image(client, spec)
 
 
 def _change_labels(spec: Object, path: Path, options: Mapping[str, Json], flag: str) -> None:

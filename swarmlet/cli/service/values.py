@@ -3,6 +3,7 @@
 import csv
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Final
 
 import click
@@ -12,6 +13,7 @@ from swarmlet.core.errors import InvalidArgumentError
 from swarmlet.core.limits import PORT_MAX
 from swarmlet.model.size import parse_size
 
+ENV_FILE_SIZE_MAX_B: Final = 4_194_304  # no request may be longer
 _PROTOCOLS: Final = ("tcp", "udp", "sctp")
 _MODES: Final = ("ingress", "host")
 _SWITCH: Final = {"": True, "true": True, "1": True, "false": False, "0": False}
@@ -210,8 +212,16 @@ def environment(texts: Iterable[str], files: Iterable[str], base: Iterable[str] 
 def _env_lines(files: Iterable[str]) -> Iterator[str]:
     """Lines of files without comments; a bare name this shell does not know is left out."""
     for name in files:
-        with click.open_file(name, encoding="utf-8") as stream:
-            for raw in stream:
-                line = raw.rstrip("\r\n").lstrip()
-                if line and not line.startswith("#") and ("=" in line or line in os.environ):
-                    yield line
+        with click.open_file(name, "rb") as stream:
+            text = _text_of(stream.read(ENV_FILE_SIZE_MAX_B), name)
+        for raw in text.split("\n"):
+            line = raw.rstrip("\r").lstrip()
+            if line and not line.startswith("#") and ("=" in line or line in os.environ):
+                yield line
+
+
+def _text_of(content: bytes, name: str) -> str:
+    with suppress(UnicodeDecodeError):
+        if len(content) < ENV_FILE_SIZE_MAX_B and b"\0" not in content:
+            return content.decode()
+    raise click.UsageError(f"Invalid value for --env-file: {name} is no text of KEY=VALUE lines.")
