@@ -76,7 +76,8 @@ class Agent:
         would not go; `run` has ended then too."""
         try:
             async with asyncio.timeout(timeout_s):
-                if self._is_loaded or not self._db.is_full:  # else it runs nothing yet
+                await self._db.was_tried.wait()
+                if self._is_loaded:  # else it waits for room, and runs nothing yet
                     await self._worker.remove_all()
         finally:
             await self.stop(back_in_s=0)

@@ -55,22 +55,25 @@ _decode = msgspec.msgpack.Decoder(Note).decode
 
 class StateDB:
     """The tasks of this node. `tasks` and `statuses` have the same keys, in order of arrival.
-    `is_full` while it waits for room on the disk."""
+    `was_tried` once the first `load` has ended, if only for want of room."""
 
     def __init__(self, open_log: Callable[[], SealedLog], blocking: Blocking) -> None:
         self._open_log, self._blocking = open_log, blocking
         self._log: SealedLog | None = None
-        self._lock = asyncio.Lock()
+        self._lock, self.was_tried = asyncio.Lock(), asyncio.Event()
         self._notes: list[Note] = []
         self._written = 0  # notes in the file
         self._noted = self._durable = 0  # notes taken so far, and those of them on disk
-        self._must_rewrite = self.is_full = False
+        self._must_rewrite = self._is_full = False
         self.tasks: dict[TaskID, AssignedTask] = {}
         self.statuses: dict[TaskID, TaskStatus] = {}
 
     async def load(self) -> None:
         """Read what is on disk. Raises DamagedError."""
-        frames = await self._blocking(self._replay)
+        try:
+            frames = await self._blocking(self._replay)
+        finally:
+            self.was_tried.set()
         try:
             notes: list[Note] = [_decode(frame) for frame in frames]
         except msgspec.DecodeError as error:
@@ -135,12 +138,12 @@ class StateDB:
             try:
                 await work()
             except DiskFullError as error:
-                if not self.is_full:
+                if not self._is_full:
                     log.warning("agent.disk_full", extra={"problem": error.message})
-                self.is_full = True
+                self._is_full = True
                 await asyncio.sleep(_FULL_RETRY_S)
             else:
-                self.is_full = False
+                self._is_full = False
                 return
 
     def _replay(self) -> list[bytes]:
