@@ -1,13 +1,19 @@
 """Where this node listens and what it tells others: addresses as users give them."""
 
 import errno
+import fcntl
 import socket
+import struct
 from typing import Final, Protocol
 
 from swarmlet.core.errors import FailedPreconditionError, InvalidArgumentError
-from swarmlet.model.address import Address
+from swarmlet.model.address import Address, is_ip
 
 LOOPBACK: Final = "127.0.0.1"
+INTERFACE_LENGTH_MAX: Final = 15  # bytes; IFNAMSIZ less the final zero
+_IFREQ: Final = "16s24x"
+_SIOCGIFADDR: Final = 0x8915  # netdevice(7): an interface's IPv4 address
+_IN_ADDR: Final = slice(20, 24)  # of struct ifreq: name, then family and port, then this
 # Documentation prefixes (RFC 5737, RFC 3849): "connecting" a datagram socket sends nothing, it only
 # asks the kernel which source address the default route has.
 _PROBES: Final = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
@@ -18,6 +24,13 @@ class Addresses(Protocol):
 
     def own(self) -> str:
         """The address this host would use towards others; loopback where it has no way out."""
+        ...
+
+    def resolve(self, host: str) -> str:
+        """An IP address as it is, an interface's name as its address.
+
+        Raises InvalidArgumentError where it is neither: a host name may mean another host later.
+        """
         ...
 
     def check_free(self, host: str, port: int) -> None:
@@ -37,6 +50,22 @@ class HostAddresses:
                     continue
                 return str(asked.getsockname()[0])
         return LOOPBACK
+
+    def resolve(self, host: str) -> str:
+        if is_ip(host):
+            return host
+        name = host.encode()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+            try:
+                answer = fcntl.ioctl(asked, _SIOCGIFADDR, struct.pack(_IFREQ, name))
+            except OSError:
+                name = b""
+        if not 0 < len(name) <= INTERFACE_LENGTH_MAX:
+            raise InvalidArgumentError(
+                f"{host!r} is no IP address, and no interface of this host that has one",
+                remedy="Give one of this host's addresses; `ip addr` lists them.",
+            )
+        return socket.inet_ntoa(answer[_IN_ADDR])
 
     def check_free(self, host: str, port: int) -> None:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -7,9 +7,9 @@ from swarmlet.ca.issuer import Subject, issue
 from swarmlet.ca.keys import new_key
 from swarmlet.ca.node_files import NodeFiles, new_node_keys
 from swarmlet.ca.root import new_root
-from swarmlet.core.errors import UnsupportedError
+from swarmlet.core.errors import InvalidArgumentError, UnsupportedError
 from swarmlet.core.ids import ClusterID, NodeID, RaftID, new_id
-from swarmlet.core.limits import UINT63_MAX
+from swarmlet.core.limits import LISTEN_PORT, UINT63_MAX
 from swarmlet.daemon.addresses import Addresses
 from swarmlet.daemon.data_dir import DataDir, SwarmFile
 from swarmlet.env.base import Env
@@ -42,7 +42,7 @@ def plan_swarm(env: Env, addresses: Addresses, request: InitRequest, runtime: st
     spec = accepted_swarm(request.spec)
     check_availability(request.availability or "active")
     pools, subnet_size = address_pools(request.default_addr_pool or (), request.subnet_size)
-    listen = parse_address(request.listen_addr or WILDCARDS[0], "ListenAddr")
+    listen = _resolved(addresses, request.listen_addr or WILDCARDS[0], "ListenAddr", LISTEN_PORT)
     addresses.check_free(listen.host, listen.port)
     advertised = _advertised(addresses, request.advertise_addr, listen)
     node_id, cluster_id = NodeID(new_id(env.entropy)), ClusterID(new_id(env.entropy))
@@ -92,9 +92,20 @@ def write_identity(env: Env, data: DataDir, plan: Plan) -> Plan:
     )
 
 
+def _resolved(addresses: Addresses, text: str, field: str, port: int) -> Address:
+    given = parse_address(text, field, port)
+    return Address(host=addresses.resolve(given.host), port=given.port)
+
+
 def _advertised(addresses: Addresses, text: str, listen: Address) -> Address:
     """What others are told: what the user said, else the listen address, else this host's own."""
     if text:
-        return parse_address(text, "AdvertiseAddr", listen.port)
+        chosen = _resolved(addresses, text, "AdvertiseAddr", listen.port)
+        if chosen.host in WILDCARDS:
+            raise InvalidArgumentError(
+                f"the advertise address {chosen.host} is no address that others can call",
+                remedy="Give one of this host's addresses; `ip addr` lists them.",
+            )
+        return chosen
     host = addresses.own() if listen.host in WILDCARDS else listen.host
     return Address(host=host, port=listen.port)

@@ -50,7 +50,7 @@ def parse_address(text: str, field: str, port: int = LISTEN_PORT) -> Address:
         if not _PORT.fullmatch(given) or not 0 < int(given) <= PORT_MAX:
             raise _invalid(field, text, f"the port must be 1 to {PORT_MAX}, not {given!r}")
         port = int(given)
-    if not _is_ip(host) and not _HOST.fullmatch(host):
+    if not is_ip(host) and not _HOST.fullmatch(host):
         raise _invalid(field, text, f"{host!r} is no IP address, host name or interface")
     return Address(host=host, port=port)
 
@@ -67,7 +67,8 @@ def _split(text: str, field: str) -> tuple[str, str | None]:
     return host, port if colon else None
 
 
-def _is_ip(text: str) -> bool:
+def is_ip(text: str) -> bool:
+    """Whether `text` is an IPv4 or IPv6 address."""
     try:
         ip_address(text)
     except ValueError:
@@ -84,7 +85,7 @@ def _invalid(field: str, text: str, why: str) -> InvalidArgumentError:
 
 def parse_host(text: str, field: str) -> str:
     """An IP address or an interface's name without a port (data path address)."""
-    if not _is_ip(text) and not _HOST.fullmatch(text):
+    if not is_ip(text) and not _HOST.fullmatch(text):
         raise _invalid(field, text, "it is no IP address or interface")
     return text
 
@@ -130,7 +131,7 @@ def ipam_pool(pool: IPAMPool) -> IPAMPool:
         if inner.version != subnet.version or inner.network_address not in subnet:
             raise InvalidArgumentError(f"invalid ip-range {inner}: it is not inside {subnet}")
     gateway = pool.gateway or str(subnet.network_address + 1)
-    if not _is_ip(gateway) or ip_address(gateway) not in subnet:
+    if not is_ip(gateway) or ip_address(gateway) not in subnet:
         raise InvalidArgumentError(f"invalid gateway {gateway}: it is no address of {subnet}")
     return msgspec.structs.replace(pool, subnet=str(subnet), gateway=gateway)
 

@@ -33,7 +33,6 @@ def template(**fields):
 BAD_SERVICES = [
     (broken(lambda s: s.update(Name="bad name")), 400, "name"),
     (broken(lambda s: s.update(Name="x" * 64)), 400, "name"),
-    (broken(lambda s: s.update(Name="")), 400, "name"),
     (container(Image=""), 400, "image"),
     (container(Image="a/UPPER:x:y"), 400, "image"),
     (container(Env=5), 400, "Env"),
@@ -116,6 +115,13 @@ def test_listen_port_in_use_is_named(daemon):
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         error = refused(daemon.client(), "POST", "/swarm/init", {"ListenAddr": address})
     assert "already in use" in error.message
+    assert daemon.client().get("/info")["Swarm"]["LocalNodeState"] == "inactive"
+
+
+@pytest.mark.parametrize("address", ["eth99", "1.2.3", "0.0.0.0", "eth99:2377"])
+def test_advertised_address_nobody_can_call_is_refused(daemon, address):
+    error = refused(daemon.client(), "POST", "/swarm/init", {"AdvertiseAddr": address})
+    assert (error.status, address.partition(":")[0] in error.message) == (400, True)
     assert daemon.client().get("/info")["Swarm"]["LocalNodeState"] == "inactive"
 
 

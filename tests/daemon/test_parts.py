@@ -7,7 +7,12 @@ import socket
 
 import pytest
 
-from swarmlet.core.errors import DamagedError, FailedPreconditionError, SwarmStateError
+from swarmlet.core.errors import (
+    DamagedError,
+    FailedPreconditionError,
+    InvalidArgumentError,
+    SwarmStateError,
+)
 from swarmlet.daemon.addresses import HostAddresses
 from swarmlet.daemon.data_dir import DataDir, SwarmFile, locked
 from swarmlet.daemon.gauges import Gauges
@@ -114,6 +119,18 @@ def test_taken_address_is_refused_and_a_free_one_is_not():
 def test_address_of_another_host_is_refused():
     with pytest.raises(FailedPreconditionError, match="does not belong to this host"):
         HostAddresses().check_free("192.0.2.77", 2377)
+
+
+def test_interface_stands_for_its_address_and_an_address_for_itself():
+    addresses = HostAddresses()
+    assert addresses.resolve("lo") == "127.0.0.1"
+    assert [addresses.resolve(ip) for ip in ("192.0.2.7", "::1")] == ["192.0.2.7", "::1"]
+
+
+@pytest.mark.parametrize("host", ["eth99", "1.2.3", "localhost", "lo" + "o" * 60])
+def test_what_is_neither_address_nor_interface_is_refused(host):
+    with pytest.raises(InvalidArgumentError, match="no IP address, and no interface"):
+        HostAddresses().resolve(host)
 
 
 def record(**fields):

@@ -72,6 +72,10 @@ class SimAddresses:
     def own(self) -> str:
         return "10.9.9.1"
 
+    def resolve(self, host: str) -> str:
+        """There are no interfaces."""
+        return host
+
     def check_free(self, host: str, port: int) -> None:
         """Always free."""
 
