@@ -227,10 +227,13 @@ def test_daemon_that_dies_without_a_word_points_to_its_log(program, tmp_path):
 
 
 def test_daemon_that_never_answers_is_a_timeout(program, tmp_path, monkeypatch):
-    program("import time; time.sleep(1)")
+    program("import time; time.sleep(60)")
     monkeypatch.setattr(background, "START_TIMEOUT_S", 0.1)
     with pytest.raises(CommandError, match="does not answer") as caught:
         ensure_daemon(Client(str(tmp_path / "s")), data_dir=str(tmp_path / "data"), runtime="")
+    pid = int(caught.value.message.split("process ")[1].split(")")[0])
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
     assert caught.value.exit_code == 5
 
 
