@@ -16,6 +16,7 @@ from swarmlet.wire.messages import AssignedTask, LogLine, LogOptions
 
 IS_ROOT = os.geteuid() == 0
 MARK = f"9{os.getpid():07d}"  # seconds to sleep: how this run tells its processes from another's
+OWN = f"t{MARK}"  # a task id that no other run has: what a lost task left is looked for by its id
 
 
 def assigned(

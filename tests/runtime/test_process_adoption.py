@@ -14,6 +14,7 @@ from swarmlet.core.ids import TaskID
 from swarmlet.runtime.process.host import look_at_host
 from tests.runtime.process_world import (
     MARK,
+    OWN,
     assigned,
     begin,
     is_alive,
@@ -34,7 +35,7 @@ from tests.runtime.process_world import begin, open_runtime, shell
 
 async def main():
     runtime = open_runtime(Path(sys.argv[1]))
-    started = await begin(runtime, shell("t", sys.argv[2], ports=(("tcp", 80, 0),)))
+    started = await begin(runtime, shell(sys.argv[3], sys.argv[2], ports=(("tcp", 80, 0),)))
     print(started.pid, started.ports[0].published_port, flush=True)
     await asyncio.sleep(1000)
 
@@ -42,10 +43,10 @@ asyncio.run(main())
 """
 
 
-def daemon(folder: Path, script: str) -> subprocess.Popen:
+def daemon(folder: Path, script: str, task_id: str = "t") -> subprocess.Popen:
     """Another process that runs one task and would stay."""
     return subprocess.Popen(
-        [sys.executable, "-c", DAEMON, str(folder), script],
+        [sys.executable, "-c", DAEMON, str(folder), script, task_id],
         stdout=subprocess.PIPE,
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
@@ -109,17 +110,17 @@ async def test_daemon_killed_in_the_middle_of_a_start_never_makes_two(tmp_path, 
 
 
 async def test_supervisor_killed_while_no_daemon_was_there_is_told(tmp_path):
-    process = daemon(tmp_path, f"sleep {MARK}.1; true")
+    process = daemon(tmp_path, f"sleep {MARK}.1; true", OWN)
     pid, _ = map(int, process.stdout.readline().split())
     kill(process)
-    os.kill(pid_of(tmp_path, "t", "shim"), signal.SIGKILL)
+    os.kill(pid_of(tmp_path, OWN, "shim"), signal.SIGKILL)
     await until(lambda: not is_alive(pid))
     runtime = open_runtime(tmp_path)
     (found,) = await runtime.list_tasks()
     assert found.exit.exit_code == 137
     assert "supervisor was killed" in found.exit.problem
     await until(lambda: not processes_with(MARK))
-    await runtime.remove(TaskID("t"))
+    await runtime.remove(TaskID(OWN))
 
 
 async def test_prepared_task_is_listed_as_not_started(tmp_path):
@@ -154,17 +155,17 @@ async def test_all_have_ended_after_a_reboot_whatever_their_pids_are_now(tmp_pat
 
 async def test_pid_of_another_process_is_nobodys_task(tmp_path):
     runtime = open_runtime(tmp_path)
-    await begin(runtime, assigned("t", "sleep", "100"))
-    await runtime.stop(TaskID("t"), "SIGKILL", 5)
+    await begin(runtime, assigned(OWN, "sleep", "100"))
+    await runtime.stop(TaskID(OWN), "SIGKILL", 5)
     await runtime.close()
-    folder = tmp_path / "tasks" / "t"
+    folder = tmp_path / "tasks" / OWN
     (folder / "exit").unlink()
     for name in ("shim.pid", "task.pid", "init.pid"):
         (folder / name).write_text(f"{os.getpid()} 12345\n")
     again = open_runtime(tmp_path)
     (found,) = await again.list_tasks()
     assert found.exit.exit_code == 137
-    await again.remove(TaskID("t"))  # and this process still lives
+    await again.remove(TaskID(OWN))  # and this process still lives
 
 
 async def test_damaged_bundle_is_an_ended_task(tmp_path):

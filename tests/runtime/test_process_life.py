@@ -21,6 +21,7 @@ from swarmlet.runtime.base import RuntimeProblemError
 from swarmlet.runtime.process.host import look_at_host
 from tests.runtime.process_world import (
     MARK,
+    OWN,
     assigned,
     begin,
     is_alive,
@@ -149,15 +150,15 @@ async def test_killed_task_is_told_as_137(runtime):
 
 
 async def test_killed_supervisor_takes_the_task_along_and_is_told(runtime, tmp_path):
-    started = await begin(runtime, shell("t", f"sleep {MARK}.1 & sleep {MARK}.2"))
+    started = await begin(runtime, shell(OWN, f"sleep {MARK}.1 & sleep {MARK}.2"))
     await until(lambda: len(processes_with(f"sleep\0{MARK}.")) == 2)
-    os.kill(pid_of(tmp_path, "t", "shim"), signal.SIGKILL)
-    end = await runtime.wait(TaskID("t"))
+    os.kill(pid_of(tmp_path, OWN, "shim"), signal.SIGKILL)
+    end = await runtime.wait(TaskID(OWN))
     assert end.exit_code == 137
     assert "supervisor was killed" in end.problem
     assert not is_alive(started.pid)
     await until(lambda: not processes_with(MARK))
-    assert await runtime.wait(TaskID("t")) == end
+    assert await runtime.wait(TaskID(OWN)) == end
 
 
 async def test_killed_supervisor_takes_daemons_of_the_task_along(tmp_path):
@@ -166,17 +167,17 @@ async def test_killed_supervisor_takes_daemons_of_the_task_along(tmp_path):
     runtime = open_runtime(tmp_path, host=bare, allow_root_tasks=True)
     stranger = await asyncio.create_subprocess_exec("sleep", f"{MARK}.9", start_new_session=True)
     script = f"(setsid sh -c 'setsid sleep {MARK}.1 & sleep {MARK}.2' &); sleep {MARK}.1"
-    await begin(runtime, shell("t", script))
+    await begin(runtime, shell(OWN, script))
     await begin(runtime, shell("other", f"setsid sleep {MARK}.3 & sleep {MARK}.3"))
     await until(lambda: len(processes_with(f"sleep\0{MARK}.")) == 6)
-    os.kill(pid_of(tmp_path, "t", "shim"), signal.SIGKILL)
-    assert (await runtime.wait(TaskID("t"))).exit_code == 137
+    os.kill(pid_of(tmp_path, OWN, "shim"), signal.SIGKILL)
+    assert (await runtime.wait(TaskID(OWN))).exit_code == 137
     assert not [p for n in (1, 2) for p in processes_with(f"sleep\0{MARK}.{n}") if is_alive(p)]
     assert len(processes_with(f"sleep\0{MARK}.3")) == 2
     assert is_alive(stranger.pid)
     stranger.kill()
     await stranger.wait()
-    for name in ("t", "other"):
+    for name in (OWN, "other"):
         await runtime.remove(TaskID(name))
     await runtime.close()
     assert processes_with(MARK) == []
