@@ -47,6 +47,12 @@ class ForbiddenSocketError(UnreachableError):
     code = "socket-forbidden"
 
 
+class BrokenOffError(CommandError):
+    """Something answered, but not to the end, or not in HTTP."""
+
+    code = "broken-off"
+
+
 class _BrokenReplyError(Exception):
     """The connection ended, or what came is not HTTP."""
 
@@ -136,7 +142,7 @@ class Client:
             return connection, connection.exchange(method, target, body)
         except _BrokenReplyError:
             connection.close()
-            raise CommandError(
+            raise BrokenOffError(
                 f"What answers at {self.host} broke off, or does not speak HTTP.",
                 "See the daemon's log, and check that this is the socket of a swarmlet daemon.",
             ) from None

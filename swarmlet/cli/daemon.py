@@ -7,7 +7,7 @@ from typing import Final
 
 import click
 
-from swarmlet.cli.client import Client
+from swarmlet.cli.client import BrokenOffError, Client
 from swarmlet.cli.errors import TimedOutError
 from swarmlet.cli.lazy import example
 from swarmlet.cli.world import mono_s, sleep_s
@@ -65,7 +65,7 @@ def stop(client: Client) -> None:
     """End the daemon in order. Its tasks run on, and the next daemon finds them."""
     client.raw_post(STOP_PATH)
     deadline_s = mono_s() + STOP_TIMEOUT_S
-    while client.ping():
+    while _answers(client):
         if mono_s() > deadline_s:
             raise TimedOutError(
                 f"The daemon was told to stop, but still answers after {STOP_TIMEOUT_S:.0f} s.",
@@ -73,3 +73,10 @@ def stop(client: Client) -> None:
             )
         sleep_s(POLL_PERIOD_S)
     click.echo("Daemon stopped. Tasks it still had run on.")
+
+
+def _answers(client: Client) -> bool:
+    try:
+        return client.ping()
+    except BrokenOffError:  # it ends at this very moment: look again
+        return True

@@ -170,6 +170,22 @@ def test_daemon_stop_returns_when_the_daemon_is_gone(swarmlet, swarm):
     assert len([r for r in swarm.requests if r.path == "/_ping"]) == 3
 
 
+def test_daemon_stop_looks_again_where_the_daemon_ends_amid_an_answer(swarmlet, swarm):
+    answers = iter([(200, None), ConnectionResetError(), (503, None)])
+
+    def answer(_request):
+        found = next(answers)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    swarm.script["POST /swarmlet/v1/daemon/stop"] = (200, None)
+    swarm.script["GET /_ping"] = answer
+    result = swarmlet("daemon", "stop")
+    assert (result.code, result.err) == (0, "")
+    assert list(answers) == []
+
+
 # The daemon that init starts --------------------------------------------------------------------
 STANDIN = """
 import socket, sys, time
