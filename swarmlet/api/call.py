@@ -12,9 +12,7 @@ from multidict import CIMultiDict, CIMultiDictProxy, MultiDictProxy
 from swarmlet.api.engine import Engine
 from swarmlet.api.render.spec import ShownSpecs
 from swarmlet.core.errors import InvalidArgumentError, SwarmError
-
-SWARMLET_VERSION: Final = "0.1.0"
-"""What `docker version` prints for the server; the distribution's own."""
+from swarmlet.core.version import VERSION
 
 API_VERSION: Final = (1, 52)
 API_VERSION_MIN: Final = (1, 24)
@@ -31,7 +29,7 @@ COMMON_HEADERS: Final = {
     "Api-Version": version_text(API_VERSION),
     "Docker-Experimental": "false",
     "Ostype": "linux",
-    "Server": f"Docker/{SWARMLET_VERSION} (linux)",
+    "Server": f"Docker/{VERSION} (linux)",
 }
 
 

@@ -6,6 +6,7 @@ import click
 
 from swarmlet.cli.client import API_PREFIX, Client, Object
 from swarmlet.cli.lazy import example
+from swarmlet.core.version import VERSION
 
 
 @click.command(epilog=example("swarmlet version --format '{{.Client.Version}}'"))
@@ -36,10 +37,8 @@ def version(client: Client, *, form: str) -> None:
 
 
 def _client() -> Object:
-    from importlib.metadata import version as version_of
-
     return {
-        "Version": version_of("swarmlet"),
+        "Version": VERSION,
         "APIVersion": API_PREFIX.removeprefix("/v"),
         "PythonVersion": ".".join(str(part) for part in sys.version_info[:3]),
         "Os": sys.platform,

@@ -6,8 +6,9 @@ import logging
 
 import pytest
 
-from swarmlet.api.call import API_VERSION, BODY_SIZE_MAX_B, SWARMLET_VERSION
+from swarmlet.api.call import API_VERSION, BODY_SIZE_MAX_B
 from swarmlet.core.errors import (
+from swarmlet.core.version import VERSION
     DiskFullError,
     OutcomeUnknownError,
     StaleVersionError,
@@ -24,7 +25,7 @@ async def test_every_answer_carries_the_common_headers(lonely, path):
         assert response.headers["Api-Version"] == "1.52"
         assert response.headers["Ostype"] == "linux"
         assert response.headers["Docker-Experimental"] == "false"
-        assert response.headers["Server"] == f"Docker/{SWARMLET_VERSION} (linux)"
+        assert response.headers["Server"] == f"Docker/{VERSION} (linux)"
 
 
 async def test_ping_answers_without_a_body_to_head(lonely):
@@ -191,10 +192,3 @@ async def test_metrics_are_prometheus_text(lonely):
             "# TYPE writes_total counter",
             "writes_total 7",
         ]
-
-
-def test_version_is_the_distribution_s():
-    from pathlib import Path
-
-    settings = Path(__file__).parents[2].joinpath("pyproject.toml").read_text()
-    assert f'version = "{SWARMLET_VERSION}"' in settings

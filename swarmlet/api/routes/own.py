@@ -4,8 +4,9 @@ from typing import Final
 
 from aiohttp import web
 
-from swarmlet.api.call import SWARMLET_VERSION, Call, Route, reply, reply_empty
+from swarmlet.api.call import Call, Route, reply, reply_empty
 from swarmlet.api.render.common import rfc3339
+from swarmlet.core.version import VERSION
 from swarmlet.model.task import Task
 
 
@@ -13,7 +14,7 @@ async def describe_daemon(call: Call) -> web.Response:
     facts = call.engine.facts
     return reply(
         {
-            "Version": SWARMLET_VERSION,
+            "Version": VERSION,
             "StartedAt": rfc3339(facts.started_ms),
             "DataDir": facts.data_dir,
             "Runtime": facts.runtime.name,

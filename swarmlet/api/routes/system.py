@@ -8,7 +8,6 @@ from aiohttp import web
 from swarmlet.api.call import (
     API_VERSION,
     API_VERSION_MIN,
-    SWARMLET_VERSION,
     Call,
     Route,
     reply_bytes,
@@ -18,6 +17,7 @@ from swarmlet.api.call import (
 from swarmlet.api.engine import Engine, EngineFacts
 from swarmlet.api.render.info import SwarmNumbers, render_info
 from swarmlet.core.errors import NotManagerError, SwarmError, UnsupportedError
+from swarmlet.core.version import VERSION
 from swarmlet.manager.control import Control
 from swarmlet.model.view import cluster_of
 
@@ -72,7 +72,7 @@ async def version(call: Call) -> web.Response:
     build = _build(facts)
     engine = {
         "Name": "Engine",
-        "Version": SWARMLET_VERSION,
+        "Version": VERSION,
         "Details": {**build, "Experimental": "false"},
     }
     runtime = {
@@ -83,7 +83,7 @@ async def version(call: Call) -> web.Response:
     shown = {
         "Platform": {"Name": "swarmlet"},
         "Components": [engine, runtime],
-        "Version": SWARMLET_VERSION,
+        "Version": VERSION,
         **build,
     }
     return reply_bytes(msgspec.json.encode(shown))
@@ -107,7 +107,7 @@ async def info(call: Call) -> web.Response:
     control = _control_or_none(call.engine)
     numbers = None if control is None else await _swarm_numbers(control)
     facts, state = call.engine.facts, call.engine.swarm_state()
-    shown = render_info(facts, state, numbers, SWARMLET_VERSION)
+    shown = render_info(facts, state, numbers, VERSION)
     return reply_bytes(msgspec.json.encode(shown))  # in the order it was written down
 
 

@@ -3,11 +3,11 @@
 import os
 import sys
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
 from swarmlet.core.limits import NS_PER_S
+from swarmlet.core.version import VERSION
 from swarmlet.model.service import Resources
 from swarmlet.runtime.base import RuntimeDescription
 from swarmlet.runtime.process.spawn import ask_shim, encode_config
@@ -65,7 +65,7 @@ def describe_host(name: str) -> RuntimeDescription:
     system = os.uname()
     return RuntimeDescription(
         name=name,
-        engine_version=_version(),
+        engine_version=VERSION,
         resources=Resources(
             nano_cpus=len(os.sched_getaffinity(0)) * NS_PER_S, memory_bytes=_memory_b()
         ),
@@ -73,13 +73,6 @@ def describe_host(name: str) -> RuntimeDescription:
         os=sys.platform,
         plugins=(*(("Log", driver) for driver in LOG_DRIVERS if driver), ("Network", "host")),
     )
-
-
-def _version() -> str:
-    try:
-        return version("swarmlet")
-    except PackageNotFoundError:  # run from its source, not installed
-        return "0.0.0"
 
 
 def _memory_b() -> int:
