@@ -8,12 +8,12 @@ import pytest
 
 from swarmlet.api.call import API_VERSION, BODY_SIZE_MAX_B
 from swarmlet.core.errors import (
-from swarmlet.core.version import VERSION
     DiskFullError,
     OutcomeUnknownError,
     StaleVersionError,
     UnavailableError,
 )
+from swarmlet.core.version import VERSION
 from tests.api.world import service_body
 
 JSON = {"Content-Type": "application/json"}
