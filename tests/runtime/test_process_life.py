@@ -15,10 +15,13 @@ import pytest
 import uvloop
 
 from swarmlet.core.ids import TaskID
+from swarmlet.env.real import RealClock, RealDisk
 from swarmlet.model.container import Ulimit
 from swarmlet.model.service import Limit, ResourceRequirements
 from swarmlet.runtime.base import RuntimeProblemError
+from swarmlet.runtime.process.bundle import Bundle
 from swarmlet.runtime.process.host import look_at_host
+from swarmlet.runtime.process.supervised import Supervised
 from tests.runtime.process_world import (
     MARK,
     OWN,
@@ -386,3 +389,12 @@ def test_life_works_in_uvloop(tmp_path):
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(scenario())
+
+
+async def test_first_process_of_a_shim_is_buried_though_it_ends_after_the_task_is_let_go(tmp_path):
+    known = Supervised(Bundle(RealDisk(), str(tmp_path), "t"), RealClock(), ())
+    late = os.posix_spawn("/bin/sleep", ["sleep", "0.05"], {})  # noqa: ASYNC221 - returns at once
+    known._bury_when_dead(late)
+    known.close()
+    assert late not in zombies()
+    assert not is_alive(late)

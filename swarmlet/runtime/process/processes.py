@@ -49,11 +49,11 @@ def _fields(stat: bytes) -> list[bytes]:
     return stat.rpartition(b")")[2].split()
 
 
-def has_ended(pidfd: int) -> bool:
-    """Whether it is dead, buried or not."""
+def has_ended(pidfd: int, within_ms: int = 0) -> bool:
+    """Whether it is dead, buried or not; waits at most `within_ms`, blocking."""
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(0))
+    return bool(poll.poll(within_ms))
 
 
 def bury(pid: int) -> bool:

@@ -26,6 +26,7 @@ ANSWER_TIMEOUT_S: Final = 30.0  # for a shim to start its task, on a crowded hos
 KILL_TIMEOUT_S: Final = 10.0  # for a killed task to end; longer is a process stuck in the kernel
 SETTLE_PERIOD_S: Final = 0.01  # between looks at a bundle whose daemon died while it started
 LOST_EXIT_CODE: Final = 128 + signal.SIGKILL
+FIRST_END_MAX_MS: Final = 500  # for a process that has nothing left to do but to end
 KILL_ROUNDS_MAX: Final = 100  # against what multiplies while it is killed
 SHIM_LOST: Final = "task: its supervisor was killed, and the task with it"
 
@@ -204,8 +205,10 @@ class Supervised:
         """Let go; the task runs on."""
         loop = asyncio.get_running_loop()
         self._unwatch()
-        for pidfd in self._watched:
+        for pidfd, pid in self._watched.items():
             loop.remove_reader(pidfd)
+            if has_ended(pidfd, FIRST_END_MAX_MS):  # at once, but for a crowded host
+                bury(pid)
             os.close(pidfd)
         self._watched.clear()
         if self._reader >= 0:
