@@ -50,7 +50,7 @@ class Reporter:
             self._acked.set()
 
     async def run(self, channel: AgentChannel) -> None:
-        """Report over this session, for as long as it lasts. Raises UnavailableError where nobody
+        """Report over the session for as long as it lasts. Raises UnavailableError where nobody
         acknowledges in time."""
         while True:
             await self._has_news.wait()

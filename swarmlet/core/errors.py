@@ -21,7 +21,7 @@
     it
 
 `code` is for programs, `http_status` for the API, `remedy` tells a person what to try.
-Status codes and texts follow docker-api.md §2.
+Status codes and texts are the Docker Engine API's.
 """
 
 from typing import ClassVar, Final
@@ -123,7 +123,7 @@ class ListenError(SwarmError):
     code, http_status = "listen", 500
 
 
-# Docker's sentences for the states of a swarm (docker-api.md §2.1): tools compare them.
+# Docker's sentences for the states of a swarm: tools compare them.
 
 
 def not_in_swarm() -> NotManagerError:

@@ -1,4 +1,4 @@
-"""Object ids: 25 characters of base 36, about 129 bits of entropy (behaviour.md §1.1, SwarmKit
+"""Object ids: 25 characters of base 36, about 129 bits of entropy (SwarmKit
 identity)."""
 
 from collections.abc import Callable

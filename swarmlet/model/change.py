@@ -108,7 +108,7 @@ class NotInUse(_Change, frozen=True, kw_only=True):
 
 
 class PortFree(_Change, frozen=True, kw_only=True):
-    """Guard: no other service publishes this port in a way that collides (behaviour.md §8.2)."""
+    """Guard: no other service publishes this port: ingress collides with all, host with ingress."""
 
     service_id: str
     protocol: str

@@ -4,7 +4,7 @@ from swarmlet.core.ids import ClusterID
 from swarmlet.model.base import ApiStruct, Driver, Record, always, hidden
 
 CLUSTER_NAME = "default"
-"""The only name a cluster may have (behaviour.md §10.1)."""
+"""The only name a cluster may have (SwarmKit)."""
 
 
 class OrchestrationConfig(ApiStruct, frozen=True, kw_only=True):
@@ -73,7 +73,7 @@ class JoinTokens(ApiStruct, frozen=True, kw_only=True):
 
 
 class RootRotation(Record, frozen=True, kw_only=True):
-    """A root CA change under way (behaviour.md §3.5)."""
+    """A root CA change under way."""
 
     cert_pem: bytes = b""
     key_pem: bytes = b""
@@ -96,7 +96,7 @@ class RootCA(Record, frozen=True, kw_only=True):
 
 
 class EncryptionKey(Record, frozen=True, kw_only=True):
-    """A network key of the ring (behaviour.md §3.7); 16 bytes."""
+    """A network key of the ring; 16 bytes."""
 
     subsystem: str
     key: bytes

@@ -47,7 +47,7 @@ class NodeDescription(ApiStruct, frozen=True, kw_only=True):
 
 
 class NodeState(IntEnum):
-    """Numbers are SwarmKit's (behaviour.md §4.1)."""
+    """Numbers are SwarmKit's."""
 
     UNKNOWN = 0
     DOWN = 1
@@ -71,7 +71,7 @@ class NodeStatus(Record, frozen=True, kw_only=True):
 
 
 class NodeCertificate(Record, frozen=True, kw_only=True):
-    """Written by the CA alone. `state` as behaviour.md §3.3; `certificate` is PEM."""
+    """Written by the CA alone. `state` is SwarmKit's IssuanceState; `certificate` is PEM."""
 
     state: int = 0
     csr: bytes = b""

@@ -8,7 +8,7 @@ from swarmlet.model.service import GenericResource, PortConfig
 
 
 class TaskState(IntEnum):
-    """The order is the contract: observed and desired state never decrease (behaviour.md §5.1)."""
+    """The order is the contract: observed and desired state never decrease."""
 
     NEW = 0
     PENDING = 64

@@ -55,7 +55,7 @@ class StateMachine(Protocol):
 
 
 class RaftLog(Protocol):
-    """A replicated, durable log with one leader at a time (architecture.md §5)."""
+    """A replicated, durable log with one leader at a time."""
 
     async def propose(self, entry: bytes, proposal_id: int) -> int:
         """The entry's index, once it is committed and applied here.

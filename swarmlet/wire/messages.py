@@ -1,4 +1,4 @@
-"""The vocabulary of a node's session with a manager (behaviour.md §7)."""
+"""The vocabulary of a node's session with a manager."""
 
 from typing import Final, TypeAlias
 
