@@ -51,7 +51,5 @@ ASSIGNMENT_BATCH_MAX: Final = 100  # changes a message; SwarmKit dispatcher/assi
 FRAME_SIZE_MAX_B: Final = 8 * 1024 * 1024  # a message between nodes
 FAULTY_NODE_FAILURES: Final = 5  # in the window below; SwarmKit scheduler/nodeinfo.go
 FAULTY_NODE_WINDOW_MS: Final = 5 * 60 * MS_PER_S
-DYNAMIC_PORT_MIN: Final = 30_000
-DYNAMIC_PORT_MAX: Final = 32_767
 PORT_MAX: Final = 65_535
 UINT63_MAX: Final = 2**63 - 1  # counts and sizes are signed 64 bit on the wire

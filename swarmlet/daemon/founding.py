@@ -3,6 +3,7 @@
 import msgspec
 
 from swarmlet.api.engine import InitRequest
+from swarmlet.ca.csr import new_csr, public_key_of
 from swarmlet.ca.issuer import Subject, issue
 from swarmlet.ca.keys import new_key
 from swarmlet.ca.node_files import NodeFiles, new_node_keys
@@ -16,7 +17,7 @@ from swarmlet.env.base import Env
 from swarmlet.env.sealed import new_seal_key
 from swarmlet.manager.bootstrap import Founding
 from swarmlet.manager.control import accepted_swarm
-from swarmlet.model.address import Address, address_pools, data_path_port, parse_address
+from swarmlet.model.address import Address, address_pools, data_path_port, parse_address, parse_host
 from swarmlet.model.validate import check_availability
 from swarmlet.store.proposer import Member
 
@@ -40,6 +41,8 @@ def plan_swarm(env: Env, addresses: Addresses, request: InitRequest, runtime: st
             remedy="It is for swarms of several managers, which this release does not have.",
         )
     spec = accepted_swarm(request.spec)
+    if request.data_path_addr:
+        parse_host(request.data_path_addr, "DataPathAddr")
     check_availability(request.availability or "active")
     pools, subnet_size = address_pools(request.default_addr_pool or (), request.subnet_size)
     listen = _resolved(addresses, request.listen_addr or WILDCARDS[0], "ListenAddr", LISTEN_PORT)
@@ -79,7 +82,7 @@ def write_identity(env: Env, data: DataDir, plan: Plan) -> Plan:
     founding, key = plan.founding, new_key(env.entropy)
     certificate = issue(
         founding.root,
-        key.public_key(),
+        public_key_of(new_csr(key)),
         Subject(founding.node_id, "manager", founding.cluster_id),
         now_ms=env.clock.wall_ms(),
         expiry_ns=founding.spec.ca_config.node_cert_expiry,
