@@ -25,7 +25,7 @@ from swarmlet.wire.messages import (
     encode,
 )
 
-BATCHES_MAX: Final = 16  # of one reader that wait for it; then its agents wait
+BATCHES_MAX: Final = 4  # of one reader that wait for it; then its agents wait
 OPEN_TIMEOUT_S: Final = 10.0  # for an agent to open a stream it was asked for
 STDERR: Final = 2
 
