@@ -4,21 +4,25 @@
     scripts/bench api --writes 3000      more writes
     scripts/bench api --json out.json    the figures for a program
 
-Starts a daemon of its own in a temporary directory. The client of `writes` is light on purpose (raw
-asyncio protocols): on two cores a heavy client costs as much as the daemon.
+Starts a daemon of its own in a temporary directory. The clients of `writes` are light on purpose
+(raw asyncio protocols): on two cores a heavy client costs as much as the daemon. `16 threads` is such a
+heavy one: http.client in threads of one process, as an ordinary script would do it.
 """
 
 import argparse
 import asyncio
 import base64
+import http.client
 import json
 import os
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -146,6 +150,42 @@ async def writes(daemon: Daemon, clients: int, total: int, tag: str) -> dict[str
     return {"writes_per_s": round(len(times) / wall, 1), **summary(times)}
 
 
+class UnixHTTP(http.client.HTTPConnection):
+    """http.client over a unix socket."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=30)
+        self.path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.connect(self.path)
+
+
+def threaded_writes(daemon: Daemon, clients: int, total: int, tag: str) -> dict[str, float]:
+    def worker(number: int) -> list[float]:
+        connection, times = UnixHTTP(daemon.socket), []
+        for turn in range(total // clients):
+            body = config(f"{tag}-{number}-{turn}")
+            began = time.perf_counter()
+            connection.request(
+                "POST", "/configs/create", body, {"Content-Type": "application/json"}
+            )
+            answer = connection.getresponse()
+            answer.read()
+            if answer.status != 201:
+                raise RuntimeError(f"a write was answered with {answer.status}")
+            times.append(time.perf_counter() - began)
+        connection.close()
+        return times
+
+    began = time.perf_counter()
+    with ThreadPoolExecutor(clients) as pool:
+        times = [t for done in pool.map(worker, range(clients)) for t in done]
+    wall = time.perf_counter() - began
+    return {"writes_per_s": round(len(times) / wall, 1), **summary(times)}
+
+
 async def reads(daemon: Daemon, path: str, count: int = 500) -> dict[str, float]:
     connection, times = await daemon.connect(), []
     for _ in range(count):
@@ -215,6 +255,7 @@ def main() -> None:
         show("tasks to running", asyncio.run(create(daemon, options.replicas)))
         show("writes, 1 client", asyncio.run(writes(daemon, 1, options.writes // 4, "one")))
         show("writes, 16 clients", asyncio.run(writes(daemon, 16, options.writes, "many")))
+        show("writes, 16 threads", threaded_writes(daemon, 16, options.writes, "threads"))
         show("GET /nodes", asyncio.run(reads(daemon, "/nodes")))
         show("GET /tasks", asyncio.run(reads(daemon, "/tasks")))
         show("swarmlet node ls", cli_wall(daemon))
