@@ -5,8 +5,8 @@
     scripts/bench api --json out.json    the figures for a program
 
 Starts a daemon of its own in a temporary directory. The clients of `writes` are light on purpose
-(raw asyncio protocols): on two cores a heavy client costs as much as the daemon. `16 threads` is such a
-heavy one: http.client in threads of one process, as an ordinary script would do it.
+(raw asyncio protocols): on two cores a heavy client costs as much as the daemon. `16 threads` is
+such a heavy one: http.client in threads of one process, as an ordinary script would do it.
 """
 
 import argparse
