@@ -102,9 +102,16 @@ def _share(path: str) -> None:
     os.chmod(path, 0o660)
 
 
+def _make_folder(folder: str) -> None:
+    """Make it where it is missing, whatever the umask: the socket's group has to get in."""
+    if not os.path.isdir(folder):
+        os.makedirs(folder)
+        os.chmod(folder, 0o755)
+
+
 async def _open(runner: web.AppRunner, path: str) -> None:
     """Listen. The file is never there with more rights than its owner's, not for a moment."""
-    os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+    _make_folder(os.path.dirname(path))
     await _clear(path)
     previous = os.umask(0o177)
     try:

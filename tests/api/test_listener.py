@@ -181,3 +181,13 @@ async def test_burst_of_clients_waits_while_the_daemon_is_busy(path):
         for client in clients:
             client.close()
         assert (await ask(path)).endswith(b"OK")
+
+
+async def test_folder_of_the_socket_lets_the_group_in_whatever_the_umask(path):
+    below = Path(path).parent / "made" / "s.sock"
+    previous = os.umask(0o077)
+    try:
+        async with serve_unix(build_app(World()), f"unix://{below}"):
+            assert stat.S_IMODE(below.parent.stat().st_mode) == 0o755
+    finally:
+        os.umask(previous)
