@@ -134,14 +134,6 @@ def not_in_swarm() -> NotManagerError:
     )
 
 
-def worker_only() -> NotManagerError:
-    return NotManagerError(
-        "This node is not a swarm manager. Worker nodes can't be used to view or modify cluster "
-        "state. Please run this command on a manager node or promote the current node to a "
-        "manager.",
-    )
-
-
 def manager_not_ready() -> NotManagerError:
     return NotManagerError(
         "This node is not a swarm manager. Manager is being prepared or has trouble connecting to "
@@ -166,7 +158,9 @@ def already_in_swarm() -> SwarmStateError:
 
 
 def not_part_of_swarm() -> SwarmStateError:
-    return SwarmStateError("This node is not part of a swarm")
+    return SwarmStateError(
+        "This node is not part of a swarm", remedy="Start a swarm here with `swarmlet init`."
+    )
 
 
 def leaving_erases_swarm() -> SwarmStateError:

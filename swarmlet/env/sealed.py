@@ -216,17 +216,6 @@ class SealedWriter:
         self._sealer.advance(crc)
 
 
-def write_sealed(writer: SealedWriter, chunks: Iterable[bytes]) -> None:
-    """Replace the writer's file by these chunks. Raises DiskFullError: the old file stays."""
-    try:
-        for chunk in chunks:
-            writer.add(chunk)
-        writer.finish()
-    except Exception:
-        writer.abort()
-        raise
-
-
 def read_sealed(disk: Disk, path: str, key: SealKey, *, purpose: bytes) -> Iterator[bytes]:
     """The chunks of a whole file, each verified; the last step verifies that none is missing.
 

@@ -41,12 +41,3 @@ def parse_cpus(text: str) -> int:
     if nano > UINT63_MAX:
         raise InvalidArgumentError(f"invalid number of CPUs {text!r}: it does not fit 63 bits")
     return nano
-
-
-def format_size(size_b: int) -> str:
-    """The largest binary unit that divides it: 4MiB, 1GiB, 1000B."""
-    for unit in ("p", "t", "g", "m", "k"):
-        count, rest = divmod(size_b, _FACTORS_B[unit])
-        if count and not rest:
-            return f"{count}{unit.upper()}iB"
-    return f"{size_b}B"

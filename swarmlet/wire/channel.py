@@ -52,14 +52,6 @@ class LogSink(Protocol):
     def close(self) -> None: ...
 
 
-class RaftTransport(Protocol):
-    """How Raft members reach each other. `peer` is a Raft id; frames are opaque here."""
-
-    def send(self, peer: int, frame: bytes) -> None:
-        """Queue a frame; dropped where the peer is not connected or its queue is full."""
-        ...
-
-
 class MemoryChannel:
     """One end of an in-process session. Everything is encoded on the way."""
 

@@ -18,7 +18,6 @@ from swarmlet.env.sealed import (
     new_seal_key,
     read_sealed,
     seal_key,
-    write_sealed,
 )
 from tests.sim.disk import WHERES, SimCrash, SimDisk
 
@@ -298,7 +297,13 @@ CHUNKS = [b"chunk %d" % n * 50 for n in range(4)]
 
 def whole_file(disk, chunks, seed=0):
     writer = SealedWriter(disk, PATH, KEY, purpose=b"w", entropy=Random(f"w{seed}").randbytes)
-    write_sealed(writer, chunks)
+    try:
+        for chunk in chunks:
+            writer.add(chunk)
+        writer.finish()
+    except Exception:
+        writer.abort()
+        raise
 
 
 def whole_read(disk):
