@@ -7,11 +7,13 @@ from contextlib import suppress
 from functools import partial
 from typing import Final
 
+from msgspec.structs import replace
+
 from swarmlet.core.errors import ForbiddenError, InvalidArgumentError, UnavailableError
 from swarmlet.core.ids import NodeID, TaskID
 from swarmlet.core.limits import ASSIGNMENT_BATCH_MAX, STATUS_BATCH_PERIOD_S
 from swarmlet.model.task import Task, TaskState, TaskStatus, task_name
-from swarmlet.model.view import View, task_spec_of
+from swarmlet.model.view import View, cluster_of, task_spec_of
 from swarmlet.reconcile.dispatch import Fingerprint, fingerprint, plan
 from swarmlet.store.store import Store
 from swarmlet.wire.channel import AgentChannel
@@ -210,8 +212,10 @@ _REPORTABLE: Final = frozenset(
 
 
 def assigned_task(view: View, task: Task) -> AssignedTask:
-    """All an agent needs to run the task, from the spec version it was made of."""
+    """All an agent needs to run the task, from the spec version it was made of; the swarm's log
+    driver where that names none."""
     spec = task_spec_of(view, task)
+    template, defaults = spec.task_template, cluster_of(view).spec.task_defaults
     published = spec.endpoint_spec.ports if spec.endpoint_spec else []
     return AssignedTask(
         id=task.id,
@@ -221,7 +225,7 @@ def assigned_task(view: View, task: Task) -> AssignedTask:
         slot=task.slot,
         node_id=task.node_id,
         desired=task.desired,
-        spec=spec.task_template,
+        spec=replace(template, log_driver=template.log_driver or defaults.log_driver),
         ports=tuple(
             (port.name, port.protocol or "tcp", port.target_port, port.published_port)
             for port in published

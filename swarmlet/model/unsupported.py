@@ -111,5 +111,5 @@ def refuse_swarm(spec: SwarmSpec, old: SwarmSpec | None = None) -> None:
     if is_rotated or config.signing_ca_cert or config.signing_ca_key:
         raise UnsupportedError(
             "rotating the root certificate authority is not supported yet",
-            remedy="Node certificates are renewed without it.",
+            remedy="Leave out the root's certificate, its key and ForceRotate.",
         )

@@ -5,15 +5,19 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from swarmlet.core.errors import UnavailableError
 from swarmlet.core.ids import NodeID, TaskID
-from swarmlet.model.change import Create, Remove, SetDesired
+from swarmlet.model.base import Driver
+from swarmlet.model.change import Create, Remove, SetDesired, Update
+from swarmlet.model.cluster import TaskDefaults
 from swarmlet.model.container import ContainerSpec
 from swarmlet.model.node import Node, NodeState
 from swarmlet.model.service import SpecVersion, TaskSpec
 from swarmlet.model.task import TaskState as S
 from swarmlet.model.task import TaskStatus
+from swarmlet.model.view import cluster_of
 from swarmlet.wire.channel import AgentChannel, ChannelClosedError
 from swarmlet.wire.messages import (
     Assignments,
@@ -185,6 +189,20 @@ def test_dispatcher_tells_everything_first_and_then_only_differences(swarm: Swar
             item.id: decode_assigned_task(item.body).desired for item in (*second.put, *third.put)
         }
         assert told == {"a": S.SHUTDOWN, "b": S.RUNNING}
+
+    play(swarm, story)
+
+
+def test_dispatcher_gives_tasks_the_swarms_log_driver_where_their_spec_names_none(swarm: Swarm):
+    async def story(swarm: Swarm):
+        cluster = cluster_of(swarm.store.view())
+        defaults = TaskDefaults(log_driver=Driver(name="none"))
+        spec = replace(cluster.spec, task_defaults=defaults)
+        row = replace(cluster, spec=spec)
+        await swarm.store.commit([Update(obj=row, seen=cluster.version)])
+        await swarm.create(task_row("a"))
+        told = await assignments(await registered(swarm))
+        assert decode_assigned_task(told.put[0].body).spec.log_driver == Driver(name="none")
 
     play(swarm, story)
 

@@ -162,6 +162,13 @@ def test_root_without_namespaces_runs_nothing_unless_root_tasks_are_allowed():
     assert plan(host=host, rules=AccountRules(uid=0, allow_root=True)).account is None
 
 
+def test_capabilities_can_be_dropped_where_a_task_has_none_but_not_from_root():
+    assert plan(capability_drop=["CAP_NET_RAW"]).account is None
+    assert plan(user="daemon", capability_drop=["ALL"]).account
+    rules = AccountRules(uid=0, allow_root=True)
+    assert "capabilities" in problem(rules=rules, user="root", capability_drop=["ALL"]).message
+
+
 def test_root_tasks_run_where_they_are_allowed():
     rules = AccountRules(uid=0, allow_root=True)
     assert plan(rules=rules, user="root").account.uid == 0

@@ -61,6 +61,7 @@ def plan_task(task: AssignedTask, host: Host, rules: AccountRules) -> Plan:
     _refuse_bare_root(host, rules)
     parse_signal(container.stop_signal or "SIGTERM")
     account = find_account(container.user, container.groups, rules)
+    _refuse_weaker_root(container, account)
     ports = tuple(Port(protocol, target, given) for _, protocol, target, given in task.ports)
     check_protocols(ports)
     _refuse_privileged_ports(ports, account, host)
@@ -169,6 +170,15 @@ def _refuse_bare_root(host: Host, rules: AccountRules) -> None:
             f"({host.isolation_problem}).",
             remedy="Run the daemon as an ordinary user, give it CAP_SYS_ADMIN, "
             "or start it with --allow-root-tasks.",
+        )
+
+
+def _refuse_weaker_root(container: ContainerSpec, account: Account | None) -> None:
+    """No other account has capabilities that could be dropped."""
+    if account is not None and account.uid == 0 and container.capability_drop:
+        raise RuntimeProblemError(
+            "The process runtime cannot drop capabilities of a task that runs as root.",
+            remedy="Leave out --user: a task of its own account has none.",
         )
 
 
