@@ -26,6 +26,7 @@ class SwarmFile(msgspec.Struct, frozen=True, kw_only=True):
     listen_addr: str
     advertise_addr: str
     runtime: str
+    data_path_addr: str  # of the tasks' traffic, for networks to come; "" where none is given
     checksum: int = 0  # crc32 of this very file with a zero here; only on disk
 
 

@@ -41,8 +41,6 @@ def plan_swarm(env: Env, addresses: Addresses, request: InitRequest, runtime: st
             remedy="It is for swarms of several managers, which this release does not have.",
         )
     spec = accepted_swarm(request.spec)
-    if request.data_path_addr:
-        parse_host(request.data_path_addr, "DataPathAddr")
     check_availability(request.availability or "active")
     pools, subnet_size = address_pools(request.default_addr_pool or (), request.subnet_size)
     listen = _resolved(addresses, request.listen_addr or WILDCARDS[0], "ListenAddr", LISTEN_PORT)
@@ -73,6 +71,7 @@ def plan_swarm(env: Env, addresses: Addresses, request: InitRequest, runtime: st
         listen_addr=str(listen),
         advertise_addr=member.address,
         runtime=runtime,
+        data_path_addr=_data_path(addresses, request.data_path_addr),
     )
     return Plan(founding=founding, file=file)
 
@@ -98,6 +97,10 @@ def write_identity(env: Env, data: DataDir, plan: Plan) -> Plan:
 def _resolved(addresses: Addresses, text: str, field: str, port: int) -> Address:
     given = parse_address(text, field, port)
     return Address(host=addresses.resolve(given.host), port=given.port)
+
+
+def _data_path(addresses: Addresses, text: str) -> str:
+    return addresses.resolve(parse_host(text, "DataPathAddr")) if text else ""
 
 
 def _advertised(addresses: Addresses, text: str, listen: Address) -> Address:

@@ -7,6 +7,7 @@ import socket
 
 import pytest
 
+from swarmlet.api.engine import InitRequest
 from swarmlet.core.errors import (
     DamagedError,
     FailedPreconditionError,
@@ -15,10 +16,12 @@ from swarmlet.core.errors import (
 )
 from swarmlet.daemon.addresses import HostAddresses
 from swarmlet.daemon.data_dir import DataDir, SwarmFile, locked
+from swarmlet.daemon.founding import plan_swarm
 from swarmlet.daemon.gauges import Gauges
 from swarmlet.daemon.logs import JsonFormat, TextFormat
-from swarmlet.env.real import RealDisk
+from swarmlet.env.real import RealDisk, real_env
 from swarmlet.manager.bootstrap import ingress_subnet
+from swarmlet.model.cluster import SwarmSpec
 
 FILE = SwarmFile(
     node_id="n",
@@ -27,6 +30,7 @@ FILE = SwarmFile(
     listen_addr="0.0.0.0:2377",
     advertise_addr="127.0.0.1:2377",
     runtime="process",
+    data_path_addr="",
 )
 
 
@@ -45,6 +49,18 @@ def test_swarm_file_is_there_from_entering_to_leaving(tmp_path):
     assert opened(tmp_path).swarm_file() == FILE
     data.leave_swarm()
     assert opened(tmp_path).swarm_file() is None
+
+
+def test_new_swarm_keeps_the_address_for_the_tasks_traffic(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    listen = f"127.0.0.1:{port}"
+    request = InitRequest(spec=SwarmSpec(), listen_addr=listen, data_path_addr="lo")
+    plan = plan_swarm(real_env(), HostAddresses(), request, "process")
+    data = opened(tmp_path)
+    data.prepare_swarm(plan.file)
+    data.enter_swarm()
+    assert data.swarm_file().data_path_addr == "127.0.0.1"
 
 
 def test_engine_id_is_made_once(tmp_path):
