@@ -37,13 +37,13 @@ _SETTINGS: Final[tuple[tuple[str, Json, tuple[str, str], str], ...]] = (
         "--snapshot-interval",
         click.IntRange(min=0),
         ("Raft", "SnapshotInterval"),
-        "Log entries between snapshots.",
+        "Log entries between snapshots; kept, without effect in this release.",
     ),
     (
         "--max-snapshots",
         click.IntRange(min=0),
         ("Raft", "KeepOldSnapshots"),
-        "Old snapshots to keep.",
+        "Old snapshots to keep; kept, without effect in this release.",
     ),
 )
 
