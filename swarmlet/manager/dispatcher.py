@@ -130,17 +130,12 @@ class Dispatcher:
             await channel.send(_welcome("", 0.0, refusal))
             raise ForbiddenError(refusal)
         assert isinstance(hello, Hello)
-        self._registering += 1
-        try:
-            await self._register(hello, addr)
-        finally:
-            self._registering -= 1
-        period_s = self._period_s()
-        await channel.send(_welcome(new_id(self._env.entropy), period_s))
+        self._replace(peer)  # first: what its end would write must not come behind our READY
+        period_s = await self._register(hello, addr, channel)
+        self._replace(peer)
+        self._nodes.registered(peer)  # whatever became of earlier tries meanwhile
         session = NodeSession(peer, channel, self._store, period_s=period_s, report=self._batch.add)
-        older, self._sessions[peer] = self._sessions.get(peer), session
-        if older is not None:
-            older.close()
+        self._sessions[peer] = session
         log.info("session.opened", extra={"node_id": peer, "addr": addr})
         return session
 
@@ -159,14 +154,28 @@ class Dispatcher:
             return f"Node {peer} is not part of this swarm; it was removed or never joined."
         return ""
 
-    async def _register(self, hello: Hello, addr: str) -> None:
-        """Write what is new of the node: READY, its address, its description."""
+    def _replace(self, node_id: NodeID) -> None:
+        """Close the node's session, if it has one; its end says nothing of the node any more."""
+        older = self._sessions.pop(node_id, None)
+        if older is not None:
+            older.close()
+
+    async def _register(self, hello: Hello, addr: str, channel: AgentChannel) -> float:
+        """Write what is new of the node (READY, its address, its description) and welcome it; its
+        heartbeat period."""
+        self._registering += 1
         self._nodes.registered(hello.node_id)
         try:
             await self._write_node(hello, addr)
+            period_s = self._period_s()
+            await channel.send(_welcome(new_id(self._env.entropy), period_s))
         except BaseException:
-            self._nodes.not_registered(hello.node_id)
+            if hello.node_id not in self._sessions:  # a later try may have been faster
+                self._nodes.not_registered(hello.node_id)
             raise
+        finally:
+            self._registering -= 1
+        return period_s
 
     async def _write_node(self, hello: Hello, addr: str) -> None:
         for _ in range(REGISTER_TRIES_MAX):

@@ -4,10 +4,12 @@ end."""
 import asyncio
 import logging
 from contextlib import suppress
+from itertools import islice
 from typing import Final
 
 from swarmlet.core.errors import DiskFullError, UnavailableError
 from swarmlet.core.ids import NodeID
+from swarmlet.core.limits import ENTRY_CHANGES_MAX
 from swarmlet.env.base import Env
 from swarmlet.model.change import SetNodeStatus
 from swarmlet.model.node import Node, NodeState, NodeStatus
@@ -102,7 +104,8 @@ class NodeStates:
                 self._want(node, NodeState.DOWN, message)
 
     async def _write(self) -> None:
-        wanted = dict(self._wanted)
+        # No more than one entry holds: a later one could come behind the READY of a registration.
+        wanted = dict(islice(self._wanted.items(), ENTRY_CHANGES_MAX))
         changes = [SetNodeStatus(id=node_id, status=status) for node_id, status in wanted.items()]
         try:
             await self._store.batch(changes)

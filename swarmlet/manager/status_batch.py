@@ -46,7 +46,10 @@ class StatusBatch:
     ) -> None:
         """Waits while the batch is full."""
         await self._has_room.wait()
-        self._statuses.update(statuses)
+        for task_id, status in statuses:  # a session that was replaced may come late
+            known = self._statuses.get(task_id)
+            if known is None or known.state <= status.state:
+                self._statuses[task_id] = status
         self._waiting.append(written)
         self._has_news.set()
         if max(len(self._statuses), len(self._waiting)) >= STATUS_BATCH_MAX:

@@ -1,6 +1,7 @@
 """The dispatcher against a hand-driven agent: who may register, what is refused, what is told
 when."""
 
+import asyncio
 from pathlib import Path
 
 import msgspec
@@ -9,11 +10,13 @@ from msgspec.structs import replace
 
 from swarmlet.core.errors import UnavailableError
 from swarmlet.core.ids import NodeID, TaskID
+from swarmlet.core.limits import ENTRY_CHANGES_MAX
+from swarmlet.manager.status_batch import StatusBatch
 from swarmlet.model.base import Driver
-from swarmlet.model.change import Create, Remove, SetDesired, Update
+from swarmlet.model.change import Create, Remove, SetDesired, SetNodeStatus, Update
 from swarmlet.model.cluster import TaskDefaults
 from swarmlet.model.container import ContainerSpec
-from swarmlet.model.node import Node, NodeState
+from swarmlet.model.node import Node, NodeState, NodeStatus
 from swarmlet.model.service import SpecVersion, TaskSpec
 from swarmlet.model.task import TaskState as S
 from swarmlet.model.task import TaskStatus
@@ -32,7 +35,17 @@ from swarmlet.wire.messages import (
     decode_assigned_task,
 )
 from tests.agent.virtual_time import until
-from tests.manager.swarm import DESCRIPTION, NODE, OTHER, WEB, Swarm, play, task_row, web_spec
+from tests.manager.swarm import (
+    DESCRIPTION,
+    NODE,
+    OTHER,
+    WEB,
+    Swarm,
+    node_row,
+    play,
+    task_row,
+    web_spec,
+)
 
 
 @pytest.fixture
@@ -138,6 +151,73 @@ def test_dispatcher_closes_the_older_session_of_a_node(swarm: Swarm):
         await assignments(newer)
         await newer.send(Heartbeat())
         assert isinstance(await newer.receive(), Heartbeat)
+        assert swarm.node().status.state == NodeState.READY
+
+    play(swarm, story)
+
+
+async def beat_for(channel: AgentChannel, seconds: int) -> None:
+    for _ in range(seconds):
+        await channel.send(Heartbeat())
+        await asyncio.sleep(1)
+
+
+def test_dispatcher_keeps_a_node_ready_whose_older_session_ends_while_it_registers(swarm: Swarm):
+    async def story(swarm: Swarm):
+        older = await registered(swarm)
+        swarm.log.hold()
+        newer = await connect(swarm)
+        await asyncio.sleep(0.1)
+        older.close()
+        await asyncio.sleep(0.1)
+        swarm.log.release()
+        await beat_for(newer, 15)
+        assert swarm.node().status.state == NodeState.READY
+
+    play(swarm, story)
+
+
+def test_dispatcher_keeps_a_node_ready_whose_earlier_registration_fails_late(swarm: Swarm):
+    async def story(swarm: Swarm):
+        swarm.log.fail_next("silent")
+        await connect(swarm)
+        await asyncio.sleep(5)
+        newer = await registered(swarm)
+        await beat_for(newer, 40)
+        assert swarm.node().status.state == NodeState.READY
+
+    play(swarm, story)
+
+
+def test_dispatcher_counts_a_node_down_that_left_before_it_was_registered(swarm: Swarm):
+    async def story(swarm: Swarm):
+        swarm.log.hold()
+        channel = await connect(swarm)
+        await asyncio.sleep(0.1)
+        channel.close()
+        swarm.log.release()
+        await until(lambda: swarm.node().status.state == NodeState.READY)
+        await until(lambda: swarm.node().status.state == NodeState.DOWN)
+
+    play(swarm, story)
+
+
+def test_dispatcher_keeps_a_node_ready_that_registers_while_many_others_are_awaited(swarm: Swarm):
+    async def story(swarm: Swarm):
+        others = [NodeID(f"a{number:04}") for number in range(ENTRY_CHANGES_MAX)]
+        await swarm.store.batch([Create(obj=node_row(node_id)) for node_id in others])
+        await swarm.store.batch(
+            [SetNodeStatus(id=one, status=NodeStatus(state=2)) for one in (*others, NODE)]
+        )
+        swarm.log.lose()
+        await asyncio.sleep(1)
+        swarm.log.lead()
+        swarm.log.hold()
+        await asyncio.sleep(1)
+        channel = await connect(swarm)
+        await asyncio.sleep(1)
+        swarm.log.release()
+        await beat_for(channel, 30)
         assert swarm.node().status.state == NodeState.READY
 
     play(swarm, story)
@@ -281,5 +361,20 @@ def test_dispatcher_sends_a_large_complete_list_in_parts(swarm: Swarm):
         assert len(parts) > 5
         assert all(part.is_complete for part in parts)
         assert [item.id for part in parts for item in part.put] == names
+
+    play(swarm, story)
+
+
+def test_status_batch_keeps_what_is_further_where_an_older_report_comes_late(swarm: Swarm):
+    async def story(swarm: Swarm):
+        await swarm.create(task_row("t"))
+        batch = StatusBatch(swarm.store, swarm.env, NODE)
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(batch.run())
+            await asyncio.sleep(0)
+            for state in (S.FAILED, S.RUNNING):
+                await batch.add([(TaskID("t"), TaskStatus(state=int(state)))], lambda: None)
+            await swarm.reaches("t", S.FAILED)
+            running.cancel()
 
     play(swarm, story)
