@@ -59,9 +59,12 @@ class Agent:
         try:
             async with asyncio.TaskGroup() as group:
                 parts = [group.create_task(part.run()) for part in (self._worker, self._session)]
-                await self._is_over.wait()
-                for part in parts:
-                    part.cancel()
+                try:
+                    await self._is_over.wait()
+                finally:
+                    self._session.end()
+                    for part in parts:
+                        part.cancel()
         finally:
             await self._db.close()
 

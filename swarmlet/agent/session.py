@@ -112,9 +112,13 @@ class Session:
                 log.info("session.lost", extra={"node_id": self._node_id, "cause": cause})
             await asyncio.sleep(self._backoff_s())
 
+    def end(self) -> None:
+        """Open no other session, also where an error hides from `run` that it was cancelled."""
+        self._is_over = True
+
     async def goodbye(self, back_in_s: float) -> None:
         """End the session in order and open no other; waits a second at most."""
-        self._is_over = True
+        self.end()
         channel = self._channel
         if channel is None:
             return

@@ -155,12 +155,12 @@ class Worker:
         del self._shells[task_id]
         self._db.forget(task_id)
         self._reporter.forget(task_id)
+        self._emptied.set()  # before the disk is waited for, which may be full
         again = self._again.pop(task_id, None)
         if again is not None:
             self._put(again)
         else:
             await self._db.durable()
-        self._emptied.set()
 
     def _let_go(self, task_id: TaskID) -> None:
         self._again.pop(task_id, None)

@@ -36,22 +36,28 @@ class Leader:
     def __init__(self, components: Sequence[Component], log_of_cluster: RaftLog, env: Env) -> None:
         self._components, self._log, self._env = tuple(components), log_of_cluster, env
         self._failures = 0
+        self._term: int | None = None  # of the reign that is not to end
         self.is_leading = False
 
     async def run(self) -> None:
         """Until the log ends or this is cancelled."""
         async with asyncio.TaskGroup() as group:
-            reign: asyncio.Task[None] | None = None
-            term = 0
-            async for leadership in self._log.leadership():
-                if reign is not None and (not leadership.is_ready or leadership.term != term):
-                    await self._end(reign, leadership)
-                    reign = None
-                if leadership.is_ready and reign is None:
-                    term = leadership.term
-                    reign = group.create_task(self._reign(term), name=f"leader of term {term}")
-            if reign is not None:
-                reign.cancel()
+            try:
+                await self._follow(group)
+            finally:
+                self._term = None
+
+    async def _follow(self, group: asyncio.TaskGroup) -> None:
+        reign: asyncio.Task[None] | None = None
+        async for leadership in self._log.leadership():
+            if reign is not None and (not leadership.is_ready or leadership.term != self._term):
+                await self._end(reign, leadership)
+                reign = None
+            if leadership.is_ready and reign is None:
+                term = self._term = leadership.term
+                reign = group.create_task(self._reign(term), name=f"leader of term {term}")
+        if reign is not None:
+            reign.cancel()
 
     def gauges(self) -> dict[str, float]:
         return {
@@ -60,6 +66,7 @@ class Leader:
         }
 
     async def _end(self, reign: asyncio.Task[None], leadership: Leadership) -> None:
+        self._term = None
         reign.cancel("leadership lost")
         await asyncio.wait((reign,))
         log.info("leader.ended", extra={"term": leadership.term})
@@ -73,6 +80,8 @@ class Leader:
             except* Exception as failure:  # logged; all components start anew from the store
                 self._failures += 1
                 log.exception("leader.component_down", exc_info=failure, extra={"term": term})
+            if self._term != term:
+                return  # cancelled, which a component's error on the way out may hide
             if self._env.clock.mono_s() - started_s > HEALTHY_AFTER_S:
                 backoff_s = BACKOFF_MIN_S
             await asyncio.sleep(backoff_s * (0.5 + 0.5 * self._env.rng.random()))

@@ -9,15 +9,40 @@ from pathlib import Path
 import pytest
 
 from swarmlet.agent.agent import Agent
+from swarmlet.core.errors import DiskFullError
 from swarmlet.env.base import Env
 from swarmlet.env.real import RealDisk
 from swarmlet.model.container import ContainerSpec
 from swarmlet.model.node import NodeDescription
 from swarmlet.model.task import TaskState as S
+from swarmlet.wire.channel import ChannelClosedError
 from swarmlet.wire.messages import Assignments
 from tests.agent.fake_runtime import FakeRuntime, Script
 from tests.agent.fakes import FakeManager, assigned, items, new_agent
 from tests.agent.virtual_time import VirtualClock, run_virtual, until, virtual_env
+
+
+class FullableDisk(RealDisk):
+    """A disk whose open files take no more while it is full."""
+
+    is_full = False
+
+    def create(self, path, mode=0o600):
+        return self._fullable(super().create(path, mode))
+
+    def open(self, path):
+        return self._fullable(super().open(path))
+
+    def _fullable(self, file):
+        write = file.write
+
+        def write_or_refuse(data):
+            if self.is_full:
+                raise DiskFullError("no room")
+            write(data)
+
+        file.write = write_or_refuse
+        return file
 
 
 @dataclass
@@ -403,3 +428,39 @@ def test_agent_removes_even_what_it_has_not_adopted_yet_when_it_leaves_at_once(w
         await world.with_agent(after, end="leave")
 
     run_virtual(both())
+
+
+def test_agent_removes_its_tasks_without_delay_when_it_leaves_on_a_full_disk(world: World):
+    async def story(agent: Agent):
+        await world.manager.assign(assigned("a"))
+        await world.reaches("a", S.RUNNING)
+        disk.is_full = True
+        await agent.leave(timeout_s=5)
+        assert world.runtime.removed == ["a"]
+        disk.is_full = False
+
+    disk = FullableDisk()
+    world.env = virtual_env(disk)
+    run_virtual(world.with_agent(story, end="leave"))
+
+
+def test_agent_ends_when_cancelled_though_its_session_breaks_at_that_moment(world: World):
+    class Breaking(FakeManager):
+        async def open_session(self):
+            channel = await super().open_session()
+            receive = channel.receive
+
+            async def broken():
+                try:
+                    return await receive()
+                except asyncio.CancelledError:
+                    raise ChannelClosedError from None
+
+            channel.receive = broken
+            return channel
+
+    async def story(_: Agent):
+        await until(lambda: world.manager.beats > 0)
+
+    world.manager = Breaking()
+    run_virtual(world.with_agent(story))

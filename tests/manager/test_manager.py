@@ -8,14 +8,17 @@ import msgspec
 import pytest
 
 from swarmlet.agent.agent import Agent
+from swarmlet.env.real import RealDisk
+from swarmlet.manager.leader import Leader
 from swarmlet.model.change import Create, Remove, SetDesired, Update
 from swarmlet.model.node import NodeDescription, NodeState
 from swarmlet.model.service import Service, SpecVersion, spec_version_id
 from swarmlet.model.task import Task
 from swarmlet.model.task import TaskState as S
 from swarmlet.reconcile.deciders import all_deciders
+from swarmlet.store.store import Store
 from tests.agent.fake_runtime import Script
-from tests.agent.virtual_time import until
+from tests.agent.virtual_time import run_virtual, until, virtual_env
 from tests.manager.swarm import (
     NODE,
     OTHER,
@@ -26,6 +29,7 @@ from tests.manager.swarm import (
     task_row,
     web_spec,
 )
+from tests.store.memory_log import MemoryLog
 
 
 @pytest.fixture
@@ -235,3 +239,33 @@ def test_manager_restarts_its_components_when_one_goes_down(tmp_path: Path):
         await swarm.reaches("t", S.RUNNING)
 
     play_with_agent(Swarm(tmp_path, (Fragile(),)), story)
+
+
+def test_leader_ends_though_a_component_fails_while_it_is_stopped():
+    class Stubborn:
+        name = "stubborn"
+        starts = 0
+
+        async def run(self):
+            self.starts += 1
+            try:
+                await asyncio.Event().wait()
+            finally:
+                raise OSError("it does not let go")
+
+    async def story():
+        env, stubborn = virtual_env(RealDisk()), Stubborn()
+        log = MemoryLog(Store(env))
+        leader = Leader((stubborn,), log, env)
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(leader.run())
+            await asyncio.sleep(1)
+            log.lose()
+            await asyncio.sleep(100)
+            assert (stubborn.starts, leader.is_leading) == (1, False)
+            log.lead()
+            await asyncio.sleep(1)
+            assert stubborn.starts == 2
+            running.cancel()
+
+    run_virtual(story())
