@@ -158,9 +158,7 @@ def already_in_swarm() -> SwarmStateError:
 
 
 def not_part_of_swarm() -> SwarmStateError:
-    return SwarmStateError(
-        "This node is not part of a swarm", remedy="Start a swarm here with `swarmlet init`."
-    )
+    return SwarmStateError("This node is not part of a swarm")
 
 
 def leaving_erases_swarm() -> SwarmStateError:
