@@ -99,7 +99,7 @@ class DaemonEngine:
     async def close(self) -> None:
         """Say goodbye and let go; tasks run on."""
         if self._membership is not None:
-            await self._membership.agent.stop()
+            await self._membership.stop()
             await self._exit()
         await self._runtime.close()
 

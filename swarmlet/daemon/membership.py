@@ -31,6 +31,7 @@ from swarmlet.store.store import Store
 log = logging.getLogger("swarmlet.daemon")
 
 LEADER_WAIT_S: Final = 20.0  # for the first leadership of a new swarm
+STOP_WAIT_S: Final = 8.0  # for the last writes; moby gives a manager as long
 LEAVE_WAIT_S: Final = 60.0  # for tasks to stop before their state is wiped
 
 
@@ -89,6 +90,15 @@ class Membership:
             group.create_task(self.agent.run(), name="agent")
             self.is_ready = True
             on_ready()
+
+    async def stop(self) -> None:
+        """Say goodbye, make durable what was proposed and answer it; tasks run on."""
+        await self.agent.stop()
+        try:
+            async with asyncio.timeout(STOP_WAIT_S):
+                await self.log.stop()
+        except TimeoutError:
+            log.warning("swarm.stop-slow", extra={"waited_s": STOP_WAIT_S})
 
     async def leave(self) -> None:
         """Stop and remove this node's tasks."""

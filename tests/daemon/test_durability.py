@@ -1,6 +1,7 @@
 """kill -9 at any moment loses nothing acknowledged and stops no task; races have one winner."""
 
 import base64
+import http.client
 import os
 import random
 import threading
@@ -85,3 +86,32 @@ def test_secret_is_removed_or_used_but_never_both(swarm):
             lambda n=name: other.delete(f"/configs/{n}"),
         )
         assert sorted(e.status for e in errors if e is not None) == [404]
+
+
+def test_stop_in_order_leaves_no_write_in_doubt(swarm):
+    for turn in range(3):
+        acked, refused = [], []
+        with ThreadPoolExecutor(8) as pool:
+            for writer in range(8):
+                pool.submit(write_until_refused, swarm, f"s{turn}-{writer}", acked, refused)
+            threading.Event().wait(0.3)
+            swarm.stop()
+        assert acked
+        assert [text for text in refused if "nobody can say" in text] == []
+        swarm.start()
+        assert set(acked) <= {c["Spec"]["Name"] for c in swarm.client().get("/configs")}
+
+
+def write_until_refused(daemon, name, acked, refused):
+    client, turn = Client(daemon.socket, 10.0), 0
+    while True:
+        wanted = f"{name}-{turn}"
+        try:
+            client.post("/configs/create", config(wanted))
+        except ApiError as error:
+            refused.append(error.message)
+            return
+        except (OSError, http.client.HTTPException):
+            return
+        acked.append(wanted)
+        turn += 1
