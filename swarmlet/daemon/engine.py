@@ -74,7 +74,7 @@ class DaemonEngine:
                 plan = write_identity(self._env, self._data, plan)
                 await self._enter(plan.file, plan.founding)
             except BaseException:
-                self._membership = None
+                await self._exit()  # cancelled, it may be running still
                 self._data.leave_swarm()
                 raise
             log.info("swarm.founded", extra={"node_id": plan.file.node_id})
