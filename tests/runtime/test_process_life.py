@@ -196,7 +196,7 @@ async def test_nothing_becomes_a_zombie_where_orphans_fall_to_the_daemon(runtime
         await begin(runtime, assigned("c", "sleep", "100"))
         os.kill(pid_of(tmp_path, "c", "shim"), signal.SIGKILL)
         await runtime.wait(TaskID("c"))
-        assert zombies() == []
+        await until(lambda: zombies() == [])
     finally:
         libc.prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
