@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.runtime.process_world import open_runtime, zombies
+from tests.runtime.process_world import open_runtime, until, zombies
 
 
 @pytest.fixture
@@ -12,4 +12,4 @@ async def runtime(tmp_path):
     for task in await runtime.list_tasks():
         await runtime.remove(task.task_id)
     await runtime.close()
-    assert zombies() == []
+    await until(lambda: zombies() == [])
