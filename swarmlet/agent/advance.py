@@ -90,15 +90,21 @@ def after(
     if result is None:
         return moved
     return msgspec.structs.replace(
-        moved, container_id=result.container_id, pid=result.pid, ports=result.ports
+        moved,
+        container_id=result.container_id,
+        pid=result.pid,
+        ports=result.ports,
+        running_ms=now_ms,
     )
 
 
 def _ended(status: TaskStatus, step: Step, now_ms: int, end: Exit) -> TaskStatus:
     ended = msgspec.structs.replace(status, exit_code=end.exit_code, at_ms=end.at_ms or now_ms)
-    if step.then == TaskState.COMPLETE and (end.exit_code or end.problem):
+    if step.then == TaskState.SHUTDOWN:
+        return msgspec.structs.replace(ended, state=int(step.then), message=step.message, err="")
+    if end.exit_code or end.problem:
         return msgspec.structs.replace(ended, state=int(TaskState.FAILED), err=exit_problem(end))
-    return msgspec.structs.replace(ended, state=int(step.then), message=step.message, err="")
+    return msgspec.structs.replace(ended, state=int(TaskState.COMPLETE), message="finished", err="")
 
 
 def exit_problem(end: Exit) -> str:

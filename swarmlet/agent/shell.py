@@ -146,11 +146,12 @@ class TaskShell:
             await self._bench.runtime.prepare(self.task)
         self._is_prepared = True
 
-    async def _start(self) -> Started:
+    async def _start(self) -> Started | Exit:
         if not self._is_prepared:  # prepared by an earlier life of the daemon, maybe of the host
             await self._prepare()
         async with self._bench.starts:
-            return await self._bench.runtime.start(self.task)
+            started = await self._bench.runtime.start(self.task)
+        return await self._bench.runtime.healthy(self.task) or started
 
     async def _stop(self) -> Exit:
         container = self.task.spec.container_spec

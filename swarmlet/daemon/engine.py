@@ -33,12 +33,14 @@ class DaemonEngine:
         self.facts = host.facts
         self._membership: Membership | None = None
         self._task: asyncio.Task[None] | None = None
+        self._runtime_task: asyncio.Task[None] | None = None
         self._changing = asyncio.Lock()
         self.stopped = asyncio.Event()
         self._gauges = Gauges()
 
     async def open(self) -> None:
         """Go on where the data directory says this node was. Raises DamagedError."""
+        self._runtime_task = self._group.create_task(self._runtime.run(), name="runtime")
         file = self._data.swarm_file()
         if file is None:
             self._data.leave_swarm()  # what an interrupted init may have left
@@ -101,7 +103,8 @@ class DaemonEngine:
         if self._membership is not None:
             await self._membership.stop()
             await self._exit()
-        await self._runtime.close()
+        if self._runtime_task is not None:
+            self._runtime_task.cancel()
 
     def gauges(self) -> dict[str, float]:
         numbers = self._gauges.read()

@@ -177,6 +177,7 @@ class SpecVersion(Record, frozen=True, kw_only=True):
     version: int = 0
     created_ms: int = 0
     updated_ms: int = 0
+    registry_auth: str = ""  # X-Registry-Auth, for nodes that pull; never shown
 
 
 def spec_version_id(service_id: str, number: int) -> str:

@@ -45,6 +45,7 @@ class TaskStatus(Record, frozen=True, kw_only=True):
     ports: tuple[PortConfig, ...] = ()
     applied_by: str = ""
     applied_at_ms: int = 0
+    running_ms: int = 0  # when it was first observed RUNNING (the agent's clock), kept from then on
 
 
 class NetworkAttachment(Record, frozen=True, kw_only=True):
@@ -59,6 +60,8 @@ class Task(Record, frozen=True, kw_only=True):
     the scheduler (or at creation for global services). `attempt` counts the failed runs in a row
     before it; `start_at_ms` (wall) is the earliest moment it may be promoted to RUNNING and
     `replaces` the predecessor whose end is awaited first: both shown to users as the next attempt.
+    `updated_from` is set by the updater alone, on the task it puts in a slot: the spec version of
+    the task it replaces. A restart's successor has 0 there.
     """
 
     id: TaskID
@@ -77,6 +80,7 @@ class Task(Record, frozen=True, kw_only=True):
     version: int = 0
     created_ms: int = 0
     updated_ms: int = 0
+    updated_from: int = 0
 
 
 def task_name(service_name: str, task: Task) -> str:

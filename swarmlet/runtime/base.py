@@ -1,7 +1,8 @@
 """The Runtime protocol: the agent calls it, each adapter implements it."""
 
+import asyncio
 from collections.abc import AsyncIterator
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -40,6 +41,10 @@ class Exit(msgspec.Struct, frozen=True, kw_only=True):
     was_oom: bool = False
 
 
+UNHEALTHY: Final = "unhealthy container"
+"""Docker's words for a task that fails its health check."""
+
+
 class RuntimeTask(msgspec.Struct, frozen=True, kw_only=True):
     """What the runtime has of a task: `exit` is None while it runs; `started` None before start."""
 
@@ -59,11 +64,39 @@ class RuntimeDescription(msgspec.Struct, frozen=True, kw_only=True):
     plugins: tuple[tuple[str, str], ...] = ()  # (type, name)
 
 
+class Condition:
+    """Why a runtime can run nothing now, in one sentence; "" while all is well."""
+
+    def __init__(self, problem: str = "") -> None:
+        self.problem = problem
+        self._changed = asyncio.Event()
+
+    def set(self, problem: str) -> None:
+        """Another problem, or "" for none."""
+        if problem != self.problem:
+            self.problem = problem
+            self._changed.set()
+            self._changed = asyncio.Event()
+
+    async def changed(self, seen: str) -> str:
+        """The problem as soon as it is another than `seen`."""
+        while self.problem == seen:
+            await self._changed.wait()
+        return self.problem
+
+
 class Runtime(Protocol):
     """Every verb may raise RuntimeProblemError or TemporaryProblemError, and is safe to repeat."""
 
+    condition: Condition
+
     @property
     def name(self) -> str: ...
+
+    async def run(self) -> None:
+        """What the runtime does by itself, as watching its engine, for as long as the daemon lives.
+        Cancelling lets go of the runtime; its tasks run on."""
+        ...
 
     def describe(self) -> RuntimeDescription: ...
 
@@ -80,8 +113,16 @@ class Runtime(Protocol):
         """Start it, once: started already is success with the same answer."""
         ...
 
+    async def healthy(self, task: AssignedTask) -> Exit | None:
+        """Return once a started task is healthy, at once where nothing checks its health; how it
+        ended where that came first. Raises RuntimeProblemError where it became unhealthy."""
+        ...
+
     async def wait(self, task_id: TaskID) -> Exit:
-        """Return when it has ended (at once where it has); cancelling leaves the task alone."""
+        """Return when it has ended (at once where it has); cancelling leaves the task alone.
+
+        Raises RuntimeProblemError where it runs but became unhealthy: whoever waits stops it.
+        """
         ...
 
     async def stop(self, task_id: TaskID, signal: str, grace_s: float) -> Exit:
@@ -98,8 +139,4 @@ class Runtime(Protocol):
 
     def logs(self, task_id: TaskID, options: LogOptions) -> AsyncIterator[LogLine]:
         """Lines so far by `tail` and `since`; with `follow` on until it ended."""
-        ...
-
-    async def close(self) -> None:
-        """Let go of the runtime; its tasks run on."""
         ...

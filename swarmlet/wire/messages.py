@@ -40,6 +40,13 @@ class Heartbeat(_Message, frozen=True, kw_only=True):
     """Both ways: still here."""
 
 
+class Condition(_Message, frozen=True, kw_only=True):
+    """Agent: why its runtime cannot run tasks now, "" once it can again. After a Welcome, nothing
+    said means that all is well."""
+
+    problem: str
+
+
 class Goodbye(_Message, frozen=True, kw_only=True):
     """Agent: stopping in order, back within `back_in_s` (its tasks run on); 0: for good."""
 
@@ -61,6 +68,7 @@ class AssignedTask(msgspec.Struct, frozen=True, kw_only=True, array_like=True, g
     networks: tuple[NetworkAttachment, ...] = ()
     status: TaskStatus = TaskStatus()  # what the manager knows; the agent's own memory wins
     task_name: str = ""
+    registry_auth: str = ""  # X-Registry-Auth for the image's registry, as the client gave it
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
@@ -144,6 +152,7 @@ Message: TypeAlias = (
     Hello
     | Welcome
     | Heartbeat
+    | Condition
     | Goodbye
     | Assignments
     | StatusReport

@@ -13,6 +13,7 @@ from swarmlet.core.ids import TaskID
 from swarmlet.env.base import Clock
 from swarmlet.model.service import Resources
 from swarmlet.runtime.base import (
+    Condition,
     Exit,
     RuntimeDescription,
     RuntimeProblemError,
@@ -36,6 +37,8 @@ class Script:
     check_problem: str = ""
     prepare_problem: str = ""
     start_problem: str = ""
+    healthy_s: float = 0.0
+    health_problem: str = ""
     prepare_hiccups: int = 0
     lines: tuple[bytes, ...] = ()
 
@@ -64,10 +67,14 @@ class FakeRuntime:
         self.removed: list[TaskID] = []
         self.starting_now = 0
         self.starting_most = 0
+        self.condition = Condition()
 
     @property
     def name(self) -> str:
         return "fake"
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()
 
     def describe(self) -> RuntimeDescription:
         return RuntimeDescription(
@@ -106,6 +113,16 @@ class FakeRuntime:
         if fake.script.start_problem:
             raise RuntimeProblemError(fake.script.start_problem)
         return self._run(task.id, fake)
+
+    async def healthy(self, task: AssignedTask) -> Exit | None:
+        fake = self._task(task.id)
+        try:
+            async with asyncio.timeout(fake.script.healthy_s):
+                return await self.wait(task.id)
+        except TimeoutError:
+            if fake.script.health_problem:
+                raise RuntimeProblemError(fake.script.health_problem) from None
+            return None
 
     async def wait(self, task_id: TaskID) -> Exit:
         fake = self._task(task_id)
@@ -149,9 +166,6 @@ class FakeRuntime:
                 return
             fake.changed.clear()
             await fake.changed.wait()
-
-    async def close(self) -> None:
-        """Nothing is held."""
 
     # What the world does to the host -------------------------------------------------------------
     def kill(self, task_id: TaskID, exit_code: int = 137) -> None:

@@ -78,7 +78,13 @@ def test_after_a_start_the_status_carries_what_was_started():
         TaskStatus(state=S.STARTING, err="busy"), next_step(S.RUNNING, S.STARTING), 5, started
     )
     assert status == TaskStatus(
-        state=S.RUNNING, at_ms=5, message="started", container_id="c", pid=7, ports=ports
+        state=S.RUNNING,
+        at_ms=5,
+        message="started",
+        container_id="c",
+        pid=7,
+        ports=ports,
+        running_ms=5,
     )
 
 

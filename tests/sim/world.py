@@ -32,7 +32,7 @@ from swarmlet.model.service import (
 from swarmlet.model.task import TaskState
 from swarmlet.model.view import spec_of
 from swarmlet.raft.engine import RaftLimits
-from swarmlet.runtime.base import RuntimeDescription
+from swarmlet.runtime.base import Condition, RuntimeDescription
 from tests.agent.fake_runtime import FakeRuntime
 from tests.sim.disk import ROOMY_B, SimCrash, SimDisk
 from tests.sim.loop import SimClock, run_sim, sim_env
@@ -64,6 +64,7 @@ class SimRuntime(FakeRuntime):
         """Those who waited in the last life are gone with its loop."""
         for fake in self.tasks.values():
             fake.changed = asyncio.Event()
+        self.condition = Condition(self.condition.problem)
 
 
 class SimAddresses:

@@ -13,6 +13,7 @@ from swarmlet.core.errors import DiskFullError
 from swarmlet.core.ids import TaskID
 from swarmlet.env.base import Env
 from swarmlet.runtime.base import (
+    Condition,
     Exit,
     RuntimeDescription,
     RuntimeProblemError,
@@ -43,6 +44,8 @@ class ProcessRuntime:
     the daemon is root. `rules` says as whom tasks may run, `host` what was found here.
     """
 
+    name: Final = "process"
+
     def __init__(  # noqa: PLR0913 - the composition root's one call
         self,
         env: Env,
@@ -54,6 +57,7 @@ class ProcessRuntime:
         rules: AccountRules | None = None,
         host: Host | None = None,
     ) -> None:
+        self.condition = Condition()
         self._env = env
         self._state_dir = os.path.realpath(state_dir)
         self._host = host or look_at_host()
@@ -71,9 +75,12 @@ class ProcessRuntime:
                 },
             )
 
-    @property
-    def name(self) -> str:
-        return "process"
+    async def run(self) -> None:
+        """The host needs no watching."""
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await self.close()
 
     def describe(self) -> RuntimeDescription:
         return describe_host(self.name)
@@ -105,6 +112,9 @@ class ProcessRuntime:
             raise start_problem(failure, plan, account) from failure
         log.info("task.started", extra={"task_id": task.id, "pid": started.pid})
         return started
+
+    async def healthy(self, task: AssignedTask) -> Exit | None:
+        return None
 
     async def wait(self, task_id: TaskID) -> Exit:
         known = await self._find(task_id)
