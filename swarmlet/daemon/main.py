@@ -10,10 +10,12 @@ from typing import Final, NoReturn
 
 import click
 
-from swarmlet.core.errors import SwarmError
+from swarmlet.core.errors import InvalidArgumentError, SwarmError
 from swarmlet.core.paths import default_data_dir, default_host, socket_path
+from swarmlet.core.service import EXIT_STOPPED
 from swarmlet.daemon.data_dir import locked
-from swarmlet.daemon.logs import start_logging
+from swarmlet.daemon.logs import is_journal, levels_of, priority_of, start_logging
+from swarmlet.daemon.notify import notifier
 from swarmlet.daemon.serve import serve
 from swarmlet.daemon.settings import RUNTIMES, Settings
 from swarmlet.runtime.process.kernel import prctl
@@ -29,6 +31,14 @@ Example:
 """
 
 
+def _levels_checked(_ctx: click.Context, _param: click.Parameter, text: str) -> str:
+    try:
+        levels_of(text)
+    except InvalidArgumentError as error:
+        raise click.BadParameter(f"{error.message} {error.remedy}") from error
+    return text
+
+
 @click.command(epilog=EXAMPLE, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--data-dir", default="", metavar="DIR", help="Where this node keeps its data.")
 @click.option("--host", default="", metavar="URL", help="Where to listen: unix:///path/to.sock")
@@ -41,10 +51,11 @@ Example:
 )
 @click.option(
     "--log-level",
-    type=click.Choice(["debug", "info", "warning", "error"]),
     default="info",
     show_default=True,
-    help="The least important events to log.",
+    metavar="LEVEL[,ROOM=LEVEL...]",
+    callback=_levels_checked,
+    help="The least important events to log: debug, info, warning or error; also of one room.",
 )
 @click.option(
     "--log-format",
@@ -61,14 +72,18 @@ Example:
     is_flag=True,
     help="Let services run processes as root (only if this daemon is root).",
 )
+@click.option("--check", is_flag=True, help="Read the options, say what is wrong, and end.")
 def daemon(data_dir: str, host: str, **options: str | bool) -> None:
     """Run this host's engine in the foreground.
 
     The other commands talk to it over its unix socket. Stopping it leaves its tasks running; the
-    next start finds them again.
+    next start finds them again. `swarmlet daemon install` makes it a service of systemd.
     """
     try:
+        checks_alone = options.pop("check")
         settings = _settings(data_dir, host, options)
+        if checks_alone:
+            return
         with locked(settings.data_dir):
             _run(settings)
     except SwarmError as error:
@@ -98,10 +113,12 @@ def _settings(data_dir: str, host: str, options: dict[str, str | bool]) -> Setti
 
 
 def _run(settings: Settings) -> None:
+    """Raises SystemExit with EXIT_STOPPED where a service was told to stop through the API."""
+    os.umask(0o077)
     start_logging(settings)
     _raise_file_limit()
     prctl(PR_SET_DUMPABLE, 0)  # the keys are in memory: no core file, no debugger of this user's
-    os.umask(0o077)
+    tell, signals = notifier(os.environ), _Signals()
     try:
         import uvloop
     except ImportError:
@@ -110,15 +127,28 @@ def _run(settings: Settings) -> None:
         runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
     with runner:
         try:
-            runner.run(serve(settings, _stop_on_signals))
+            runner.run(serve(settings, signals.stop_on, tell))
         except BaseExceptionGroup as group:
             raise _cause(group) from group
+    if tell is not None and not signals.came:
+        sys.exit(EXIT_STOPPED)
 
 
-def _stop_on_signals(stop: asyncio.Event) -> None:
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+class _Signals:
+    """SIGTERM and SIGINT end the daemon; who told it to stop decides whether it is restarted."""
+
+    def __init__(self) -> None:
+        self.came = False
+
+    def stop_on(self, stop: asyncio.Event) -> None:
+        """Set `stop` when a signal comes."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._receive, stop)
+
+    def _receive(self, stop: asyncio.Event) -> None:
+        self.came = True
+        stop.set()
 
 
 def _raise_file_limit() -> None:
@@ -141,7 +171,8 @@ def _unusable(error: OSError) -> SwarmError:
 
 
 def _die(error: SwarmError, code: int = 1) -> NoReturn:
-    click.echo(f"Error: {error.message}", err=True)
+    grave = f"<{priority_of(logging.ERROR)}>" if is_journal(os.environ, 2) else ""
+    click.echo(f"{grave}Error: {error.message}", err=True)
     if error.remedy:
-        click.echo(f"  Try: {error.remedy}", err=True)
+        click.echo(f"{grave}  Try: {error.remedy}", err=True)
     sys.exit(code)

@@ -13,6 +13,7 @@ from swarmlet.daemon.data_dir import DataDir
 from swarmlet.daemon.engine import DaemonEngine
 from swarmlet.daemon.facts import gather_facts
 from swarmlet.daemon.membership import Host
+from swarmlet.daemon.notify import Tell
 from swarmlet.daemon.settings import Settings
 from swarmlet.env.base import Env
 from swarmlet.env.real import real_env
@@ -22,8 +23,13 @@ from swarmlet.runtime.process.runtime import ProcessRuntime
 log = logging.getLogger("swarmlet.daemon")
 
 
-async def serve(settings: Settings, stop_on: Callable[[asyncio.Event], None]) -> None:
-    """Run one daemon. Raises DamagedError, ListenError and whatever else forbids to start."""
+async def serve(
+    settings: Settings, stop_on: Callable[[asyncio.Event], None], tell: Tell | None = None
+) -> None:
+    """Run one daemon; `tell` hears when the API listens and when the end begins.
+
+    Raises DamagedError, ListenError and whatever else forbids to start.
+    """
     env = real_env()
     data = DataDir(env.disk, settings.data_dir)
     data.open()
@@ -43,8 +49,12 @@ async def serve(settings: Settings, stop_on: Callable[[asyncio.Event], None]) ->
         await engine.open()
         async with serve_unix(build_app(engine), settings.socket_path):
             log.info("daemon.ready", extra={"socket": settings.socket_path, "data": data.path})
+            if tell is not None:
+                tell(f"READY=1\nSTATUS=Listening at {settings.socket_path}")
             await engine.stopped.wait()
             log.info("daemon.stopping")
+            if tell is not None:
+                tell("STOPPING=1\nSTATUS=Stopping; tasks run on")
             await engine.close()
         watch.cancel()
 

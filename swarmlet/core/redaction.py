@@ -1,0 +1,129 @@
+"""What never leaves this host in a log or a bundle, and how it is taken out of texts and objects.
+
+Two nets: by name (an environment, a label, a field called Password) and by shape (a token, a key
+in PEM, a password in an address). A Redactor also remembers what it took out by name, and takes
+the same values out of every text it sees later.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+REDACTED: Final = "<redacted>"
+VALUE_LENGTH_MIN: Final = 6  # a shorter value is taken out where it stands, not wherever it occurs
+
+_SHAPES: Final = (
+    # join tokens and unlock keys, as Docker writes them
+    (re.compile(r"\bSWM(TKN|KEY)-[A-Za-z0-9+/=-]+"), rf"SWM\1-{REDACTED}"),
+    # keys in PEM, also with the line ends of JSON
+    (
+        re.compile(r"-----BEGIN ([A-Z ]*PRIVATE KEY)-----.*?(?:-----END \1-----|\Z)", re.DOTALL),
+        rf"-----BEGIN \1----- {REDACTED}",
+    ),
+    # a name and a password in an address
+    (re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^\s/@\"']+@", re.IGNORECASE), rf"\1{REDACTED}@"),
+    # what follows a telling word
+    (
+        re.compile(r"\b(authorization|x-registry-auth)([\"']?\s*[:=]\s*).*", re.IGNORECASE),
+        rf"\1\2{REDACTED}",
+    ),
+    (
+        re.compile(
+            r"([\w-]*(?:password|passwd|passphrase|token|secret|api[-_]?key|private[-_]?key))"
+            r"(\\?[\"']?\s*[:=]\s*)(\\?\"[^\"]*\"|\\?'[^']*'|[^\s,;&\"']+)",
+            re.IGNORECASE,
+        ),
+        rf"\1\2{REDACTED}",
+    ),
+)
+_SECRET_FIELDS: Final = re.compile(
+    r"(password|passwd|passphrase|tokens?|auth|authorization|registryauth|x-registry-auth"
+    r"|unlockkey|signingcakey|privatekey|apikey|data)$",
+    re.IGNORECASE,
+)
+_PAIRS: Final = frozenset({"env"})  # lists of KEY=VALUE
+_COMMANDS: Final = frozenset({"args", "command", "test", "entrypoint", "cmd"})
+_MAPS: Final = frozenset({"options", "driveropts", "labels"})
+_HARMLESS: Final = (
+    "com.docker.stack.",
+    "com.docker.swarm.",
+    "org.opencontainers.image.",
+    "swarmlet.",
+)
+"""Labels that tools write, kept: they tell what belongs together."""
+
+
+def redact_text(text: str) -> str:
+    """`text` without what looks like a secret."""
+    for shape, instead in _SHAPES:
+        text = shape.sub(instead, text)
+    return text
+
+
+class Redactor:
+    """Takes secrets out of the API's objects, then out of texts.
+
+    `keeps_labels` of `object` is for nodes: their labels say where tasks may run.
+    """
+
+    def __init__(self) -> None:
+        self._values: set[str] = set()
+
+    def object(self, found: Any, *, keeps_labels: bool = False) -> Any:  # noqa: ANN401 - JSON
+        """`found` (what a JSON text can be) with every value that may be a secret replaced."""
+        match found:
+            case dict():
+                return {
+                    key: self._field(key, value, keeps_labels=keeps_labels)
+                    for key, value in found.items()
+                }
+            case list():
+                return [self.object(each, keeps_labels=keeps_labels) for each in found]
+            case str():
+                return redact_text(found)
+            case _:
+                return found
+
+    def text(self, text: str) -> str:
+        """`text` without what looks like a secret, and without any value taken out before."""
+        for value in sorted(self._values, key=lambda known: (-len(known), known)):
+            text = text.replace(value, REDACTED)
+        return redact_text(text)
+
+    def _field(self, key: str, value: Any, *, keeps_labels: bool) -> Any:  # noqa: ANN401 - JSON
+        name = key.lower()
+        if name in _PAIRS and isinstance(value, list):
+            return [self._pair(each) for each in value]
+        if name in _COMMANDS and isinstance(value, list):
+            return [*value[:1], *[self._take(each) for each in value[1:]]]
+        if name in _MAPS and isinstance(value, dict) and not (keeps_labels and name == "labels"):
+            return self._map(value)
+        if _SECRET_FIELDS.search(name) and value and not isinstance(value, bool | int):
+            return self._all(value)
+        return self.object(value, keeps_labels=keeps_labels)
+
+    def _pair(self, pair: Any) -> str:  # noqa: ANN401 - JSON
+        name, equals, value = str(pair).partition("=")
+        return f"{name}={self._take(value)}" if equals else name
+
+    def _map(self, pairs: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            key: self.object(value) if key.startswith(_HARMLESS) else self._take(value)
+            for key, value in pairs.items()
+        }
+
+    def _all(self, value: Any) -> Any:  # noqa: ANN401 - JSON
+        """The same shape with every text taken out."""
+        match value:
+            case dict():
+                return {key: self._all(each) for key, each in value.items()}
+            case list():
+                return [self._all(each) for each in value]
+            case _:
+                return self._take(value)
+
+    def _take(self, value: Any) -> str:  # noqa: ANN401 - JSON
+        text = str(value)
+        if len(text) >= VALUE_LENGTH_MIN:
+            self._values.add(text)
+        return REDACTED
