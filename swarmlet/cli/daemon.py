@@ -1,4 +1,4 @@
-"""`swarmlet daemon`: becomes the daemon; `swarmlet daemon stop` ends one."""
+"""`swarmlet daemon`: becomes the daemon; `stop` ends one, `install` makes it a service."""
 
 import os
 import sys
@@ -18,12 +18,23 @@ STOP_PATH: Final = "/swarmlet/v1/daemon/stop"
 
 
 class DaemonGroup(click.Group):
-    """`stop` is a command; whatever else follows is for the daemon itself, --help included."""
+    """`stop`, `install` and `uninstall` are commands; whatever else follows is for the daemon
+    itself, --help included."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*self.commands, "install", "uninstall"]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in ("install", "uninstall"):
+            from swarmlet.cli import install
+
+            return install.install if cmd_name == "install" else install.uninstall
+        return super().get_command(ctx, cmd_name)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args[0] in self.commands:
+        if args[0] in self.list_commands(ctx):
             return super().resolve_command(ctx, args)
         return "run", run, args
 
@@ -33,11 +44,15 @@ class DaemonGroup(click.Group):
     invoke_without_command=True,
     add_help_option=False,
     context_settings={"ignore_unknown_options": True},
-    epilog=example("swarmlet daemon --data-dir /var/lib/swarmlet", "swarmlet daemon stop"),
+    epilog=example(
+        "swarmlet daemon --data-dir /var/lib/swarmlet",
+        "swarmlet daemon stop",
+        "swarmlet daemon install --print",
+    ),
 )
 @click.pass_context
 def daemon(ctx: click.Context) -> None:
-    """Run the daemon in the foreground; `daemon stop` ends one."""
+    """Run the daemon in the foreground; `daemon install` makes it a service, `daemon stop` ends it."""
     if ctx.invoked_subcommand is None:
         become_daemon(ctx.obj, ())
 
