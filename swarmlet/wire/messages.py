@@ -69,6 +69,7 @@ class AssignedTask(msgspec.Struct, frozen=True, kw_only=True, array_like=True, g
     status: TaskStatus = TaskStatus()  # what the manager knows; the agent's own memory wins
     task_name: str = ""
     registry_auth: str = ""  # X-Registry-Auth for the image's registry, as the client gave it
+    network_mode: str = ""  # the node's own network to join (host); "": the default one
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
