@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from swarmlet.core.errors import ForbiddenError, InvalidArgumentError, UnavailableError
 from swarmlet.core.ids import NodeID, TaskID
 from swarmlet.core.limits import ASSIGNMENT_BATCH_MAX, STATUS_BATCH_PERIOD_S
+from swarmlet.model.service import TaskSpec
 from swarmlet.model.task import Task, TaskState, TaskStatus, task_name
 from swarmlet.model.view import View, cluster_of, task_spec_of
 from swarmlet.reconcile.dispatch import Fingerprint, fingerprint, plan
@@ -234,4 +235,11 @@ def assigned_task(view: View, task: Task) -> AssignedTask:
         networks=task.networks,
         status=task.status,
         task_name=task_name(spec.name, task),
+        network_mode=_network_mode(view, template),
     )
+
+
+def _network_mode(view: View, template: TaskSpec) -> str:
+    """The name of the node's own network the tasks join; they join one at most."""
+    rows = [view.networks.get(wanted.target) for wanted in template.networks]
+    return next((row.spec.name for row in rows if row is not None and row.predefined), "")
