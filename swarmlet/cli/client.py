@@ -94,6 +94,18 @@ class Client:
         """A POST outside Docker's API: the path is taken as it is."""
         return self._answer(*self._exchange("POST", path, None))
 
+    def raw_get(self, path: str) -> bytes:
+        """The body of an answer outside Docker's API, as it is."""
+        connection, reply = self._exchange("GET", path, None)
+        if reply.status not in _OK:
+            self._answer(connection, reply)
+        try:
+            return connection.body(reply)
+        except _BrokenReplyError:
+            raise BrokenOffError(f"The answer from {self.host} is cut off.") from None
+        finally:
+            connection.close()
+
     def ping(self) -> bool:
         """Whether a daemon answers. Raises ForbiddenSocketError where that cannot be known."""
         try:

@@ -52,7 +52,7 @@ class DaemonGroup(click.Group):
 )
 @click.pass_context
 def daemon(ctx: click.Context) -> None:
-    """Run the daemon in the foreground; `daemon install` makes it a service, `daemon stop` ends it."""
+    """Run the daemon in the foreground, or `install` it as a service; `stop` ends one."""
     if ctx.invoked_subcommand is None:
         become_daemon(ctx.obj, ())
 

@@ -22,6 +22,7 @@ COMMANDS: Final = {
     "secret": "secret:secret",
     "swarm": "swarm_group:swarm",
     "daemon": "daemon:daemon",
+    "debug": "debug:debug",
     "info": "info:info",
     "version": "version:version",
     "completion": "completion:completion",

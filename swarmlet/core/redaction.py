@@ -5,6 +5,7 @@ in PEM, a password in an address). A Redactor also remembers what it took out by
 the same values out of every text it sees later.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any, Final
@@ -21,19 +22,20 @@ _SHAPES: Final = (
         rf"-----BEGIN \1----- {REDACTED}",
     ),
     # a name and a password in an address
-    (re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^\s/@\"']+@", re.IGNORECASE), rf"\1{REDACTED}@"),
-    # what follows a telling word
+    (re.compile(r"(\b[a-z][a-z0-9+.-]{0,30}://)[^\s/@\"']+@", re.IGNORECASE), rf"\1{REDACTED}@"),
+    # what follows a telling word, to the line's end
     (
         re.compile(r"\b(authorization|x-registry-auth)([\"']?\s*[:=]\s*).*", re.IGNORECASE),
         rf"\1\2{REDACTED}",
     ),
+    # the same, to the end of its quotes or of the word
     (
         re.compile(
-            r"([\w-]*(?:password|passwd|passphrase|token|secret|api[-_]?key|private[-_]?key))"
-            r"(\\?[\"']?\s*[:=]\s*)(\\?\"[^\"]*\"|\\?'[^']*'|[^\s,;&\"']+)",
+            r"((?:password|passwd|passphrase|token|secret|(?:api|private|secret|access)[-_]?key)"
+            r"\\?[\"']?\s*[:=]\s*)(?:(?P<q>\\?[\"'])(?:(?!(?P=q)).)*(?P=q)|[^\s,;&\"']+)",
             re.IGNORECASE,
         ),
-        rf"\1\2{REDACTED}",
+        rf"\1\g<q>{REDACTED}\g<q>",
     ),
 )
 _SECRET_FIELDS: Final = re.compile(
@@ -86,9 +88,14 @@ class Redactor:
 
     def text(self, text: str) -> str:
         """`text` without what looks like a secret, and without any value taken out before."""
+        return redact_text(self.known(text))
+
+    def known(self, text: str) -> str:
+        """`text` without the values taken out before, plain or as JSON escapes them; what is JSON
+        stays JSON."""
         for value in sorted(self._values, key=lambda known: (-len(known), known)):
-            text = text.replace(value, REDACTED)
-        return redact_text(text)
+            text = text.replace(value, REDACTED).replace(json.dumps(value)[1:-1], REDACTED)
+        return text
 
     def _field(self, key: str, value: Any, *, keeps_labels: bool) -> Any:  # noqa: ANN401 - JSON
         name = key.lower()
