@@ -1,9 +1,9 @@
-"""The session: connects to a manager, registers, beats, reads assignments, and starts over when
-it ends."""
+"""The session: connects to a manager, registers, beats, says whether the runtime can run tasks,
+reads assignments, and starts over when it ends."""
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgspec
@@ -13,6 +13,7 @@ from swarmlet.agent.reporter import Reporter
 from swarmlet.agent.worker import Worker
 from swarmlet.core.errors import UnavailableError
 from swarmlet.core.ids import NodeID, TaskID
+from swarmlet.core.limits import CONDITION_LENGTH_MAX
 from swarmlet.env.base import Env
 from swarmlet.model.node import NodeDescription
 from swarmlet.wire.channel import AgentChannel, AgentConnector
@@ -21,6 +22,7 @@ from swarmlet.wire.messages import (
     AssignedTask,
     Assignments,
     CloseLogs,
+    Condition,
     Goodbye,
     Heartbeat,
     Hello,
@@ -49,26 +51,51 @@ class SessionLostError(UnavailableError):
 
 class _Inventory:
     """Puts assignment messages together: a complete list may come in parts, a gap ends the
-    session."""
+    session. What comes before the worker can take it is kept, as one list."""
 
-    def __init__(self) -> None:
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
         self._state = -1
         self._parts: list[AssignedTask] | None = None
+        self._kept: dict[TaskID, AssignedTask] | None = None
 
-    def take(self, message: Assignments, worker: Worker) -> None:
+    def take(self, message: Assignments) -> None:
         """Pass on what the message says. Raises SessionLostError where one before it is missing."""
         put = [decode_assigned_task(item.body) for item in message.put if item.kind == "task"]
         gone = [TaskID(item_id) for kind, item_id in message.gone if kind == "task"]
         if not message.is_complete and message.applies_to != self._state:
             raise SessionLostError("An assignment message is missing.")
         self._state = message.results_in
-        if message.is_complete:
-            self._parts = [*(self._parts or ()), *put]
-            if not message.has_more:
-                worker.assign(self._parts, (), is_complete=True)
-                self._parts = None
-        else:
-            worker.assign(put, gone, is_complete=False)
+        if not message.is_complete:
+            self._pass_on(put, gone, is_complete=False)
+            return
+        self._parts = [*(self._parts or ()), *put]
+        if not message.has_more:
+            put, self._parts = self._parts, None
+            self._pass_on(put, (), is_complete=True)
+
+    async def hand_over(self) -> None:
+        """What was kept, once the worker knows what its runtime has."""
+        await self._worker.is_ready.wait()
+        self._release()
+
+    def _release(self) -> None:
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            self._worker.assign(kept.values(), (), is_complete=True)
+
+    def _pass_on(
+        self, put: list[AssignedTask], gone: Iterable[TaskID], *, is_complete: bool
+    ) -> None:
+        if self._worker.is_ready.is_set():
+            self._release()
+            self._worker.assign(put, gone, is_complete=is_complete)
+            return
+        kept = {} if is_complete or self._kept is None else self._kept
+        kept.update((task.id, task) for task in put)
+        for task_id in gone:
+            kept.pop(task_id, None)
+        self._kept = kept
 
 
 def _first_of(group: BaseExceptionGroup[Exception]) -> str:
@@ -102,8 +129,8 @@ class Session:
         return self._channel is not None
 
     async def run(self) -> None:
-        """Until cancelled, or after `goodbye`."""
-        await self._worker.is_ready.wait()
+        """Until cancelled, or after `goodbye`. A node whose runtime is away registers all the same,
+        and says so."""
         while not self._is_over:
             try:
                 await self._one_session()
@@ -137,28 +164,34 @@ class Session:
     async def _one_session(self) -> None:
         channel = await self._connector.open_session()
         try:
-            description = self._describe()
+            description, problem = self._describe(), self._worker.runtime.condition.problem
             async with asyncio.timeout(REGISTER_TIMEOUT_S):
-                welcome = await self._register(channel, description)
+                welcome = await self._register(channel, description, problem)
             self._channel, self._failures = channel, 0
             self._reporter.note_all(self._worker.statuses())
             period_s = welcome.heartbeat_period_s
             async with asyncio.TaskGroup() as group:
                 logs = LogPublisher(self._worker.runtime, self._connector, group)
-                group.create_task(self._read(channel, period_s, logs))
+                inventory = _Inventory(self._worker)
+                group.create_task(inventory.hand_over())
+                group.create_task(self._read(channel, period_s, inventory, logs))
                 group.create_task(self._beat(channel, period_s))
                 group.create_task(self._watch_description(description))
+                group.create_task(self._watch_condition(channel, problem, description))
                 group.create_task(self._reporter.run(channel))
         finally:
             self._channel = None
             channel.close()
 
-    async def _register(self, channel: AgentChannel, description: NodeDescription) -> Welcome:
+    async def _register(
+        self, channel: AgentChannel, description: NodeDescription, problem: str
+    ) -> Welcome:
         hello = Hello(
             protocol=PROTOCOL_VERSION,
             node_id=self._node_id,
             description=description,
             session_id=self._session_id,
+            problem=problem[:CONDITION_LENGTH_MAX],
         )
         await channel.send(hello)
         answer = await channel.receive()
@@ -171,8 +204,9 @@ class Session:
         log.info("session.registered", extra={"node_id": self._node_id})
         return answer
 
-    async def _read(self, channel: AgentChannel, period_s: float, logs: LogPublisher) -> None:
-        inventory = _Inventory()
+    async def _read(
+        self, channel: AgentChannel, period_s: float, inventory: _Inventory, logs: LogPublisher
+    ) -> None:
         while True:
             try:
                 async with asyncio.timeout(period_s * MISSED_BEATS_MAX):
@@ -184,7 +218,7 @@ class Session:
     def _take(self, message: Message, inventory: _Inventory, logs: LogPublisher) -> None:
         match message:
             case Assignments():
-                inventory.take(message, self._worker)
+                inventory.take(message)
             case StatusAck(number=number):
                 self._reporter.acknowledge(number)
             case OpenLogs():
@@ -206,3 +240,15 @@ class Session:
             await asyncio.sleep(DESCRIBE_PERIOD_S)
             if self._describe() != told:
                 raise SessionLostError("This node has changed and registers anew.")
+
+    async def _watch_condition(
+        self, channel: AgentChannel, told: str, description: NodeDescription
+    ) -> None:
+        """Say each change of it. A runtime that is back may be another than the one registered:
+        then the node registers anew at once."""
+        while True:
+            told = await self._worker.runtime.condition.changed(told)
+            log.info("session.condition", extra={"node_id": self._node_id, "problem": told})
+            if not told and self._describe() != description:
+                raise SessionLostError("The node's runtime is back, and registers anew.")
+            await channel.send(Condition(problem=told[:CONDITION_LENGTH_MAX]))

@@ -49,6 +49,7 @@ STATUS_BATCH_PERIOD_S: Final = 0.1  # SwarmKit dispatcher.go
 STATUS_BATCH_MAX: Final = 10_000
 ASSIGNMENT_BATCH_MAX: Final = 100  # changes a message; SwarmKit dispatcher/assignments.go
 FRAME_SIZE_MAX_B: Final = 8 * 1024 * 1024  # a message between nodes
+CONDITION_LENGTH_MAX: Final = 500  # characters of what a node says is wrong with its runtime
 FAULTY_NODE_FAILURES: Final = 5  # in the window below; SwarmKit scheduler/nodeinfo.go
 FAULTY_NODE_WINDOW_MS: Final = 5 * 60 * MS_PER_S
 PORT_MAX: Final = 65_535

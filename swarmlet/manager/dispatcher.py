@@ -15,10 +15,10 @@ from swarmlet.core.errors import (
     UnavailableError,
 )
 from swarmlet.core.ids import NodeID, new_id
-from swarmlet.core.limits import HEARTBEAT_PERIOD_NS, NS_PER_S
+from swarmlet.core.limits import CONDITION_LENGTH_MAX, HEARTBEAT_PERIOD_NS, NS_PER_S
 from swarmlet.env.base import Env
 from swarmlet.manager.node_session import NodeSession
-from swarmlet.manager.node_states import NodeStates
+from swarmlet.manager.node_states import NodeStates, troubled_state
 from swarmlet.manager.status_batch import StatusBatch
 from swarmlet.model.change import Change, Event, SetNodeStatus, Update
 from swarmlet.model.node import Node, NodeState, NodeStatus
@@ -130,14 +130,34 @@ class Dispatcher:
             await channel.send(_welcome("", 0.0, refusal))
             raise ForbiddenError(refusal)
         assert isinstance(hello, Hello)
-        self._replace(peer)  # first: what its end would write must not come behind our READY
+        self._replace(peer)  # first: what its end would write must not come behind our state
         period_s = await self._register(hello, addr, channel)
         self._replace(peer)
-        self._nodes.registered(peer)  # whatever became of earlier tries meanwhile
-        session = NodeSession(peer, channel, self._store, period_s=period_s, report=self._batch.add)
+        # whatever became of earlier tries meanwhile
+        self._nodes.registered(peer, is_troubled=bool(hello.problem))
+        session = NodeSession(
+            peer,
+            channel,
+            self._store,
+            period_s=period_s,
+            report=self._batch.add,
+            on_condition=self._on_condition,
+        )
         self._sessions[peer] = session
+        if hello.problem:
+            self._on_condition(session, hello.problem)
         log.info("session.opened", extra={"node_id": peer, "addr": addr})
         return session
+
+    def _on_condition(self, session: NodeSession, problem: str) -> None:
+        """A node says whether its runtime can run tasks; one that was replaced has no say."""
+        node = self._store.view().nodes.get(session.node_id)
+        if node is None or self._sessions.get(session.node_id) is not session:
+            return
+        if problem:
+            self._nodes.troubled(node, problem[:CONDITION_LENGTH_MAX])
+        else:
+            self._nodes.healed(node)
 
     def _refusal(self, hello: Message, peer: NodeID) -> str:
         """Why this agent may not register, or nothing."""
@@ -161,10 +181,10 @@ class Dispatcher:
             older.close()
 
     async def _register(self, hello: Hello, addr: str, channel: AgentChannel) -> float:
-        """Write what is new of the node (READY, its address, its description) and welcome it; its
+        """Write what is new of the node (its state, address and description) and welcome it; its
         heartbeat period."""
         self._registering += 1
-        self._nodes.registered(hello.node_id)
+        self._nodes.registered(hello.node_id, is_troubled=bool(hello.problem))
         try:
             await self._write_node(hello, addr)
             period_s = self._period_s()
@@ -212,8 +232,10 @@ class Dispatcher:
 
 
 def registration(node: Node, hello: Hello, addr: str) -> list[Change]:
-    """What to write of a node that registers. The status always: an older one may be in flight."""
-    status = NodeStatus(state=int(NodeState.READY), addr=addr)
+    """What to write of a node that registers. The status always: an older one may be in flight.
+    A node whose runtime is away was never ready in between."""
+    state = troubled_state(node.status.state) if hello.problem else NodeState.READY
+    status = NodeStatus(state=int(state), message=hello.problem[:CONDITION_LENGTH_MAX], addr=addr)
     if node.description != hello.description:
         row = msgspec.structs.replace(node, description=hello.description, status=status)
         return [Update(obj=row, seen=node.version)]

@@ -21,6 +21,7 @@ from swarmlet.wire.channel import AgentChannel
 from swarmlet.wire.messages import (
     AssignedTask,
     Assignments,
+    Condition,
     Goodbye,
     Heartbeat,
     Item,
@@ -56,9 +57,10 @@ class NodeSession:
         *,
         period_s: float,
         report: Report,
+        on_condition: Callable[["NodeSession", str], None],
     ) -> None:
         self.node_id, self._channel, self._store = node_id, channel, store
-        self._period_s, self._report = period_s, report
+        self._period_s, self._report, self._on_condition = period_s, report, on_condition
         self.goodbye_s: float | None = None
         self._outbox: deque[Message] = deque()
         self._has_mail = asyncio.Event()
@@ -110,6 +112,8 @@ class NodeSession:
                     self._check(statuses)
                     ack = StatusAck(number=number)
                     await self._report(statuses, partial(self.post, ack))
+                case Condition(problem=problem):
+                    self._on_condition(self, problem)
                 case Goodbye(back_in_s=back_in_s):
                     self.goodbye_s = back_in_s
                 case _:

@@ -1,5 +1,5 @@
-"""What the dispatcher knows of nodes without a session: written to the store, and DOWN in the
-end."""
+"""What the dispatcher knows of nodes that cannot run tasks now, for want of a session or of a
+runtime: written to the store, and DOWN in the end."""
 
 import asyncio
 import logging
@@ -22,6 +22,7 @@ CLOSED_DOWN_AFTER_S: Final = 3.0  # without a goodbye
 NEW_LEADER_GRACE_S: Final = 10.0  # for agents to find a new leader, or
 NEW_LEADER_GRACE_PER_NODE_S: Final = 0.005  # this for each, whichever is longer
 AWAY_S: Final = 60.0  # of nodes that said goodbye to an earlier leader
+RUNTIME_GRACE_S: Final = 60.0  # for a runtime to come back; a restarted engine needs a few seconds
 
 
 class NodeStates:
@@ -35,15 +36,18 @@ class NodeStates:
     def _clear(self) -> None:
         self._wanted: dict[NodeID, NodeStatus] = {}
         self._down_at_s: dict[NodeID, tuple[float, str]] = {}
+        self._trouble_s: dict[NodeID, float] = {}  # since when a runtime is away
         self._changed = asyncio.Event()
 
     def is_at_rest(self) -> bool:
         return not self._wanted
 
-    def registered(self, node_id: NodeID) -> None:
-        """The node has a session: its READY is written by whoever registered it."""
+    def registered(self, node_id: NodeID, *, is_troubled: bool) -> None:
+        """The node has a session: its state is written by whoever registered it."""
         self._wanted.pop(node_id, None)
         self._down_at_s.pop(node_id, None)
+        if not is_troubled:
+            self._trouble_s.pop(node_id, None)
 
     def not_registered(self, node_id: NodeID) -> None:
         """It came, but its registration could not be written: it may try again."""
@@ -54,14 +58,35 @@ class NodeStates:
         if back_in_s <= 0:
             self._want(node, NodeState.DOWN, "the node left in order")
             return
+        if self._is_down(node):
+            self._want(node, NodeState.DOWN, "the node stopped in order")
+            return
         message = f"the node stopped in order and is expected back within {back_in_s:g} s"
         self._want(node, NodeState.DISCONNECTED, message)
         self._down_in(node.id, back_in_s, "the node did not come back in the time it named")
 
     def closed(self, node: Node) -> None:
         """Its session ended without a goodbye."""
+        if self._is_down(node):
+            self._want(node, NodeState.DOWN, "the connection to the node was lost")
+            return
         self._want(node, NodeState.DISCONNECTED, "the connection to the node was lost")
         self._down_in(node.id, CLOSED_DOWN_AFTER_S, "heartbeat failure")
+
+    def troubled(self, node: Node, problem: str) -> None:
+        """It has a session, but its runtime can run nothing: no new tasks, and after a grace that
+        another problem does not renew its tasks run elsewhere. A node that is DOWN stays it."""
+        if self._is_down(node):
+            self._want(node, NodeState.DOWN, problem)
+            return
+        since_s = self._trouble_s.setdefault(node.id, self._env.clock.mono_s())
+        self._want(node, NodeState.DISCONNECTED, problem)
+        self._down_at_s[node.id] = (since_s + RUNTIME_GRACE_S, problem)
+
+    def healed(self, node: Node) -> None:
+        """Its runtime is back."""
+        self._trouble_s.pop(node.id, None)
+        self._want(node, NodeState.READY, "")
 
     async def run(self) -> None:
         """Until cancelled; first, every node that was there is UNKNOWN until it registers here."""
@@ -84,6 +109,10 @@ class NodeStates:
                 self._want(node, NodeState.UNKNOWN, "a new leader waits for the node to register")
                 self._down_in(node.id, grace_s, "the node did not register with the new leader")
 
+    def _is_down(self, node: Node) -> bool:
+        """By what the store will say soon."""
+        return self._wanted.get(node.id, node.status).state == NodeState.DOWN
+
     def _want(self, node: Node, state: NodeState, message: str) -> None:
         self._wanted[node.id] = NodeStatus(state=int(state), message=message, addr=node.status.addr)
         self._down_at_s.pop(node.id, None)
@@ -99,7 +128,9 @@ class NodeStates:
             node = self._store.view().nodes.get(node_id)
             if node is None:
                 del self._down_at_s[node_id]
+                self._trouble_s.pop(node_id, None)
             elif at_s <= now_s:
+                self._trouble_s.pop(node_id, None)
                 log.info("node.down", extra={"node_id": node_id, "cause": message})
                 self._want(node, NodeState.DOWN, message)
 
@@ -124,3 +155,8 @@ class NodeStates:
         with suppress(TimeoutError):
             async with asyncio.timeout(delay_s):
                 await self._changed.wait()
+
+
+def troubled_state(state: int) -> NodeState:
+    """What becomes of a node in `state` that says that its runtime is away."""
+    return NodeState.DOWN if state == NodeState.DOWN else NodeState.DISCONNECTED

@@ -18,12 +18,14 @@ class _Message(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=Fa
 
 
 class Hello(_Message, frozen=True, kw_only=True):
-    """Agent: I am here, this is what I am. `session_id` of the last session, or empty."""
+    """Agent: I am here, this is what I am. `session_id` of the last session, or empty. `problem`:
+    as in Condition, for a runtime that is away already."""
 
     protocol: int
     node_id: NodeID
     description: NodeDescription
     session_id: str = ""
+    problem: str = ""
 
 
 class Welcome(_Message, frozen=True, kw_only=True):
@@ -41,8 +43,8 @@ class Heartbeat(_Message, frozen=True, kw_only=True):
 
 
 class Condition(_Message, frozen=True, kw_only=True):
-    """Agent: why its runtime cannot run tasks now, "" once it can again. After a Welcome, nothing
-    said means that all is well."""
+    """Agent: why its runtime cannot run tasks now, "" once it can again. Until one is sent, what
+    the Hello said holds."""
 
     problem: str
 

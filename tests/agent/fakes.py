@@ -14,6 +14,7 @@ from swarmlet.wire.channel import AgentChannel, ChannelClosedError, memory_chann
 from swarmlet.wire.messages import (
     AssignedTask,
     Assignments,
+    Condition,
     Goodbye,
     Heartbeat,
     Hello,
@@ -80,6 +81,7 @@ class FakeManager:
         self.refusal = ""
         self.hellos: list[Hello] = []
         self.goodbyes: list[Goodbye] = []
+        self.problems: list[str] = []
         self.beats = 0
         self.history: list[tuple[str, int, str]] = []
         self.statuses: dict[str, TaskStatus] = {}
@@ -171,6 +173,8 @@ class FakeManager:
                 self.beats += 1
                 if not self.is_silent:
                     await channel.send(Heartbeat())
+            case Condition(problem=problem):
+                self.problems.append(problem)
             case Goodbye():
                 self.goodbyes.append(message)
 
