@@ -41,7 +41,7 @@ def _headers(more: dict[str, str]) -> CIMultiDictProxy[str]:
 _PLAIN: Final = _headers({})
 _JSON: Final = _headers({"Content-Type": "application/json"})
 
-_encode = msgspec.json.Encoder(order="deterministic").encode
+encode_json = msgspec.json.Encoder(order="deterministic").encode
 """Fields stand as their struct has them, the keys of maps are sorted: as Go does both."""
 
 
@@ -112,7 +112,7 @@ def reply_bytes(body: bytes, status: int = 200) -> web.Response:
 
 
 def reply(value: object, status: int = 200) -> web.Response:
-    return reply_bytes(_encode(value), status)
+    return reply_bytes(encode_json(value), status)
 
 
 def reply_empty(status: int = 200) -> web.Response:

@@ -6,6 +6,7 @@ import msgspec
 
 from swarmlet.core.ids import NodeID
 from swarmlet.manager.control import Control
+from swarmlet.manager.event_feed import EventFeed
 from swarmlet.model.cluster import SwarmSpec
 from swarmlet.runtime.base import RuntimeDescription
 
@@ -53,6 +54,11 @@ class Engine(Protocol):
 
     @property
     def facts(self) -> EngineFacts: ...
+
+    @property
+    def events(self) -> EventFeed:
+        """What changed in the swarms this daemon was in, and what will."""
+        ...
 
     def swarm_state(self) -> SwarmState: ...
 

@@ -10,6 +10,7 @@ from typing import Final, TypeAlias
 import msgspec
 
 from swarmlet.core.errors import InvalidArgumentError, UnknownValueError
+from swarmlet.manager.events import EventMessage
 from swarmlet.model.config import Config
 from swarmlet.model.network import Network
 from swarmlet.model.node import Node
@@ -31,6 +32,11 @@ TASK_KEYS: Final = frozenset(
 )
 SECRET_KEYS: Final = frozenset({"id", "label", "name", "names"})
 CONFIG_KEYS: Final = frozenset({"id", "label", "name"})
+EVENT_KINDS: Final = (
+    *("builder", "config", "container", "daemon", "image", "network", "node", "plugin"),
+    *("secret", "service", "volume"),
+)
+EVENT_KEYS: Final = frozenset({*EVENT_KINDS, "event", "label", "scope", "type"})
 NETWORK_KEYS: Final = frozenset({"dangling", "driver", "id", "label", "name", "scope", "type"})
 
 _ROLES: Final = ("worker", "manager")
@@ -244,3 +250,18 @@ def select_tasks(view: View, filters: Filters) -> Iterator[tuple[Task, SpecVersi
             and ("_up-to-date" not in filters or _is_up_to_date(view, task, row))
         ):
             yield task, row
+
+
+def event_matches(filters: Filters, message: EventMessage) -> bool:
+    """Whether an event is asked for. A kind's own key takes ids and names by their beginning and
+    leaves out the other kinds; `label` looks at the event's attributes, as Docker's does."""
+    kinds = [kind for kind in EVENT_KINDS if kind in filters]
+    values = filters.get(message.kind, ())
+    return (
+        (not kinds or kinds == [message.kind])
+        and (_begins(values, message.id) or _begins(values, message.attributes["name"]))
+        and message.action in filters.get("event", (message.action,))
+        and message.kind in filters.get("type", (message.kind,))
+        and "swarm" in filters.get("scope", ("swarm",))
+        and _labels_match(filters.get("label", ()), message.attributes)
+    )

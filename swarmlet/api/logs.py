@@ -1,6 +1,5 @@
 """Log streams: one frame a line, as Docker's multiplexed stream has it."""
 
-import asyncio
 import logging
 import struct
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
@@ -12,6 +11,7 @@ from aiohttp import web
 from swarmlet.api.call import Call, stream
 from swarmlet.api.query import flag, tail_lines, time_ns
 from swarmlet.api.render.common import rfc3339_fixed
+from swarmlet.api.streams import while_read
 from swarmlet.core.errors import InvalidArgumentError, SwarmError
 from swarmlet.core.ids import ServiceID, TaskID
 from swarmlet.manager.control import Control
@@ -22,9 +22,6 @@ log = logging.getLogger("swarmlet.api")
 
 SYSTEM_ERROR: Final = 3
 """The stream number whose payload clients print as an error before they end."""
-
-GONE_CHECK_PERIOD_S: Final = 0.5
-"""How soon reading stops after the client left a stream on which nothing is written."""
 
 CONTEXTS_MAX: Final = 4096
 """Tasks remembered by one stream: a service that crashes for months brings ever new ones."""
@@ -114,30 +111,6 @@ async def _copy(lines: AsyncIterator[LogLine], out: web.StreamResponse, form: Li
             await lines.aclose()
 
 
-async def _wait_until_gone(call: Call) -> None:
-    """Returns when the client has left or the server stops."""
-    while not call.context.stopping.is_set():
-        transport = call.request.transport
-        if transport is None or transport.is_closing():
-            return
-        try:
-            async with asyncio.timeout(GONE_CHECK_PERIOD_S):
-                await call.context.stopping.wait()
-        except TimeoutError:
-            continue
-
-
-async def _copy_while_read(
-    call: Call, lines: AsyncIterator[LogLine], out: web.StreamResponse, form: LineFormat
-) -> None:
-    async with asyncio.TaskGroup() as group:
-        copying = group.create_task(_copy(lines, out, form))
-        watching = group.create_task(_wait_until_gone(call))
-        await asyncio.wait({copying, watching}, return_when=asyncio.FIRST_COMPLETED)
-        copying.cancel()
-        watching.cancel()
-
-
 async def stream_logs(
     call: Call,
     control: Control,
@@ -157,6 +130,6 @@ async def stream_logs(
         contexts=Contexts(control, tasks) if flag(call.query, "details") else None,
     )
     await out.prepare(call.request)
-    await _copy_while_read(call, control.read_logs(tasks, options, services), out, form)
+    await while_read(call, _copy(control.read_logs(tasks, options, services), out, form))
     await out.write_eof()
     return out

@@ -20,6 +20,7 @@ from swarmlet.daemon.gauges import Gauges
 from swarmlet.daemon.membership import Host, Membership
 from swarmlet.manager.bootstrap import Founding
 from swarmlet.manager.control import Control
+from swarmlet.manager.event_feed import EventFeed
 
 log = logging.getLogger("swarmlet.daemon")
 
@@ -31,6 +32,7 @@ class DaemonEngine:
         self._host, self._group = host, group
         self._env, self._data, self._runtime = host.env, host.data, host.runtime
         self.facts = host.facts
+        self.events = EventFeed(host.env.clock)
         self._membership: Membership | None = None
         self._task: asyncio.Task[None] | None = None
         self._runtime_task: asyncio.Task[None] | None = None
@@ -126,6 +128,7 @@ class DaemonEngine:
     async def _enter(self, file: SwarmFile, founding: Founding | None) -> None:
         membership = Membership(self._host, file, founding)
         self._membership = membership
+        self.events.follow(membership.store)
         started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._task = self._group.create_task(_stay(membership, started), name="membership")
         await started

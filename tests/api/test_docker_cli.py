@@ -5,13 +5,14 @@ import json
 import os
 import shutil
 import tempfile
+from types import SimpleNamespace
 
 import pytest
 
 from swarmlet.api.app import build_app
 from swarmlet.api.listener import serve_unix
 from swarmlet.wire.messages import LogLine
-from tests.api.world import World
+from tests.api.world import NOW_MS, World
 
 pytestmark = [
     pytest.mark.docker_cli,
@@ -153,4 +154,12 @@ async def test_docker_network_ls_and_empty_lists(swarm):
     assert "CONTAINER ID" in await swarm("ps")
     assert "DRIVER" in await swarm("volume", "ls")
     assert "RECLAIMABLE" in await swarm("system", "df")
-    assert "Error response from daemon: Events are not built yet." in await swarm("events", code=1)
+
+
+async def test_docker_events_prints_what_happened(swarm, world):
+    await swarm("config", "create", "one", "-", stdin=b"x")
+    until = str(NOW_MS // 1000 + 1)
+    world.events._clock = SimpleNamespace(wall_ms=lambda: NOW_MS + 2_000)
+    said = await swarm("events", "--since", "1", "--until", until, "--filter", "type=config")
+    (config,) = json.loads(await swarm("config", "inspect", "one"))
+    assert said.endswith(f" config create {config['ID']} (name=one)\n")

@@ -18,6 +18,7 @@ from swarmlet.core.ids import ClusterID, NodeID, ServiceID, TaskID, new_id
 from swarmlet.env.base import Disk, Env
 from swarmlet.manager.bootstrap import Founding, first_changes
 from swarmlet.manager.control import Control
+from swarmlet.manager.event_feed import EventFeed
 from swarmlet.manager.log_broker import LogBroker
 from swarmlet.model.change import Change, Create, SetStatus, Update
 from swarmlet.model.defaults import complete_swarm, normal_service
@@ -114,6 +115,7 @@ class World:
         self.env = seeded_env()
         self.logs = ListedLogs()
         self.facts = FACTS
+        self.events = EventFeed(self.env.clock)
         self.state = SwarmState(state="inactive")
         self.is_stopped = False
         self.problem: Exception | None = None  # what `control` raises instead of answering
@@ -139,6 +141,7 @@ class World:
         self.inits.append(request)
         self.store = Store(self.env)
         self.log = MemoryLog(self.store)
+        self.events.follow(self.store)
         self.store.attach(self.log)
         control = Control(self.store, self.log, self.logs, self.env, NODE_ID)
         founding = Founding(

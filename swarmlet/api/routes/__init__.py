@@ -5,6 +5,7 @@ from typing import Final
 from swarmlet.api.call import Route
 from swarmlet.api.routes import (
     configs,
+    events,
     host_objects,
     networks,
     nodes,
@@ -18,6 +19,7 @@ from swarmlet.api.routes import (
 
 ROUTES: Final[tuple[Route, ...]] = (
     *system.ROUTES,
+    *events.ROUTES,
     *swarm.ROUTES,
     *nodes.ROUTES,
     *services.ROUTES,

@@ -128,12 +128,6 @@ async def metrics(call: Call) -> web.Response:
     return reply_text(metrics_text(call.engine.gauges()), {"Content-Type": _METRICS_TYPE})
 
 
-async def refuse_events(call: Call) -> web.Response:
-    raise UnsupportedError(
-        "Events are not built yet.", remedy="Poll the lists of services, tasks or nodes instead."
-    )
-
-
 async def refuse_login(call: Call) -> web.Response:
     raise UnsupportedError("Registries are not used by the runtimes of this daemon yet.")
 
@@ -148,7 +142,6 @@ ROUTES: Final = (
     Route("GET", "/version", version),
     Route("GET", "/info", info),
     Route("GET", "/metrics", metrics),
-    Route("GET", "/events", refuse_events),
     Route("POST", "/auth", refuse_login),
     Route("GET", "/distribution/{name*}/json", refuse_login),
     Route("POST", "/session", refuse_build),

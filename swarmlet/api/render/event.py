@@ -1,0 +1,34 @@
+"""Events, as `GET /events` streams them."""
+
+import msgspec
+
+from swarmlet.manager.events import EventMessage
+from swarmlet.model.base import ApiStruct
+
+_NS_PER_MS = 1_000_000
+_MS_PER_S = 1_000
+
+
+class ActorJson(ApiStruct, frozen=True, kw_only=True):
+    id: str
+    attributes: dict[str, str]
+
+
+class EventJson(ApiStruct, frozen=True, kw_only=True):
+    type: str
+    action: str
+    actor: ActorJson
+    scope: str = msgspec.field(name="scope")
+    time: int = msgspec.field(name="time")
+    time_nano: int = msgspec.field(name="timeNano")
+
+
+def render_event(message: EventMessage) -> EventJson:
+    return EventJson(
+        type=message.kind,
+        action=message.action,
+        actor=ActorJson(id=message.id, attributes=message.attributes),
+        scope="swarm",
+        time=message.at_ms // _MS_PER_S,
+        time_nano=message.at_ms * _NS_PER_MS,
+    )

@@ -1,0 +1,90 @@
+"""`/events`: what changes in the swarm, as it changes.
+
+Only the swarm's own objects: containers, images and volumes of a node's engine are its own affair.
+"""
+
+import asyncio
+import logging
+from contextlib import suppress
+from functools import partial
+from typing import Final
+
+from aiohttp import web
+
+from swarmlet.api.call import Call, Route, encode_json, stream
+from swarmlet.api.filters import EVENT_KEYS, event_matches, parse_filters
+from swarmlet.api.query import time_ns
+from swarmlet.api.render.event import render_event
+from swarmlet.api.streams import while_read
+from swarmlet.core.errors import InvalidArgumentError
+from swarmlet.core.limits import NS_PER_S
+from swarmlet.manager.event_feed import EventReader
+from swarmlet.manager.events import EventMessage
+
+log = logging.getLogger("swarmlet.api")
+
+_JSON: Final = "application/json"
+_LINES: Final = "application/jsonl"
+_SEQUENCE: Final = "application/json-seq"
+_OFFERED: Final = (_LINES, "application/x-ndjson", _SEQUENCE)  # the first where nothing is wished
+_NAMED_SINCE: Final = (1, 52)
+"""Clients before that version are told of one JSON document, whatever they accept."""
+
+
+def _media_type(call: Call) -> str:
+    if call.version < _NAMED_SINCE:
+        return _JSON
+    accepted = call.request.headers.get("Accept", "")
+    return next((kind for kind in _OFFERED if kind in accepted), _LINES)
+
+
+def _bounds(call: Call) -> tuple[int, int]:
+    """`since` and `until` in ns, 0 where absent. Raises InvalidArgumentError."""
+    since_ns, until_ns = time_ns(call.query, "since"), time_ns(call.query, "until")
+    if until_ns and until_ns < since_ns:
+        since, until = call.query.get("since", ""), call.query.get("until", "")
+        raise InvalidArgumentError(f"`since` time ({since}) cannot be after `until` time ({until})")
+    return since_ns, until_ns
+
+
+class _Output:
+    """One JSON object a line; each begins with RS in a JSON text sequence (RFC 7464)."""
+
+    def __init__(self, kind: str) -> None:
+        self.response = stream(kind)
+        self._start = b"\x1e" if kind == _SEQUENCE else b""
+
+    async def write(self, message: EventMessage) -> None:
+        await self.response.write(self._start + encode_json(render_event(message)) + b"\n")
+
+
+async def _copy(reader: EventReader, out: _Output, limit_s: float | None) -> None:
+    """The past, then for `limit_s` what comes; for ever where that is None."""
+    with suppress(ConnectionError, TimeoutError):  # the client is gone, or `until` has come
+        for message in reader.past:
+            await out.write(message)
+        if limit_s is not None and limit_s <= 0:
+            return
+        async with asyncio.timeout(limit_s):
+            async for message in reader:
+                await out.write(message)
+
+
+async def follow(call: Call) -> web.StreamResponse:
+    """The head leaves at once; with an `until` that is over, what was kept, and the end."""
+    since_ns, until_ns = _bounds(call)
+    filters = parse_filters(call.query.get("filters", ""), EVENT_KEYS)
+    feed, out = call.engine.events, _Output(_media_type(call))
+    left_ns = until_ns - feed.now_ns()
+    limit_s = left_ns / NS_PER_S if until_ns else None
+    with feed.subscribe(since_ns, until_ns, partial(event_matches, filters)) as reader:
+        await out.response.prepare(call.request)
+        await while_read(call, _copy(reader, out, limit_s), reader.cut_off())
+    if reader.is_behind:
+        log.warning("api.events_cut_off", extra={"reason": "the client does not read"})
+        if call.request.transport is not None:
+            call.request.transport.abort()
+    return out.response
+
+
+ROUTES: Final = (Route("GET", "/events", follow),)

@@ -1,0 +1,205 @@
+"""`GET /events`: the head, the past, what comes, filters, and the end of a stream."""
+
+import asyncio
+import json
+import logging
+
+import pytest
+
+from swarmlet.core.ids import ConfigID
+from swarmlet.model.change import Event, SetNodeStatus
+from swarmlet.model.config import Config, ConfigSpec
+from swarmlet.model.node import NodeState, NodeStatus
+from tests.api.world import NODE_ID, NOW_MS, Api
+
+NOW_S = NOW_MS // 1000
+WITHIN_S = 5.0
+
+
+def parsed(raw: bytes):
+    return [json.loads(line) for line in raw.splitlines()]
+
+
+async def past(api: Api, filters=None, **query):
+    """Events up to now, as (type, action, name)."""
+    params = {"until": str(NOW_S + 1), "since": "1", **query}
+    if filters is not None:
+        params["filters"] = json.dumps(filters)
+    api.world.events._clock = Later()
+    async with api.client.get("/v1.50/events", params=params) as response:
+        assert response.status == 200
+        found = parsed(await response.read())
+    return [(one["Type"], one["Action"], one["Actor"]["Attributes"]["name"]) for one in found]
+
+
+async def until(condition):
+    for _ in range(int(WITHIN_S / 0.02)):
+        if condition():
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError(f"not within {WITHIN_S} s")
+
+
+class Later:
+    """The wall clock, two seconds on: what `until` names is over."""
+
+    def mono_s(self) -> float:
+        return 0.0
+
+    def wall_ms(self) -> int:
+        return NOW_MS + 2_000
+
+
+@pytest.fixture
+async def told(api: Api) -> Api:
+    """A swarm in which a service, a secret and a node's status have changed."""
+    await api.service("web")
+    await api("POST", "/secrets/create", {"Name": "web-key", "Data": "eA==", "Labels": {}})
+    status = NodeStatus(state=NodeState.DOWN)
+    await api.world.commit(SetNodeStatus(id=NODE_ID, status=status))
+    return api
+
+
+async def test_event_has_dockers_fields_in_dockers_order(api):
+    api.world.events._clock = Later()
+    service_id = await api.service("web")
+    filters = json.dumps({"type": {"service": True}})
+    params = {"since": "1", "until": str(NOW_S + 1), "filters": filters}
+    async with api.client.get("/v1.50/events", params=params) as response:
+        assert await response.text() == (
+            f'{{"Type":"service","Action":"create","Actor":{{"ID":"{service_id}",'
+            f'"Attributes":{{"name":"web"}}}},"scope":"swarm","time":{NOW_S},'
+            f'"timeNano":{NOW_MS}000000}}\n'
+        )
+
+
+async def test_init_tells_of_the_node_and_the_ingress_network(api):
+    found = await past(api)
+    assert ("network", "create", "ingress") in found
+    assert ("node", "update", "box") in found
+
+
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        ({"type": {"service": True}}, ["service create web"]),
+        ({"type": ["service", "secret"]}, ["service create web", "secret create web-key"]),
+        ({"service": {"we": True}}, ["service create web"]),
+        ({"secret": ["web"]}, ["secret create web-key"]),
+        ({"service": {"other": True}}, []),
+        ({"service": ["web"], "secret": ["web"]}, []),
+        ({"node": {NODE_ID: True}, "event": {"update": True}, "type": ["node"]}, None),
+        ({"event": {"remove": True}}, []),
+        ({"scope": {"local": True}}, []),
+        ({"scope": {"swarm": True}, "type": ["service"]}, ["service create web"]),
+        ({"label": {"name=web": True}}, ["service create web"]),
+        ({"label": ["com.example"]}, []),
+        ({"container": ["web"]}, []),
+        ({"daemon": ["box"]}, []),
+    ],
+)
+async def test_filters_select_as_docker_does_in_both_encodings(told, filters, expected):
+    found = [" ".join(one) for one in await past(told, filters)]
+    if expected is None:
+        assert found
+        assert set(found) == {"node update box"}
+    else:
+        assert found == expected
+
+
+async def test_state_of_a_node_is_told_with_what_it_was(told):
+    told.world.events._clock = Later()
+    filters = json.dumps({"type": ["node"]})
+    params = {"since": "1", "until": str(NOW_S + 1), "filters": filters}
+    async with told.client.get("/events", params=params) as response:
+        last = parsed(await response.read())[-1]
+    assert last["Actor"]["Attributes"] == {
+        "name": "box",
+        "state.old": "ready",
+        "state.new": "down",
+    }
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("since=yesterday", "invalid value for since: yesterday"),
+        ("until=x", "invalid value for until: x"),
+        ("since=20&until=10", "`since` time (20) cannot be after `until` time (10)"),
+        ("filters=%7B", "invalid filter"),
+        ('filters={"bogus":["x"]}', "invalid filter 'bogus'"),
+    ],
+)
+async def test_bad_question_is_400_with_a_sentence(api, query, said):
+    status, answer = await api("GET", f"/events?{query}")
+    assert (status, answer["message"]) == (400, said)
+
+
+@pytest.mark.parametrize(
+    ("path", "accept", "kind", "start"),
+    [
+        ("/v1.51/events", "application/json-seq", "application/json", b"{"),
+        ("/v1.52/events", "*/*", "application/jsonl", b"{"),
+        ("/v1.52/events", "application/x-ndjson", "application/x-ndjson", b"{"),
+        ("/events", "application/json-seq", "application/json-seq", b"\x1e{"),
+    ],
+)
+async def test_media_type_depends_on_version_and_wish(api, path, accept, kind, start):
+    api.world.events._clock = Later()
+    params = {"since": "1", "until": str(NOW_S + 1)}
+    async with api.client.get(path, params=params, headers={"Accept": accept}) as response:
+        assert response.content_type == kind
+        assert all(line.startswith(start) for line in (await response.read()).splitlines())
+
+
+async def test_head_leaves_before_the_first_event_and_events_as_they_come(api):
+    async with asyncio.timeout(WITHIN_S), api.client.get("/v1.50/events") as response:
+        assert response.status == 200
+        await api.service("web")
+        assert json.loads(await response.content.readline())["Action"] == "create"
+        await api("DELETE", "/services/web")
+        assert json.loads(await response.content.readline())["Action"] == "remove"
+
+
+async def test_without_since_the_past_stays_untold(told):
+    async with asyncio.timeout(WITHIN_S), told.client.get("/v1.50/events") as response:
+        await told.service("api")
+        assert json.loads(await response.content.readline())["Actor"]["Attributes"] == {
+            "name": "api"
+        }
+
+
+async def test_stream_ends_by_itself_when_until_comes(api):
+    end = f"{NOW_S}.{NOW_MS % 1000 + 200:03d}000000"  # 0.2 s from now
+    async with asyncio.timeout(WITHIN_S):
+        async with api.client.get("/v1.50/events", params={"until": end}) as response:
+            await api.service("web")
+            (event,) = [one for one in parsed(await response.read()) if one["Type"] == "service"]
+    assert event["Action"] == "create"
+
+
+async def test_events_are_there_without_a_swarm(lonely):
+    async with asyncio.timeout(WITHIN_S), lonely.client.get("/v1.50/events") as response:
+        await lonely("POST", "/swarm/init", {"AdvertiseAddr": "127.0.0.1"})
+        assert json.loads(await response.content.readline())["scope"] == "swarm"
+
+
+async def test_client_that_leaves_is_noticed(api):
+    async with api.client.get("/v1.50/events"):
+        assert len(api.world.events._readers) == 1
+    await until(lambda: not api.world.events._readers)
+
+
+async def test_client_that_does_not_read_is_cut_off_with_a_logged_reason(api, caplog):
+    """The buffers of both sockets are full, then the queue: nothing more is held for it."""
+    named = Config(id=ConfigID("c"), spec=ConfigSpec(name="x" * 50_000))
+    async with asyncio.timeout(30), api.client.get("/v1.50/events") as response:
+        response.connection.transport.pause_reading()
+        (reader,) = api.world.events._readers
+        with caplog.at_level(logging.WARNING, "swarmlet.api"):
+            while not reader.is_behind:
+                api.world.events._applied(api.world.store, [Event(Config, None, named)])
+                await asyncio.sleep(0)
+            await until(lambda: caplog.records)
+    assert [record.getMessage() for record in caplog.records] == ["api.events_cut_off"]
+    assert not api.world.events._readers
