@@ -101,6 +101,8 @@ class Collector:
 
     def _ask_daemon(self) -> None:
         """Its objects, until it does not answer: a refusal is one part missing, no more."""
+        clean: list[tuple[str, Json, str]] = []
+        metrics = ""
         try:
             for name, path, what in _OBJECTS:
                 try:
@@ -109,13 +111,15 @@ class Collector:
                     self.problems.append(f"{name}: {refusal.message}")
                     continue
                 self._note_place(found)
-                clean = self._redactor.object(found, keeps_labels=path in ("/nodes", "/info"))
-                self.parts.append(Part(name, json.dumps(clean, indent=1) + "\n", what))
+                keeps_labels = path in ("/nodes", "/info")
+                clean.append((name, self._redactor.object(found, keeps_labels=keeps_labels), what))
             metrics = self._client.raw_get("/metrics").decode("utf-8", "replace")
-            self._add("metrics.txt", metrics, "the daemon's numbers")
         except SwarmError as error:
             self.problems.append(f"what the daemon knows: {error.message}")
-        self.parts = [part._replace(text=self._redactor.known(part.text)) for part in self.parts]
+        for name, found, what in clean:
+            text = json.dumps(self._redactor.known(found), indent=1)
+            self.parts.append(Part(name, f"{text}\n", what))
+        self._add("metrics.txt", metrics, "the daemon's numbers")
 
     def _note_place(self, found: Json) -> None:
         """A daemon that answers knows best where its data are."""

@@ -70,6 +70,7 @@ class Redactor:
 
     def __init__(self) -> None:
         self._values: set[str] = set()
+        self._compiled: re.Pattern[str] | None = None
 
     def object(self, found: Any, *, keeps_labels: bool = False) -> Any:  # noqa: ANN401 - JSON
         """`found` (what a JSON text can be) with every value that may be a secret replaced."""
@@ -88,14 +89,27 @@ class Redactor:
 
     def text(self, text: str) -> str:
         """`text` without what looks like a secret, and without any value taken out before."""
-        return redact_text(self.known(text))
+        return redact_text(str(self.known(text)))
 
-    def known(self, text: str) -> str:
-        """`text` without the values taken out before, plain or as JSON escapes them; what is JSON
-        stays JSON."""
-        for value in sorted(self._values, key=lambda known: (-len(known), known)):
-            text = text.replace(value, REDACTED).replace(json.dumps(value)[1:-1], REDACTED)
-        return text
+    def known(self, found: Any) -> Any:  # noqa: ANN401 - JSON
+        """`found` (what a JSON text can be) without the values taken out before."""
+        match found:
+            case dict():
+                return {self.known(key): self.known(value) for key, value in found.items()}
+            case list():
+                return [self.known(each) for each in found]
+            case str():
+                return self._pattern().sub(REDACTED, found) if self._values else found
+            case _:
+                return found
+
+    def _pattern(self) -> re.Pattern[str]:
+        """Any known value, the longest first, plain or as JSON escapes it."""
+        if self._compiled is None:
+            forms = self._values | {json.dumps(value)[1:-1] for value in self._values}
+            ordered = sorted(forms, key=lambda form: (-len(form), form))
+            self._compiled = re.compile("|".join(map(re.escape, ordered)))
+        return self._compiled
 
     def _field(self, key: str, value: Any, *, keeps_labels: bool) -> Any:  # noqa: ANN401 - JSON
         name = key.lower()
@@ -130,7 +144,7 @@ class Redactor:
                 return self._take(value)
 
     def _take(self, value: Any) -> str:  # noqa: ANN401 - JSON
-        text = str(value)
-        if len(text) >= VALUE_LENGTH_MIN:
-            self._values.add(text)
+        if isinstance(value, str) and len(value) >= VALUE_LENGTH_MIN:
+            self._values.add(value)
+            self._compiled = None
         return REDACTED
