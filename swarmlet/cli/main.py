@@ -23,6 +23,7 @@ COMMANDS: Final = {
     "swarm": "swarm_group:swarm",
     "daemon": "daemon:daemon",
     "debug": "debug:debug",
+    "events": "events:events",
     "info": "info:info",
     "version": "version:version",
     "completion": "completion:completion",
