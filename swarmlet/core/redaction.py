@@ -14,22 +14,30 @@ REDACTED: Final = "<redacted>"
 VALUE_LENGTH_MIN: Final = 6  # a shorter value is taken out where it stands, not wherever it occurs
 
 _SHAPES: Final = (
+    # (what a text has in lower case where the shape can be in it at all, the shape, what instead)
     # join tokens and unlock keys, as Docker writes them
-    (re.compile(r"\bSWM(TKN|KEY)-[A-Za-z0-9+/=-]+"), rf"SWM\1-{REDACTED}"),
+    (("swm",), re.compile(r"\bSWM(TKN|KEY)-[A-Za-z0-9+/=-]+"), rf"SWM\1-{REDACTED}"),
     # keys in PEM, also with the line ends of JSON
     (
+        ("private key",),
         re.compile(r"-----BEGIN ([A-Z ]*PRIVATE KEY)-----.*?(?:-----END \1-----|\Z)", re.DOTALL),
         rf"-----BEGIN \1----- {REDACTED}",
     ),
     # a name and a password in an address
-    (re.compile(r"(\b[a-z][a-z0-9+.-]{0,30}://)[^\s/@\"']+@", re.IGNORECASE), rf"\1{REDACTED}@"),
+    (
+        ("://",),
+        re.compile(r"(\b[a-z][a-z0-9+.-]{0,30}://)[^\s/@\"']+@", re.IGNORECASE),
+        rf"\1{REDACTED}@",
+    ),
     # what follows a telling word, to the line's end
     (
+        ("auth",),
         re.compile(r"\b(authorization|x-registry-auth)([\"']?\s*[:=]\s*).*", re.IGNORECASE),
         rf"\1\2{REDACTED}",
     ),
     # the same, to the end of its quotes or of the word
     (
+        ("pass", "token", "secret", "key"),
         re.compile(
             r"((?:password|passwd|passphrase|token|secret|(?:api|private|secret|access)[-_]?key)"
             r"\\?[\"']?\s*[:=]\s*)(?:(?P<q>\\?[\"'])(?:(?!(?P=q)).)*(?P=q)|[^\s,;&\"']+)",
@@ -57,8 +65,10 @@ _HARMLESS: Final = (
 
 def redact_text(text: str) -> str:
     """`text` without what looks like a secret."""
-    for shape, instead in _SHAPES:
-        text = shape.sub(instead, text)
+    lower = text.lower()
+    for signs, shape, instead in _SHAPES:
+        if any(sign in lower for sign in signs):
+            text = shape.sub(instead, text)
     return text
 
 
