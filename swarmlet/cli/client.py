@@ -32,6 +32,8 @@ _UNRESERVED: Final = frozenset(
 Json = Any
 """What a JSON text can be. The daemon's objects are dictionaries with Docker's field names."""
 Object = dict[str, Any]
+Headers = Mapping[str, str]
+NO_HEADERS: Final[Headers] = {}
 
 
 class Reply(NamedTuple):
@@ -79,16 +81,18 @@ class Client:
         """The address. Raises InvalidArgumentError where there is no place for a default one."""
         return self.named or default_host(os.environ, os.getuid(), os.path.exists)
 
-    def get(self, path: str, **query: str) -> Json:
+    def get(self, path: str, headers: Headers = NO_HEADERS, /, **query: str) -> Json:
         """The answer's JSON."""
-        return self._call("GET", path, query)
+        return self._answer(*self._exchange("GET", _target(path, query), None, headers))
 
-    def post(self, path: str, body: Json = None, **query: str) -> Json:
+    def post(
+        self, path: str, body: Json = None, headers: Headers = NO_HEADERS, /, **query: str
+    ) -> Json:
         """The answer's JSON, or None where it is empty."""
-        return self._call("POST", path, query, body=body)
+        return self._answer(*self._exchange("POST", _target(path, query), body, headers))
 
     def delete(self, path: str, **query: str) -> Json:
-        return self._call("DELETE", path, query)
+        return self._answer(*self._exchange("DELETE", _target(path, query), None))
 
     def raw_post(self, path: str) -> Json:
         """A POST outside Docker's API: the path is taken as it is."""
@@ -138,20 +142,19 @@ class Client:
             self._kept.close()
             self._kept = None
 
-    def _call(self, method: str, path: str, query: Mapping[str, str], body: Json = None) -> Json:
-        return self._answer(*self._exchange(method, _target(path, query), body))
-
-    def _exchange(self, method: str, target: str, body: Json) -> tuple["_Connection", Reply]:
+    def _exchange(
+        self, method: str, target: str, body: Json, headers: Headers = NO_HEADERS
+    ) -> tuple["_Connection", Reply]:
         """Send a request and read the head of its answer."""
         kept, self._kept = self._kept, None
         if kept is not None and method == "GET":
             with suppress(_BrokenReplyError):  # closed while idle: a GET may be sent again
-                return kept, kept.exchange(method, target, body)
+                return kept, kept.exchange(method, target, body, headers)
         if kept is not None:
             kept.close()
         connection = _Connection(self.host)
         try:
-            return connection, connection.exchange(method, target, body)
+            return connection, connection.exchange(method, target, body, headers)
         except _BrokenReplyError:
             connection.close()
             raise BrokenOffError(
@@ -194,8 +197,9 @@ class _Connection:
         self.socket.settimeout(REPLY_TIMEOUT_S)
         self.reader = BufferedReader(self.socket.makefile("rb", buffering=0), READ_SIZE_B)
 
-    def exchange(self, method: str, target: str, body: Json) -> Reply:
+    def exchange(self, method: str, target: str, body: Json, headers: Headers) -> Reply:
         head = [f"{method} {target} HTTP/1.1", "Host: swarmlet", "User-Agent: swarmlet"]
+        head += [f"{name}: {value}" for name, value in headers.items()]
         raw = b""
         if body is not None:
             raw = json.dumps(body, separators=(",", ":")).encode()

@@ -21,6 +21,7 @@ class Request:
     path: str
     query: dict[str, str]
     body: Any
+    headers: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -48,7 +49,11 @@ class ScriptedDaemon:
                 url = urlsplit(self.path)
                 path = url.path.removeprefix(API_PREFIX)
                 request = Request(
-                    self.command, path, dict(parse_qsl(url.query)), json.loads(raw) if raw else None
+                    self.command,
+                    path,
+                    dict(parse_qsl(url.query)),
+                    json.loads(raw) if raw else None,
+                    dict(self.headers.items()),
                 )
                 daemon.requests.append(request)
                 self.reply(*daemon.answer(request))

@@ -113,13 +113,17 @@ def test_digest_and_platforms_are_pinned_when_a_registry_knows_them(swarmlet, sw
             "Platforms": [
                 {"architecture": "amd64", "os": "linux"},
                 {"architecture": "unknown", "os": "unknown"},
+                {"architecture": "arm", "os": "linux", "variant": "v7"},
             ],
         },
     )
     swarmlet("service", "create", "-d", "busybox")
     template = created(swarm)["TaskTemplate"]
     assert template["ContainerSpec"]["Image"] == "busybox:latest@sha256:12"
-    assert template["Placement"]["Platforms"] == [{"Architecture": "amd64", "OS": "linux"}]
+    assert template["Placement"]["Platforms"] == [
+        {"Architecture": "amd64", "OS": "linux"},
+        {"Architecture": "", "OS": "linux"},
+    ]
 
 
 def test_environment_takes_values_of_this_shell_and_files(swarmlet, swarm, monkeypatch, tmp_path):

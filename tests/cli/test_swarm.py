@@ -82,7 +82,7 @@ def test_init_sends_the_settings_that_were_given(swarmlet, swarm):
 def test_init_notes_that_a_running_daemon_keeps_its_own_options(swarmlet, swarm, tmp_path):
     result = swarmlet("init", "--data-dir", str(tmp_path))
     assert result.code == 0
-    assert "--data-dir and --runtime are its own" in result.err
+    assert "--data-dir, --runtime and --docker-host are its own" in result.err
 
 
 def test_second_init_is_refused_in_the_daemons_words(swarmlet, swarm):

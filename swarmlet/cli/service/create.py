@@ -65,7 +65,7 @@ def _repeated_options(command: F) -> F:
 @click.option("--no-healthcheck", is_flag=True, help="Without the image's own check.")
 @_repeated_options
 @flag_options
-@click.option("--with-registry-auth", is_flag=True, help="Accepted, for docker's sake.")
+@click.option("--with-registry-auth", is_flag=True, help="Send nodes the registry's login.")
 @click.option("--no-resolve-image", is_flag=True, help="Do not pin the image's digest.")
 @click.option("-q", "--quiet", is_flag=True, help="Wait without saying how it goes.")
 @detach_option
@@ -77,13 +77,12 @@ def create(client: Client, /, *, image: str, arguments: tuple[str, ...], **optio
     The image `host` runs a command of the nodes' own files, where the process runtime is.
     """
     from swarmlet.cli.service.progress import wait_as_asked
-    from swarmlet.cli.service.references import pin_image
+    from swarmlet.cli.service.references import auth_headers, pin_image
 
     spec = build(client, image, arguments, options)
-    if options["with_registry_auth"]:
-        click.echo("Note: there are no registry credentials to send yet.", err=True)
-    doubt = "" if options["no_resolve_image"] else pin_image(client, spec)
-    answer = client.post("/services/create", spec)
+    headers = auth_headers(spec, is_asked=options["with_registry_auth"])
+    doubt = "" if options["no_resolve_image"] else pin_image(client, spec, headers)
+    answer = client.post("/services/create", spec, headers)
     click.echo(answer["ID"])
     for warning in [doubt, *(answer.get("Warnings") or [])]:
         if warning:

@@ -1,10 +1,11 @@
 """What a service refers to by name and the cluster by id: secrets, configs, networks, images."""
 
+import os
 from collections.abc import Iterable
 
 import click
 
-from swarmlet.cli.client import Client, Object, quote
+from swarmlet.cli.client import NO_HEADERS, Client, Headers, Object, quote
 from swarmlet.cli.errors import ApiError, CommandError
 from swarmlet.cli.options import filters_of, pairs_of
 from swarmlet.cli.service.values import fields_of
@@ -85,7 +86,17 @@ def tagged(image: str) -> str:
     return image if image == HOST_IMAGE or ":" in last or "@" in last else f"{image}:latest"
 
 
-def pin_image(client: Client, spec: Object) -> str:
+def auth_headers(spec: Object, *, is_asked: bool) -> Headers:
+    """The credentials of the image's registry where `--with-registry-auth` asks for them."""
+    image = spec["TaskTemplate"]["ContainerSpec"].get("Image") or HOST_IMAGE
+    if not is_asked or image == HOST_IMAGE:
+        return NO_HEADERS
+    from swarmlet.cli import registry_auth
+
+    return registry_auth.auth_headers(image, os.environ)
+
+
+def pin_image(client: Client, spec: Object, headers: Headers) -> str:
     """Write the digest of the image's tag, and its platforms, into the spec.
 
     Returns a warning where that cannot be done; it is of use only once the spec is accepted.
@@ -95,7 +106,7 @@ def pin_image(client: Client, spec: Object) -> str:
     if image == HOST_IMAGE or "@" in image:
         return ""
     try:
-        found = client.get(f"/distribution/{quote(image)}/json")
+        found = client.get(f"/distribution/{quote(image)}/json", headers)
     except ApiError:
         return (
             f"image {image} could not be accessed on a registry to record\n"
@@ -103,11 +114,15 @@ def pin_image(client: Client, spec: Object) -> str:
             "possibly leading to different nodes running different\nversions of the image.\n"
         )
     container["Image"] = f"{image}@{found['Descriptor']['digest']}"
-    platforms = [
-        {"Architecture": platform.get("architecture", ""), "OS": platform.get("os", "")}
-        for platform in found.get("Platforms") or []
-        if platform.get("architecture") != "unknown"
-    ]
+    platforms = [_platform_of(known) for known in found.get("Platforms") or []]
+    platforms = [platform for platform in platforms if platform["Architecture"] != "unknown"]
     if platforms:
         spec["TaskTemplate"].setdefault("Placement", {})["Platforms"] = platforms
     return ""
+
+
+def _platform_of(known: Object) -> Object:
+    """An arm image fits whatever an arm node calls itself, so docker leaves the name out."""
+    architecture = known.get("architecture", "")
+    name = "" if architecture.lower() == "arm" else architecture
+    return {"Architecture": name, "OS": known.get("os", "")}

@@ -2,7 +2,7 @@
 
 import click
 
-from swarmlet.cli.client import Client, Json, quote
+from swarmlet.cli.client import NO_HEADERS, Client, Headers, Json, quote
 from swarmlet.cli.errors import CommandError
 from swarmlet.cli.lazy import example
 from swarmlet.cli.options import detach_option
@@ -59,9 +59,12 @@ def set_replicas(client: Client, name: str, replicas: int) -> str:
     return str(found["ID"])
 
 
-def post_update(client: Client, found: Json, spec: Json) -> None:
-    """Store `spec` if nobody changed the service since it was read; print the warnings."""
-    query = {"version": str(found["Version"]["Index"]), "registryAuthFrom": "spec"}
-    answer = client.post(f"/services/{quote(found['ID'])}/update", spec, **query)
+def post_update(client: Client, found: Json, spec: Json, headers: Headers = NO_HEADERS) -> None:
+    """Store `spec` if nobody changed the service since it was read; print the warnings. Without
+    credentials in `headers` those it was made with stay."""
+    query = {"version": str(found["Version"]["Index"])}
+    if not headers:
+        query["registryAuthFrom"] = "spec"
+    answer = client.post(f"/services/{quote(found['ID'])}/update", spec, headers, **query)
     for warning in (answer or {}).get("Warnings") or []:
         click.echo(warning, err=True)

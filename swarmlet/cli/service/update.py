@@ -66,6 +66,7 @@ def _repeated_options(command: F) -> F:
 @click.option("--force", is_flag=True, help="Replace the tasks even where nothing changed.")
 @_repeated_options
 @flag_options
+@click.option("--with-registry-auth", is_flag=True, help="Send nodes the registry's login.")
 @click.option("--no-resolve-image", is_flag=True, help="Do not pin the image's digest.")
 @click.option("-q", "--quiet", is_flag=True, help="Wait without saying how it goes.")
 @detach_option
@@ -76,9 +77,10 @@ def update(client: Client, /, *, name: str, **options: Json) -> None:
     found = find(client, name)
     spec = found["Spec"]
     change(client, spec, options)
+    headers = references.auth_headers(spec, is_asked=options["with_registry_auth"])
     must_pin = options["image"] and not options["no_resolve_image"]
-    doubt = references.pin_image(client, spec) if must_pin else ""
-    post_update(client, found, spec)
+    doubt = references.pin_image(client, spec, headers) if must_pin else ""
+    post_update(client, found, spec, headers)
     if doubt:
         click.echo(doubt, err=True)
     click.echo(name)
