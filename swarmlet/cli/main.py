@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "events": "events:events",
     "info": "info:info",
     "version": "version:version",
+    "doctor": "doctor:doctor",
     "completion": "completion:completion",
 }
 WIDTH_MAX: Final = 100  # columns of help
