@@ -43,8 +43,8 @@ def quoted(word: str) -> str:
     return f'"{safe}"' if needs_quotes else safe
 
 
-def _path(path: str) -> str:
-    """`path` where specifiers are expanded, but no variables."""
+def quoted_path(path: str) -> str:
+    """The same for what knows specifiers, but no variables: paths, and a command's program."""
     return quoted(path).replace("$$", "$")
 
 
@@ -56,7 +56,7 @@ def _head(options: UnitOptions) -> str:
 
 [Unit]
 Description=swarmlet, a node of a swarm
-{order}RequiresMountsFor={_path(options.data_dir)}
+{order}RequiresMountsFor={quoted_path(options.data_dir)}
 # For ever: a node whose disk was full for an hour comes back by itself.
 StartLimitIntervalSec=0
 """
@@ -70,7 +70,8 @@ After=network-online.target docker.service containerd.service
 
 
 def _service(options: UnitOptions) -> str:
-    command = " ".join(quoted(word) for word in exec_start(options))
+    program, *arguments = exec_start(options)
+    command = " ".join([quoted_path(program), *map(quoted, arguments)])
     return f"""\
 [Service]
 # Ready means: the API listens.
