@@ -40,7 +40,7 @@ class Agent:
     ) -> None:
         self._db = StateDB(partial(open_state, env, state_dir, seal_key), env.blocking)
         self._reporter = Reporter(self._db.durable)
-        self._worker = Worker(env.clock, runtime, self._db, self._reporter)
+        self._worker = Worker(env.clock, runtime, self._db, self._reporter, describe=describe)
         self._session = Session(
             env,
             node_id,

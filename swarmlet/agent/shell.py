@@ -18,9 +18,11 @@ from swarmlet.agent.advance import (
     further,
     next_step,
 )
+from swarmlet.agent.expansion import expanded
 from swarmlet.core.ids import TaskID
 from swarmlet.core.limits import NS_PER_S, STOP_GRACE_PERIOD_NS
 from swarmlet.env.base import Clock
+from swarmlet.model.node import NodeDescription
 from swarmlet.model.task import TaskState, TaskStatus
 from swarmlet.runtime.base import Exit, Runtime, RuntimeProblemError, Started, TemporaryProblemError
 from swarmlet.wire.messages import AssignedTask
@@ -39,7 +41,7 @@ STOP_SIGNAL: Final = "SIGTERM"
 @dataclass(frozen=True, slots=True)
 class Bench:
     """What all shells of a node share. `observe` notes a new status; `durable` returns when what
-    was noted so far is on disk."""
+    was noted so far is on disk; `describe` tells of the node, for templates."""
 
     runtime: Runtime
     clock: Clock
@@ -47,6 +49,7 @@ class Bench:
     starts: asyncio.Semaphore
     observe: Callable[[TaskID, TaskStatus], None]
     durable: Callable[[], Awaitable[None]]
+    describe: Callable[[], NodeDescription]
 
 
 class TaskShell:
@@ -127,7 +130,7 @@ class TaskShell:
     async def _perform(self, operation: Operation) -> Started | Exit | None:
         match operation:
             case Operation.CHECK:
-                self._bench.runtime.check(self.task)
+                self._bench.runtime.check(self._expanded())
             case Operation.PREPARE:
                 await self._prepare()
             case Operation.START:
@@ -143,15 +146,19 @@ class TaskShell:
     async def _prepare(self) -> None:
         await self._bench.durable()  # what the runtime has must be known after a crash
         async with self._bench.prepares:
-            await self._bench.runtime.prepare(self.task)
+            await self._bench.runtime.prepare(self._expanded())
         self._is_prepared = True
 
     async def _start(self) -> Started | Exit:
         if not self._is_prepared:  # prepared by an earlier life of the daemon, maybe of the host
             await self._prepare()
+        task = self._expanded()
         async with self._bench.starts:
-            started = await self._bench.runtime.start(self.task)
-        return await self._bench.runtime.healthy(self.task) or started
+            started = await self._bench.runtime.start(task)
+        return await self._bench.runtime.healthy(task) or started
+
+    def _expanded(self) -> AssignedTask:
+        return expanded(self.task, self._bench.describe)
 
     async def _stop(self) -> Exit:
         container = self.task.spec.container_spec

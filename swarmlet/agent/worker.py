@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgspec
@@ -13,6 +13,7 @@ from swarmlet.agent.shell import PREPARES_MAX, RETRY_S, STARTS_MAX, Bench, TaskS
 from swarmlet.agent.state_db import StateDB
 from swarmlet.core.ids import TaskID
 from swarmlet.env.base import Clock
+from swarmlet.model.node import NodeDescription
 from swarmlet.model.task import TaskState, TaskStatus
 from swarmlet.runtime.base import Runtime, RuntimeProblemError, RuntimeTask
 from swarmlet.wire.messages import AssignedTask
@@ -26,7 +27,15 @@ class Worker:
     """Holds what is assigned. Its own memory of a task's status wins over the manager's, and
     what is desired never falls."""
 
-    def __init__(self, clock: Clock, runtime: Runtime, db: StateDB, reporter: Reporter) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        runtime: Runtime,
+        db: StateDB,
+        reporter: Reporter,
+        *,
+        describe: Callable[[], NodeDescription],
+    ) -> None:
         self._clock, self.runtime, self._db, self._reporter = clock, runtime, db, reporter
         self._bench = Bench(
             runtime=runtime,
@@ -35,6 +44,7 @@ class Worker:
             starts=asyncio.Semaphore(STARTS_MAX),
             observe=self._observe,
             durable=db.durable,
+            describe=describe,
         )
         self._group: asyncio.TaskGroup | None = None
         self._shells: dict[TaskID, TaskShell] = {}

@@ -9,8 +9,6 @@ from swarmlet.model.container import ContainerSpec, HealthConfig
 from swarmlet.model.secret import SecretSpec
 from swarmlet.model.service import ServiceMode, ServiceSpec
 
-_TEMPLATE_MARK = "{{"
-
 
 def refuse_service(spec: ServiceSpec) -> None:
     """Raises UnsupportedError for the first thing that cannot be done."""
@@ -47,7 +45,6 @@ def _refuse_mode(mode: ServiceMode) -> None:
 
 
 def _refuse_container(spec: ContainerSpec) -> None:
-    _refuse_templates(spec)
     if spec.mounts:
         raise UnsupportedError(
             "mounts are not supported yet",
@@ -68,22 +65,6 @@ def _refuse_container(spec: ContainerSpec) -> None:
 
 def _is_set(health: HealthConfig) -> bool:
     return health != HealthConfig() and health.test[:1] != ["NONE"]
-
-
-def _refuse_templates(spec: ContainerSpec) -> None:
-    """In the fields SwarmKit expands; elsewhere the braces are plain text."""
-    expanded = [spec.hostname, *(entry.partition("=")[2] for entry in spec.env)]
-    for mount in spec.mounts:
-        expanded += (mount.source, mount.target)
-        if mount.volume_options is not None:
-            expanded += mount.volume_options.labels.values()
-            if mount.volume_options.driver_config is not None:
-                expanded += mount.volume_options.driver_config.options.values()
-    if any(_TEMPLATE_MARK in text for text in expanded):
-        raise UnsupportedError(
-            "templates ({{...}}) in hostname, environment and mounts are not supported yet",
-            remedy="Write the value itself.",
-        )
 
 
 def refuse_secret(spec: SecretSpec) -> None:

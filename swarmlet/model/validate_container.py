@@ -11,15 +11,17 @@ from swarmlet.model.container import (
     ContainerSpec,
     FileTarget,
     HealthConfig,
-    Mount,
+    Privileges,
     SecretReference,
     Ulimit,
 )
 from swarmlet.model.reference import parse_reference
 from swarmlet.model.validate import check_labels
+from swarmlet.model.validate_mount import check_mounts
 
-MOUNT_TYPES: Final = ("bind", "volume", "tmpfs", "npipe", "cluster", "image")
-PROPAGATIONS: Final = ("", "private", "rprivate", "shared", "rshared", "slave", "rslave")
+HEALTH_TESTS: Final = ("NONE", "CMD", "CMD-SHELL")
+SECCOMP_MODES: Final = ("", "default", "unconfined", "custom")
+APP_ARMOR_MODES: Final = ("", "default", "disabled")
 ISOLATIONS: Final = ("", "default", "process", "hyperv")
 UNLIMITED: Final = -1
 OOM_SCORE_MAX: Final = 1000  # proc(5), oom_score_adj
@@ -58,7 +60,9 @@ def check_container(spec: ContainerSpec) -> None:
         raise InvalidArgumentError(
             f"invalid OomScoreAdj {spec.oom_score_adj}: it must be -1000 to 1000"
         )
-    _check_mounts(spec.mounts)
+    check_mounts(spec.mounts)
+    if spec.privileges is not None:
+        _check_privileges(spec.privileges)
     _check_ulimits(spec.ulimits)
     _check_secrets(spec.secrets)
     _check_configs(spec.configs)
@@ -122,35 +126,37 @@ def _check_health(health: HealthConfig) -> None:
             )
     if health.retries < 0:
         raise InvalidArgumentError("ContainerSpec: Retries in HealthConfig cannot be negative")
+    _check_health_test(health.test)
 
 
-# Mounts, limits, references ----------------------------------------------------------------------
-def _check_mounts(mounts: Sequence[Mount]) -> None:
-    targets: set[str] = set()
-    for mount in mounts:
-        _check_mount(mount)
-        if mount.target in targets:
-            raise InvalidArgumentError(
-                f"ContainerSpec: duplicate mount point: {mount.target}",
-            )
-        targets.add(mount.target)
-
-
-def _check_mount(mount: Mount) -> None:
-    if mount.type not in MOUNT_TYPES:
+def _check_health_test(test: Sequence[str]) -> None:
+    """The engine would run no check at all for a kind it does not know."""
+    if not test:
+        return
+    if test[0] not in HEALTH_TESTS:
         raise InvalidArgumentError(
-            f'invalid MountType: "{mount.type}"', f"It must be one of {', '.join(MOUNT_TYPES)}."
+            f'ContainerSpec: unknown type "{test[0]}" of the Test in HealthConfig',
+            remedy=f"It must be one of {', '.join(HEALTH_TESTS)}.",
         )
-    if not mount.target:
-        raise InvalidArgumentError("ContainerSpec: a mount needs a Target")
-    if mount.type == "bind" and not mount.source:
-        raise InvalidArgumentError("ContainerSpec: a bind mount needs a Source")
-    if mount.bind_options is not None and mount.bind_options.propagation not in PROPAGATIONS:
+    if test[0] != "NONE" and not any(test[1:]):
+        raise InvalidArgumentError(f"ContainerSpec: {test[0]} in HealthConfig needs a command")
+    if any("\0" in word for word in test):
+        raise InvalidArgumentError("ContainerSpec: Healthcheck must not contain a NUL character")
+
+
+# Limits, privileges, references ------------------------------------------------------------------
+def _check_privileges(privileges: Privileges) -> None:
+    seccomp, app_armor = privileges.seccomp, privileges.app_armor
+    if seccomp is not None and seccomp.mode not in SECCOMP_MODES:
         raise InvalidArgumentError(
-            f'invalid MountBindPropagation: "{mount.bind_options.propagation}"'
+            f'invalid seccomp mode: "{seccomp.mode}"',
+            remedy=f"It must be one of {', '.join(SECCOMP_MODES[1:])}.",
         )
-    if mount.tmpfs_options is not None and mount.tmpfs_options.size_bytes < 0:
-        raise InvalidArgumentError("ContainerSpec: a tmpfs cannot have a negative size")
+    if app_armor is not None and app_armor.mode not in APP_ARMOR_MODES:
+        raise InvalidArgumentError(
+            f'invalid AppArmor mode: "{app_armor.mode}"',
+            remedy=f"It must be one of {', '.join(APP_ARMOR_MODES[1:])}.",
+        )
 
 
 def _check_ulimits(ulimits: Sequence[Ulimit]) -> None:

@@ -11,6 +11,7 @@ from typing import Final
 from swarmlet.core.errors import InvalidArgumentError
 from swarmlet.core.limits import CPU_NANO_MIN, MEMORY_MIN_B, PORT_MAX
 from swarmlet.model.constraint import parse as parse_constraint
+from swarmlet.model.expand import check_templates
 from swarmlet.model.service import (
     EndpointSpec,
     Limit,
@@ -48,6 +49,7 @@ def check_service(spec: ServiceSpec) -> None:
     _check_update(spec.rollback_config, "rollback", ROLLBACK_ACTIONS)
     if spec.endpoint_spec is not None:
         _check_endpoint(spec.endpoint_spec)
+    check_templates(spec)
 
 
 def check_task(task: TaskSpec) -> None:

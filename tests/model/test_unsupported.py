@@ -35,37 +35,6 @@ REFUSED = [
     ),
     ({"container": {"Healthcheck": {"Test": ["CMD-SHELL", "true"]}}}, "health checks"),
     ({"container": {"Healthcheck": {"Interval": 1_000_000_000}}}, "health checks"),
-    ({"container": {"Env": ["A={{.Task.Slot}}"]}}, "templates"),
-    ({"container": {"Hostname": "h-{{.Node.ID}}"}}, "templates"),
-    (
-        {"container": {"Mounts": [{"Type": "volume", "Source": "{{.Task.Slot}}", "Target": "/x"}]}},
-        "templates",
-    ),
-    (
-        {
-            "container": {
-                "Mounts": [
-                    {"Type": "volume", "Target": "/x", "VolumeOptions": {"NoCopy": True}},
-                    {"Type": "volume", "Target": "/y", "VolumeOptions": {"Labels": {"a": "{{"}}},
-                ]
-            }
-        },
-        "templates",
-    ),
-    (
-        {
-            "container": {
-                "Mounts": [
-                    {
-                        "Type": "volume",
-                        "Target": "/x",
-                        "VolumeOptions": {"DriverConfig": {"Options": {"a": "{{.Node.ID}}"}}},
-                    }
-                ]
-            }
-        },
-        "templates",
-    ),
 ]
 
 ACCEPTED = [
@@ -73,6 +42,7 @@ ACCEPTED = [
     {"container": {"Image": "busybox:1"}},
     {"container": {"Healthcheck": {"Test": ["NONE"]}}},
     {"container": {"Healthcheck": {}}},
+    {"container": {"Env": ["A={{.Task.Slot}}"], "Hostname": "h-{{.Node.ID}}"}},
     {"container": {"Command": ["{{x}}"], "Labels": {"a": "{{b}}"}, "Env": ["A=${B}", "C"]}},
     {"EndpointSpec": {"Mode": "vip"}},
     {"EndpointSpec": {"Ports": [{"TargetPort": 80, "PublishMode": "host"}]}},

@@ -211,43 +211,33 @@ BAD = [
         {"container": {"Healthcheck": {"Retries": -1}}},
         "ContainerSpec: Retries in HealthConfig cannot be negative",
     ),
+    (
+        {"container": {"Healthcheck": {"Test": ["curl", "localhost"]}}},
+        'ContainerSpec: unknown type "curl" of the Test in HealthConfig',
+    ),
+    *(
+        (
+            {"container": {"Healthcheck": {"Test": test}}},
+            f"ContainerSpec: {test[0]} in HealthConfig needs a command",
+        )
+        for test in (["CMD"], ["CMD-SHELL", ""])
+    ),
+    (
+        {"container": {"Healthcheck": {"Test": ["CMD", "a\0b"]}}},
+        "ContainerSpec: Healthcheck must not contain a NUL character",
+    ),
+    (
+        {"container": {"Privileges": {"Seccomp": {"Mode": "loose"}}}},
+        'invalid seccomp mode: "loose"',
+    ),
+    (
+        {"container": {"Privileges": {"AppArmor": {"Mode": "loose"}}}},
+        'invalid AppArmor mode: "loose"',
+    ),
     ({"container": {"Isolation": "vm"}}, 'invalid isolation: "vm"'),
     (
         {"container": {"OomScoreAdj": 1001}},
         "invalid OomScoreAdj 1001: it must be -1000 to 1000",
-    ),
-    ({"container": {"Mounts": [{"Type": "zzz"}]}}, 'invalid MountType: "zzz"'),
-    ({"container": {"Mounts": [{"Type": "volume"}]}}, "ContainerSpec: a mount needs a Target"),
-    (
-        {"container": {"Mounts": [{"Type": "bind", "Target": "/x"}]}},
-        "ContainerSpec: a bind mount needs a Source",
-    ),
-    (
-        {"container": {"Mounts": [{"Type": "tmpfs", "Target": "/x"}] * 2}},
-        "ContainerSpec: duplicate mount point: /x",
-    ),
-    (
-        {
-            "container": {
-                "Mounts": [
-                    {
-                        "Type": "bind",
-                        "Source": "/a",
-                        "Target": "/x",
-                        "BindOptions": {"Propagation": "zzz"},
-                    }
-                ]
-            }
-        },
-        'invalid MountBindPropagation: "zzz"',
-    ),
-    (
-        {
-            "container": {
-                "Mounts": [{"Type": "tmpfs", "Target": "/x", "TmpfsOptions": {"SizeBytes": -1}}]
-            }
-        },
-        "ContainerSpec: a tmpfs cannot have a negative size",
     ),
     ({"container": {"Ulimits": [{"Name": "zzz"}]}}, "invalid ulimit type: 'zzz'"),
     (
