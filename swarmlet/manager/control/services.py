@@ -1,4 +1,4 @@
-"""Services: created, updated where no running task has to be replaced, removed."""
+"""Services: created, updated, removed. Their tasks are the orchestrator's."""
 
 from collections.abc import Iterable
 
@@ -13,7 +13,6 @@ from swarmlet.core.errors import (
 )
 from swarmlet.core.ids import ServiceID
 from swarmlet.manager.control.base import ControlBase, check_version
-from swarmlet.manager.control.status import desired_tasks
 from swarmlet.model.change import Change, Create, Exists, Guard, PortFree, Remove, Update
 from swarmlet.model.config import Config
 from swarmlet.model.container import ContainerSpec
@@ -30,14 +29,14 @@ from swarmlet.model.service import (
     SpecVersion,
     spec_version_id,
 )
-from swarmlet.model.task import TaskState
 from swarmlet.model.unsupported import refuse_service
 from swarmlet.model.validate_service import check_service
-from swarmlet.model.view import View, spec_of
-from swarmlet.reconcile.slots import replaces_tasks
+from swarmlet.model.view import View
 
 ROLLBACK_NONE = ("", "none")
 ROLLBACK_PREVIOUS = "previous"
+AUTH_FROM_SPEC = ("", "spec")
+AUTH_FROM_PREVIOUS = "previous-spec"
 
 
 class ServiceCreated(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,37 +47,50 @@ class ServiceCreated(msgspec.Struct, frozen=True, kw_only=True):
 class ServiceVerbs(ControlBase):
     """Writes service rows and their spec versions; the reaper removes versions nobody needs."""
 
-    async def create_service(self, spec: ServiceSpec) -> ServiceCreated:
+    async def create_service(self, spec: ServiceSpec, *, registry_auth: str = "") -> ServiceCreated:
+        """`registry_auth`: X-Registry-Auth as the client gave it, for the nodes that pull."""
         service_id = ServiceID(self._new_id())
         if not spec.name:
             spec = replace(spec, name=made_up_name(service_id))
         check_service(spec)
         normal = self._accepted(await self.read(), normal_service(spec))
         changes = [
-            Create(obj=_spec_version(service_id, 1, normal)),
+            Create(obj=_spec_version(service_id, 1, normal, registry_auth)),
             Create(obj=Service(id=service_id, name=normal.name)),
         ]
         await self._commit(f"service {spec.name}", changes, guards_of(service_id, normal))
         return ServiceCreated(id=service_id)
 
     async def update_service(
-        self, ref: str, version: int, spec: ServiceSpec, *, rollback: str = ""
+        self,
+        ref: str,
+        version: int,
+        spec: ServiceSpec,
+        *,
+        rollback: str = "",
+        registry_auth: str | None = None,
+        auth_from: str = "spec",
     ) -> tuple[str, ...]:
         """Warnings. `rollback` as in the API: "", "none" or "previous".
 
-        A spec that means the same as the present one makes no new version of it, but the row is
-        written all the same: Docker's clients see the version move with every update.
+        Where no `registry_auth` is given, that of the present spec stays ("spec"), or that of the
+        spec before it comes back ("previous-spec"). A spec and credentials that mean the same as
+        the present ones make no new version of them, but the row is written all the same: Docker's
+        clients see the version move with every update. What an update before this one has not yet
+        done, or was paused in, goes on towards the new spec.
         """
         view = await self.read()
         service = self.find_service(view, ref)
         _refuse_rollback(service, rollback)
         check_service(spec)
-        old, new = spec_of(view, service), normal_service(spec)
-        _refuse_other_kind(old, new)
+        old = _version_row(view, service.id, service.spec_version)
+        new = normal_service(spec)
+        _refuse_other_kind(old.spec, new)
         check_version(version, service.version, f"service {ref}")
         new = self._accepted(view, new)
-        _refuse_replacing(view, service, new)
-        changes = _update(view, service, old, new)
+        if registry_auth is None:
+            registry_auth = _kept_auth(view, service, auth_from)
+        changes = _update(view, service, old, replace(old, spec=new, registry_auth=registry_auth))
         await self._commit(f"service {ref}", changes, guards_of(service.id, new))
         return ()
 
@@ -202,24 +214,27 @@ def _mode(mode: ServiceMode) -> tuple[bool, ...]:
     return tuple(one is not None for one in given)
 
 
-def _refuse_replacing(view: View, service: Service, new: ServiceSpec) -> None:
-    """Tasks that are about to be made from the present spec count like tasks without a node."""
-    hosts = [
-        view.nodes.get(task.node_id) if task.node_id else None
-        for task in view.tasks.scan("service", service.id)
-        if task.desired <= TaskState.RUNNING
-    ]
-    if len(hosts) < desired_tasks(view, service):
-        hosts.append(None)
-    if replaces_tasks(spec_of(view, service), new, hosts):
-        raise UnsupportedError(
-            "updates that replace running tasks are not supported yet",
-            remedy="Replicas, labels, and update and rollback settings can be changed; for the "
-            "rest remove the service and create it anew.",
+def _kept_auth(view: View, service: Service, auth_from: str) -> str:
+    if auth_from in AUTH_FROM_SPEC:
+        return _version_row(view, service.id, service.spec_version).registry_auth
+    if auth_from != AUTH_FROM_PREVIOUS:
+        raise UnknownValueError(
+            f"unsupported registryAuthFrom value {auth_from}",
+            remedy="It is spec or previous-spec.",
         )
+    if not service.previous_spec_version:
+        raise FailedPreconditionError(f"service {service.id} does not have a previous spec")
+    return _version_row(view, service.id, service.previous_spec_version).registry_auth
 
 
-def _update(view: View, service: Service, old: ServiceSpec, new: ServiceSpec) -> list[Change]:
+def _version_row(view: View, service_id: str, number: int) -> SpecVersion:
+    row = view.specs.get(spec_version_id(service_id, number))
+    assert row is not None, f"service {service_id} lost its spec version {number}"
+    return row
+
+
+def _update(view: View, service: Service, old: SpecVersion, new: SpecVersion) -> list[Change]:
+    """`new` is `old` with what the update brings."""
     row = replace(service, update_status=None, previous_spec_version=service.spec_version)
     if new == old:
         return [Update(obj=row, seen=service.version)]
@@ -227,11 +242,17 @@ def _update(view: View, service: Service, old: ServiceSpec, new: ServiceSpec) ->
     row = replace(row, spec_version=number)
     return [  # the row first: of two updates at once, the later is told that it is stale
         Update(obj=row, seen=service.version),
-        Create(obj=_spec_version(service.id, number, new)),
+        Create(obj=_spec_version(service.id, number, new.spec, new.registry_auth)),
     ]
 
 
-def _spec_version(service_id: ServiceID, number: int, spec: ServiceSpec) -> SpecVersion:
+def _spec_version(
+    service_id: ServiceID, number: int, spec: ServiceSpec, registry_auth: str
+) -> SpecVersion:
     return SpecVersion(
-        id=spec_version_id(service_id, number), service_id=service_id, number=number, spec=spec
+        id=spec_version_id(service_id, number),
+        service_id=service_id,
+        number=number,
+        spec=spec,
+        registry_auth=registry_auth,
     )
