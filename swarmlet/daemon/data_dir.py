@@ -11,6 +11,7 @@ import msgspec
 
 from swarmlet.core.errors import DamagedError, SwarmStateError
 from swarmlet.core.ids import Entropy, is_id, new_id
+from swarmlet.daemon.settings import RUNTIMES
 from swarmlet.env.base import Disk, write_atomic
 
 FORMAT: Final = "swarmlet data 1\n"
@@ -48,6 +49,7 @@ class DataDir:
         self._swarm = f"{path}/swarm"
         self._state = f"{self._swarm}/state.json"
         self._unsettled = f"{self._swarm}/unsettled.json"  # it, while this node enters or leaves
+        self._leftover = f"{path}/leftover-runtime"
 
     def open(self) -> None:
         """Make it, or check that this version can read it. Raises DamagedError."""
@@ -115,6 +117,25 @@ class DataDir:
             self._disk.rename(self._state, self._unsettled)
         for path in (self.raft, self.agent, self.certificates, self._swarm):
             self._disk.remove_tree(path)  # what says that the rest may go, last
+
+    def leftover_runtime(self) -> str:
+        """The kind of the runtime that may still have tasks of a swarm this node left, or ""."""
+        if self._disk.exists(self._unsettled):  # a leave was interrupted, or an init
+            try:
+                return msgspec.json.decode(self._disk.read(self._unsettled), type=SwarmFile).runtime
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                return ""
+        if not self._disk.exists(self._leftover):
+            return ""
+        found = self._disk.read(self._leftover).decode(errors="replace").strip()
+        return found if found in RUNTIMES else ""
+
+    def note_leftover(self, runtime: str) -> None:
+        """Remember that tasks are still to be removed; "" that none are any more."""
+        if runtime:
+            write_atomic(self._disk, self._leftover, [f"{runtime}\n".encode()], 0o600)
+        else:
+            self._disk.remove(self._leftover)
 
     def _check_no_swarm(self) -> None:
         """Raises DamagedError where a swarm's data lack the file that says whose they are."""

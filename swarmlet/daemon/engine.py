@@ -3,9 +3,13 @@
 import asyncio
 import contextlib
 import logging
+from typing import Final
 
-from swarmlet.api.engine import InitRequest, SwarmState
+from msgspec.structs import replace
+
+from swarmlet.api.engine import EngineFacts, InitRequest, SwarmState
 from swarmlet.core.errors import (
+    DiskFullError,
     SwarmError,
     already_in_swarm,
     leaving_erases_swarm,
@@ -21,8 +25,13 @@ from swarmlet.daemon.membership import Host, Membership
 from swarmlet.manager.bootstrap import Founding
 from swarmlet.manager.control import Control
 from swarmlet.manager.event_feed import EventFeed
+from swarmlet.runtime.base import Runtime, RuntimeProblemError
 
 log = logging.getLogger("swarmlet.daemon")
+
+SWEEP_WAIT_S: Final = 15.0  # for one try to remove every task that is left
+SWEEP_PAUSE_MIN_S: Final = 1.0  # between tries, doubling
+SWEEP_PAUSE_MAX_S: Final = 30.0
 
 
 class DaemonEngine:
@@ -31,25 +40,31 @@ class DaemonEngine:
     def __init__(self, host: Host, group: asyncio.TaskGroup) -> None:
         self._host, self._group = host, group
         self._env, self._data, self._runtime = host.env, host.data, host.runtime
-        self.facts = host.facts
         self.events = EventFeed(host.env.clock)
         self._membership: Membership | None = None
         self._task: asyncio.Task[None] | None = None
         self._runtime_task: asyncio.Task[None] | None = None
+        self._sweep_task: asyncio.Task[None] | None = None
         self._changing = asyncio.Lock()
         self.stopped = asyncio.Event()
         self._gauges = Gauges()
 
     async def open(self) -> None:
         """Go on where the data directory says this node was. Raises DamagedError."""
-        self._runtime_task = self._group.create_task(self._runtime.run(), name="runtime")
+        await self._run_runtime(self._runtime)
         file = self._data.swarm_file()
         if file is None:
             self._data.leave_swarm()  # what an interrupted init may have left
-            await self._remove_tasks()
+            await self._sweep()
             return
         await self._enter(file, None)
         log.info("swarm.resumed", extra={"node_id": file.node_id, "cluster_id": file.cluster_id})
+
+    @property
+    def facts(self) -> EngineFacts:
+        """The host's, with what the present runtime says of itself now."""
+        described = self._runtime.describe()
+        return replace(self._host.facts, runtime=described, runtimes=(described.name,))
 
     def swarm_state(self) -> SwarmState:
         membership = self._membership
@@ -72,7 +87,10 @@ class DaemonEngine:
         async with self._changing:
             if self._membership is not None:
                 raise already_in_swarm()
-            plan = plan_swarm(self._env, self._host.addresses, request, self._runtime.name)
+            runtime = await self._host.choose(self._runtime)
+            plan = plan_swarm(self._env, self._host.addresses, request, runtime.name)
+            await _end(self._sweep_task)
+            await self._run_runtime(runtime)
             try:
                 self._data.prepare_swarm(plan.file)
                 plan = write_identity(self._env, self._data, plan)
@@ -94,7 +112,7 @@ class DaemonEngine:
             await membership.leave()
             await self._exit()
             self._data.leave_swarm()
-            await self._remove_tasks()
+            await self._sweep()
             log.info("swarm.left", extra={"node_id": membership.file.node_id})
 
     def stop(self) -> None:
@@ -105,8 +123,8 @@ class DaemonEngine:
         if self._membership is not None:
             await self._membership.stop()
             await self._exit()
-        if self._runtime_task is not None:
-            self._runtime_task.cancel()
+        await _end(self._sweep_task)
+        await _end(self._runtime_task)
 
     def gauges(self) -> dict[str, float]:
         numbers = self._gauges.read()
@@ -126,7 +144,7 @@ class DaemonEngine:
     # Inside -----------------------------------------------------------------------------------
 
     async def _enter(self, file: SwarmFile, founding: Founding | None) -> None:
-        membership = Membership(self._host, file, founding)
+        membership = Membership(self._host, self._runtime, file, founding)
         self._membership = membership
         self.events.follow(membership.store)
         started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -141,9 +159,57 @@ class DaemonEngine:
             await asyncio.wait([task])
             self._host.settle()
 
+    async def _run_runtime(self, runtime: Runtime) -> None:
+        """Make this the present runtime, and let it do what it does by itself."""
+        if self._runtime_task is not None:
+            if runtime is self._runtime:
+                return
+            await _end(self._runtime_task)
+        self._runtime = runtime
+        self._runtime_task = self._group.create_task(runtime.run(), name="runtime")
+
+    async def _sweep(self) -> None:
+        """Remove what the runtime has of a swarm this node is not in any more. Where it cannot now,
+        it is done as soon as the runtime lets us, in this life of the daemon or the next."""
+        try:
+            async with asyncio.timeout(SWEEP_WAIT_S):
+                await self._remove_tasks()
+        except (TimeoutError, RuntimeProblemError) as problem:
+            log.warning("tasks.left_behind", extra=self._leftover(problem))
+            with contextlib.suppress(DiskFullError):  # then this life of the daemon must do
+                self._data.note_leftover(self._runtime.name)
+            self._sweep_task = self._group.create_task(self._sweep_later(), name="sweep")
+
+    async def _sweep_later(self) -> None:
+        pause_s = SWEEP_PAUSE_MIN_S
+        while True:
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, SWEEP_PAUSE_MAX_S)
+            try:
+                async with asyncio.timeout(SWEEP_WAIT_S):
+                    await self._remove_tasks()
+            except (TimeoutError, RuntimeProblemError) as problem:
+                log.info("tasks.still_left_behind", extra=self._leftover(problem))
+            else:
+                log.info("tasks.removed_late", extra={"runtime": self._runtime.name})
+                return
+
     async def _remove_tasks(self) -> None:
         for task in await self._runtime.list_tasks():
             await self._runtime.remove(task.task_id)
+        if self._data.leftover_runtime() == self._runtime.name:
+            self._data.note_leftover("")
+
+    def _leftover(self, problem: Exception) -> dict[str, str]:
+        cause = str(problem) or f"it took longer than {SWEEP_WAIT_S:g} s"
+        return {"runtime": self._runtime.name, "cause": cause}
+
+
+async def _end(task: asyncio.Task[None] | None) -> None:
+    """Cancel it and wait until it has ended."""
+    if task is not None:
+        task.cancel()
+        await asyncio.wait([task])
 
 
 async def _stay(membership: Membership, started: "asyncio.Future[None]") -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import msgspec
@@ -33,10 +33,17 @@ log = logging.getLogger("swarmlet.daemon")
 LEADER_WAIT_S: Final = 20.0  # for the first leadership of a new swarm
 STOP_WAIT_S: Final = 8.0  # for the last writes; moby gives a manager as long
 LEAVE_WAIT_S: Final = 60.0  # for tasks to stop before their state is wiped
+LEAVE_TROUBLED_WAIT_S: Final = 5.0  # the same where the runtime is away, and may come back
+
+
+async def keep_runtime(present: Runtime) -> Runtime:
+    """There is no other."""
+    return present
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a daemon lives: production's and the simulation's differ in these alone."""
+    """Where a daemon lives: production's and the simulation's differ in these alone. `runtime` is
+    the one at start; `facts` says of it what was known then."""
 
     env: Env
     data: DataDir
@@ -45,18 +52,21 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     addresses: Addresses
     settle: Callable[[], None]  # called when much was loaded or dropped: the collector's turn
     raft_limits: RaftLimits = DEFAULTS
+    choose: Callable[[Runtime], Awaitable[Runtime]] = keep_runtime  # at init, given the present one
 
 
 class Membership:
-    """Built over what `SwarmFile` and the certificates on disk say; `founding` only for a new
-    swarm.
+    """Built over what `SwarmFile` and the certificates on disk say; `runtime` runs the tasks;
+    `founding` only for a new swarm.
     """
 
-    def __init__(self, host: Host, file: SwarmFile, founding: Founding | None) -> None:
+    def __init__(
+        self, host: Host, runtime: Runtime, file: SwarmFile, founding: Founding | None
+    ) -> None:
         env, data = host.env, host.data
         self.file, self._env, self._data, self._founding = file, env, data, founding
         self._root_pem, _, keys = NodeFiles(env.disk, data.certificates).read()
-        self._hostname, self._runtime = host.facts.hostname, host.runtime
+        self._hostname, self._runtime = host.facts.hostname, runtime
         node_id = NodeID(file.node_id)
         member = Member(
             raft_id=RaftID(file.raft_id), node_id=file.node_id, address=file.advertise_addr
@@ -71,7 +81,7 @@ class Membership:
         self.agent = Agent(
             env,
             node_id,
-            host.runtime,
+            runtime,
             self.manager.connector(),
             state_dir=data.agent,
             seal_key=seal_key(keys.node_dek),
@@ -101,12 +111,14 @@ class Membership:
             log.warning("swarm.stop-slow", extra={"waited_s": STOP_WAIT_S})
 
     async def leave(self) -> None:
-        """Stop and remove this node's tasks."""
+        """Stop and remove this node's tasks, as far as the runtime lets us."""
+        is_away = bool(self._runtime.condition.problem)
+        wait_s = LEAVE_TROUBLED_WAIT_S if is_away else LEAVE_WAIT_S
         try:
-            async with asyncio.timeout(LEAVE_WAIT_S):
+            async with asyncio.timeout(wait_s):
                 await self.agent.leave()
         except TimeoutError:
-            log.warning("swarm.leave-slow", extra={"waited_s": LEAVE_WAIT_S})
+            log.warning("swarm.leave-slow", extra={"waited_s": wait_s})
 
     def is_at_rest(self) -> bool:
         """Whether nothing happens here until somebody asks or a task ends."""

@@ -53,6 +53,7 @@ def finish(world: World, rng: Random) -> None:
     world.disk.capacity_b = ROOMY_B
     assert world.live(lambda engine: work(world, engine, rng, 2))
     world.disk.capacity_b = ROOMY_B
+    world.runtime.bring_back()
     assert world.live(lambda engine: rest(world, engine))
     check_sealed(world)
 

@@ -14,6 +14,7 @@ import msgspec
 
 from swarmlet.api.engine import EngineFacts, InitRequest
 from swarmlet.core.errors import DiskFullError, OutcomeUnknownError, SwarmError
+from swarmlet.core.ids import TaskID
 from swarmlet.daemon.data_dir import DataDir
 from swarmlet.daemon.engine import DaemonEngine
 from swarmlet.daemon.membership import Host
@@ -32,7 +33,15 @@ from swarmlet.model.service import (
 from swarmlet.model.task import TaskState
 from swarmlet.model.view import spec_of
 from swarmlet.raft.engine import RaftLimits
-from swarmlet.runtime.base import Condition, RuntimeDescription
+from swarmlet.runtime.base import (
+    Condition,
+    Exit,
+    RuntimeDescription,
+    RuntimeTask,
+    Started,
+    TemporaryProblemError,
+)
+from swarmlet.wire.messages import AssignedTask
 from tests.agent.fake_runtime import FakeRuntime
 from tests.sim.disk import ROOMY_B, SimCrash, SimDisk
 from tests.sim.loop import SimClock, run_sim, sim_env
@@ -45,6 +54,8 @@ PLAINTEXT = b"nobody-may-read-this"
 SMALL = RaftLimits(snapshot_entries=25)  # several snapshots and compactions a run
 FULL_SPARE_B = 3000  # of room on a disk that is nearly full
 BIG_B = 900_000
+AWAY = "the engine does not answer"
+AWAY_S = (3.0, 30.0, 90.0, 300.0)  # around what a node without its runtime is given
 WALL_JUMP_MS = 400 * 24 * 3600 * 1000  # more than a certificate lives
 
 Script = Callable[[DaemonEngine], Awaitable[None]]
@@ -52,6 +63,10 @@ Script = Callable[[DaemonEngine], Awaitable[None]]
 
 class SimRuntime(FakeRuntime):
     """Says that it runs the host's files, so that the scheduler's runtime filter agrees."""
+
+    def __init__(self, clock: SimClock) -> None:
+        super().__init__(clock)
+        self.clock, self.back_at_s = clock, 0.0
 
     @property
     def name(self) -> str:
@@ -65,6 +80,56 @@ class SimRuntime(FakeRuntime):
         for fake in self.tasks.values():
             fake.changed = asyncio.Event()
         self.condition = Condition(self.condition.problem)
+
+    # It may be away for a while, as an engine is that restarts; its tasks run on.
+
+    def lose(self, for_s: float) -> None:
+        self.back_at_s = self.clock.mono_s() + for_s
+        self.condition.set(AWAY)
+
+    def bring_back(self) -> None:
+        """In the next life."""
+        self.back_at_s = 0.0
+
+    async def run(self) -> None:
+        while True:
+            if not self.condition.problem:
+                await self.condition.changed("")
+            elif (left_s := self.back_at_s - self.clock.mono_s()) > 0:
+                await asyncio.sleep(left_s)
+            else:
+                self.condition.set("")
+
+    async def prepare(self, task: AssignedTask) -> None:
+        self._must_be_there()
+        await super().prepare(task)
+
+    async def start(self, task: AssignedTask) -> Started:
+        self._must_be_there()
+        return await super().start(task)
+
+    async def wait(self, task_id: TaskID) -> Exit:
+        """Nobody knows how a task ended before the engine is back."""
+        ended = await super().wait(task_id)
+        while self.condition.problem:
+            await self.condition.changed(self.condition.problem)
+        return ended
+
+    async def stop(self, task_id: TaskID, signal: str, grace_s: float) -> Exit:
+        self._must_be_there()
+        return await super().stop(task_id, signal, grace_s)
+
+    async def remove(self, task_id: TaskID) -> None:
+        self._must_be_there()
+        await super().remove(task_id)
+
+    async def list_tasks(self) -> list[RuntimeTask]:
+        self._must_be_there()
+        return await super().list_tasks()
+
+    def _must_be_there(self) -> None:
+        if self.condition.problem:
+            raise TemporaryProblemError(self.condition.problem)
 
 
 class SimAddresses:
@@ -210,6 +275,8 @@ class User:
             acts = [self.leave_and_init]
         elif self.rng.random() < 0.05:
             acts = [self.fill_disk]
+        elif self.rng.random() < 0.05:
+            acts = [self.lose_runtime]
         elif self.rng.random() < 0.3:
             await self.free_disk()
         if self._names("config"):
@@ -279,9 +346,12 @@ class User:
         await self.engine.leave_swarm(force=True)
         for kind, name in keys:
             self.truth.told(kind, name)
-        assert not self.world.runtime.running()
+        assert self.world.runtime.condition.problem or not self.world.runtime.running()
         await init(self.engine)
         self.truth.is_leaving = False
+
+    async def lose_runtime(self) -> None:
+        self.world.runtime.lose(self.rng.choice(AWAY_S))
 
     async def turn_clock(self) -> None:
         self.world.clock.skew_ms = self.rng.randint(-WALL_JUMP_MS, WALL_JUMP_MS)
