@@ -59,7 +59,7 @@ BAD_SERVICES = [
     ),
     (container(Mounts=[{"Type": "bind", "Source": "/a", "Target": "/b"}]), 501, "ount"),
     (container(Healthcheck={"Test": ["CMD", "true"]}), 501, "ealth"),
-    (container(Hostname="h-{{.Task.Slot}}"), 501, "emplate"),
+    (container(Hostname="h-{{.Task.Nope}}"), 400, "expanding hostname failed"),
 ]
 
 

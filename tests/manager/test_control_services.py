@@ -89,7 +89,7 @@ async def test_second_service_of_a_name_is_refused():
 
 BAD = [
     (web("bad name!"), InvalidArgumentError),
-    (web(hostname="{{.Task.Slot}}"), UnsupportedError),
+    (web(hostname="{{.Task.Nope}}"), InvalidArgumentError),
     (
         replace(web(), mode=ServiceMode(replicated=ReplicatedMode(replicas=-1))),
         InvalidArgumentError,
