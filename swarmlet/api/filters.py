@@ -17,7 +17,7 @@ from swarmlet.model.node import Node
 from swarmlet.model.secret import Secret
 from swarmlet.model.service import Service, ServiceSpec, SpecVersion, spec_version_id
 from swarmlet.model.task import STATE_NAMES, Task, task_name
-from swarmlet.model.view import View
+from swarmlet.model.view import View, task_spec_version_of
 from swarmlet.reconcile.slots import replaces_tasks
 
 Filters: TypeAlias = Mapping[str, tuple[str, ...]]
@@ -238,8 +238,7 @@ def select_tasks(view: View, filters: Filters) -> Iterator[tuple[Task, SpecVersi
     ids, names, labels = (filters.get(key, ()) for key in ("id", "name", "label"))
     runtimes = filters.get("runtime", ("container",))
     for task in _candidates(view, filters):
-        row = view.specs.get(spec_version_id(task.service_id, task.spec_version))
-        assert row is not None, f"task {task.id} lost its spec version {task.spec_version}"
+        row = task_spec_version_of(view, task)
         if (
             _begins(ids, task.id)
             and ("node" not in filters or task.node_id in filters["node"])

@@ -1,19 +1,25 @@
 """Query parameters, read and refused as Docker reads and refuses them."""
 
+import base64
+import binascii
 import json
 import re
+from collections.abc import Mapping
 from typing import Final
 
+import msgspec
 from multidict import MultiDictProxy
 
 from swarmlet.core.errors import InvalidArgumentError
 
+REGISTRY_AUTH: Final = "X-Registry-Auth"
 UINT64_MAX: Final = 2**64 - 1
 _FALSE: Final = frozenset({"", "0", "no", "false", "none"})
 _STRICT: Final = {
     **dict.fromkeys(("1", "t", "T", "TRUE", "true", "True"), True),
     **dict.fromkeys(("0", "f", "F", "FALSE", "false", "False"), False),
 }
+_BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]*", re.ASCII)
 _TIME: Final = re.compile(r"(\d{1,12})(?:\.(\d{1,9}))?", re.ASCII)
 
 
@@ -59,6 +65,27 @@ def time_ns(query: MultiDictProxy[str], name: str) -> int:
             remedy="Send seconds since 1970, such as 1700000000.5.",
         )
     return int(match[1]) * 1_000_000_000 + int((match[2] or "0").ljust(9, "0"))
+
+
+def registry_auth(headers: Mapping[str, str]) -> str:
+    """X-Registry-Auth as it was sent, padded: base64 for URLs of a JSON object; "" where there is
+    none. Raises InvalidArgumentError, which tells nothing of what is in it."""
+    text = headers.get(REGISTRY_AUTH, "").rstrip("=")
+    padded = text + "=" * (-len(text) % 4)
+    problem = "" if _BASE64URL.fullmatch(text) else "illegal base64 data"
+    try:
+        if text and not problem:
+            msgspec.json.decode(base64.urlsafe_b64decode(padded), type=dict)
+    except binascii.Error:
+        problem = "illegal base64 data"
+    except (ValueError, msgspec.MsgspecError):
+        problem = "must be a valid JSON object"
+    if problem:
+        raise InvalidArgumentError(
+            f"invalid {REGISTRY_AUTH} header: {problem}",
+            remedy="Send a JSON object in the base64 of URLs, as docker does.",
+        )
+    return padded
 
 
 def tail_lines(query: MultiDictProxy[str]) -> int:

@@ -14,7 +14,7 @@ from swarmlet.core.ids import NodeID, TaskID
 from swarmlet.core.limits import ASSIGNMENT_BATCH_MAX, STATUS_BATCH_PERIOD_S
 from swarmlet.model.service import TaskSpec
 from swarmlet.model.task import Task, TaskState, TaskStatus, task_name
-from swarmlet.model.view import View, cluster_of, task_spec_of
+from swarmlet.model.view import View, cluster_of, task_spec_version_of
 from swarmlet.reconcile.dispatch import Fingerprint, fingerprint, plan
 from swarmlet.store.store import Store
 from swarmlet.wire.channel import AgentChannel
@@ -219,7 +219,8 @@ _REPORTABLE: Final = frozenset(
 def assigned_task(view: View, task: Task) -> AssignedTask:
     """All an agent needs to run the task, from the spec version it was made of; the swarm's log
     driver where that names none."""
-    spec = task_spec_of(view, task)
+    version = task_spec_version_of(view, task)
+    spec = version.spec
     template, defaults = spec.task_template, cluster_of(view).spec.task_defaults
     published = spec.endpoint_spec.ports if spec.endpoint_spec else []
     return AssignedTask(
@@ -239,6 +240,7 @@ def assigned_task(view: View, task: Task) -> AssignedTask:
         networks=task.networks,
         status=task.status,
         task_name=task_name(spec.name, task),
+        registry_auth=version.registry_auth,
         network_mode=_network_mode(view, template),
     )
 

@@ -87,8 +87,13 @@ def spec_of(view: View, service: Service) -> ServiceSpec:
     return row.spec
 
 
-def task_spec_of(view: View, task: Task) -> ServiceSpec:
-    """The spec version a task was made from."""
+def task_spec_version_of(view: View, task: Task) -> SpecVersion:
+    """The row of the spec version a task was made from."""
     row = view.specs.get(spec_version_id(task.service_id, task.spec_version))
     assert row is not None, f"task {task.id} lost its spec version {task.spec_version}"
-    return row.spec
+    return row
+
+
+def task_spec_of(view: View, task: Task) -> ServiceSpec:
+    """The spec version a task was made from."""
+    return task_spec_version_of(view, task).spec

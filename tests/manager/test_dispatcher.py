@@ -17,7 +17,7 @@ from swarmlet.model.change import Create, Remove, SetDesired, SetNodeStatus, Upd
 from swarmlet.model.cluster import TaskDefaults
 from swarmlet.model.container import ContainerSpec
 from swarmlet.model.node import Node, NodeState, NodeStatus
-from swarmlet.model.service import SpecVersion, TaskSpec
+from swarmlet.model.service import SpecVersion, TaskSpec, spec_version_id
 from swarmlet.model.task import TaskState as S
 from swarmlet.model.task import TaskStatus
 from swarmlet.model.view import cluster_of
@@ -283,6 +283,19 @@ def test_dispatcher_gives_tasks_the_swarms_log_driver_where_their_spec_names_non
         await swarm.create(task_row("a"))
         told = await assignments(await registered(swarm))
         assert decode_assigned_task(told.put[0].body).spec.log_driver == Driver(name="none")
+
+    play(swarm, story)
+
+
+def test_dispatcher_hands_a_nodes_tasks_the_credentials_of_their_own_spec_version(swarm: Swarm):
+    async def story(swarm: Swarm):
+        row = swarm.store.view().specs.get(spec_version_id(WEB, 1))
+        newer = replace(row, id=spec_version_id(WEB, 2), number=2, registry_auth="bmV3")
+        await swarm.store.commit([Create(obj=newer)])
+        await swarm.create(task_row("a"), replace(task_row("b"), spec_version=2))
+        told = await assignments(await registered(swarm))
+        bodies = [decode_assigned_task(item.body) for item in told.put]
+        assert [(body.id, body.registry_auth) for body in bodies] == [("a", ""), ("b", "bmV3")]
 
     play(swarm, story)
 

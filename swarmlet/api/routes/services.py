@@ -8,7 +8,7 @@ from aiohttp import web
 from swarmlet.api.call import Call, Route, reply, reply_empty
 from swarmlet.api.filters import SERVICE_KEYS, parse_filters, select_services
 from swarmlet.api.logs import stream_logs
-from swarmlet.api.query import object_version, strict_flag
+from swarmlet.api.query import object_version, registry_auth, strict_flag
 from swarmlet.api.render.service import ServiceJson, render_service
 from swarmlet.api.render.spec import spec_json
 from swarmlet.manager.control import ServiceStatus, service_status
@@ -45,8 +45,9 @@ def _render(
 
 
 async def create(call: Call) -> web.Response:
+    auth = registry_auth(call.request.headers)
     spec = parse(ServiceSpec, await call.body())
-    created = await call.engine.control().create_service(spec)
+    created = await call.engine.control().create_service(spec, registry_auth=auth)
     return reply({"ID": created.id, "Warnings": list(created.warnings) or None}, 201)
 
 
@@ -82,9 +83,15 @@ async def inspect(call: Call) -> web.Response:
 async def update(call: Call) -> web.Response:
     control = call.engine.control()
     version = object_version(call.query, "service")
+    auth = registry_auth(call.request.headers)
     spec = parse(ServiceSpec, await call.body())
     warnings = await control.update_service(
-        call.name, version, spec, rollback=call.query.get("rollback", "")
+        call.name,
+        version,
+        spec,
+        rollback=call.query.get("rollback", ""),
+        registry_auth=auth or None,
+        auth_from=call.query.get("registryAuthFrom", ""),
     )
     return reply({"Warnings": list(warnings) or None})
 

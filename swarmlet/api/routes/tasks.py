@@ -12,9 +12,9 @@ from swarmlet.api.logs import stream_logs
 from swarmlet.api.render.task import TaskJson, render_task
 from swarmlet.manager.control import Control
 from swarmlet.model.network import Network
-from swarmlet.model.service import SpecVersion, spec_version_id
+from swarmlet.model.service import SpecVersion
 from swarmlet.model.task import Task
-from swarmlet.model.view import View, task_spec_of
+from swarmlet.model.view import View, task_spec_of, task_spec_version_of
 
 SLICE_TASKS: Final = 250
 """Tasks printed before the loop breathes: about 5 ms."""
@@ -64,9 +64,8 @@ async def inspect(call: Call) -> web.Response:
     control = call.engine.control()
     view = await control.read()
     task = control.find_task(view, call.name)
-    row = view.specs.get(spec_version_id(task.service_id, task.spec_version))
-    assert row is not None, f"task {task.id} lost its spec version"
-    return reply(render_task(task, call.context.specs.of(row), _networks(view)))
+    spec = call.context.specs.of(task_spec_version_of(view, task))
+    return reply(render_task(task, spec, _networks(view)))
 
 
 async def logs(call: Call) -> web.StreamResponse:
