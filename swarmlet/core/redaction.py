@@ -11,7 +11,12 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 REDACTED: Final = "<redacted>"
-VALUE_LENGTH_MIN: Final = 6  # a shorter value is taken out where it stands, not wherever it occurs
+VALUE_LENGTH_MIN: Final = 6
+"""A shorter value is taken out where it stands, but not wherever it occurs again.
+
+Nor is one that may be anything, a plain word, a number or a path (`running`, `/bin/sh`), unless it
+stood in a variable with a telling name.
+"""
 
 _SHAPES: Final = (
     # (what a text has in lower case where the shape can be in it at all, the shape, what instead)
@@ -48,11 +53,13 @@ _SHAPES: Final = (
 )
 _SECRET_FIELDS: Final = re.compile(
     r"(password|passwd|passphrase|tokens?|auth|authorization|registryauth|x-registry-auth"
-    r"|unlockkey|signingcakey|privatekey|apikey|data)$",
+    r"|unlockkey|signingcakey|privatekey|apikey|data|args)$",
     re.IGNORECASE,
 )
+_COMMON: Final = re.compile(r"[a-z]{1,15}|[A-Z]{1,15}|[0-9]+|/[\w./-]*")
+_TELLING: Final = re.compile(r"pass|pwd|secret|token|key|auth|cred", re.IGNORECASE)
 _PAIRS: Final = frozenset({"env"})  # lists of KEY=VALUE
-_COMMANDS: Final = frozenset({"args", "command", "test", "entrypoint", "cmd"})
+_COMMANDS: Final = frozenset({"command", "test", "entrypoint", "cmd"})  # the first word is kept
 _MAPS: Final = frozenset({"options", "driveropts", "labels"})
 _HARMLESS: Final = (
     "com.docker.stack.",
@@ -135,7 +142,8 @@ class Redactor:
 
     def _pair(self, pair: Any) -> str:  # noqa: ANN401 - JSON
         name, equals, value = str(pair).partition("=")
-        return f"{name}={self._take(value)}" if equals else name
+        is_telling = bool(_TELLING.search(name))
+        return f"{name}={self._take(value, is_telling=is_telling)}" if equals else name
 
     def _map(self, pairs: Mapping[str, Any]) -> dict[str, Any]:
         return {
@@ -151,10 +159,11 @@ class Redactor:
             case list():
                 return [self._all(each) for each in value]
             case _:
-                return self._take(value)
+                return self._take(value, is_telling=True)
 
-    def _take(self, value: Any) -> str:  # noqa: ANN401 - JSON
-        if isinstance(value, str) and len(value) >= VALUE_LENGTH_MIN:
+    def _take(self, value: Any, *, is_telling: bool = False) -> str:  # noqa: ANN401 - JSON
+        is_known = isinstance(value, str) and len(value) >= VALUE_LENGTH_MIN
+        if is_known and (is_telling or not _COMMON.fullmatch(value)):
             self._values.add(value)
             self._compiled = None
         return REDACTED

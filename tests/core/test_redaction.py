@@ -68,7 +68,7 @@ SERVICE = {
             "ContainerSpec": {
                 "Image": "nginx:1",
                 "Command": ["/bin/server", "--pass-phrase", "argument-value"],
-                "Args": ["first", "later-value"],
+                "Args": ["first-value", "later-value"],
                 "Env": ["DB=env-value", "EMPTY=", "BARE"],
                 "Healthcheck": {"Test": ["CMD-SHELL", "health-value"]},
                 "Mounts": [{"VolumeOptions": {"DriverConfig": {"Options": {"o": "opt-value"}}}}],
@@ -98,6 +98,14 @@ def test_redactor_takes_the_same_values_out_of_what_comes_later():
     assert redactor.text("task failed: env-value is wrong") == f"task failed: {REDACTED} is wrong"
 
 
+def test_redactor_leaves_plain_words_in_what_comes_later_unless_their_name_tells():
+    redactor = Redactor()
+    env = redactor.object({"Env": ["STATE=running", "SHELL=/bin/bash", "API_KEY=correcthorse"]})
+    assert env == {"Env": [f"{name}={REDACTED}" for name in ("STATE", "SHELL", "API_KEY")]}
+    text = "running /bin/bash correcthorse"
+    assert redactor.text(text) == f"running /bin/bash {REDACTED}"
+
+
 def test_redactor_keeps_the_labels_of_nodes_where_told():
     node = {"Spec": {"Labels": {"zone": "north"}}}
     assert Redactor().object(node, keeps_labels=True) == node
@@ -123,7 +131,7 @@ JSON = st.recursive(
 def test_no_value_of_an_environment_survives_anywhere(other, value):
     redactor = Redactor()
     secret = f"zqx{value}zqx"
-    seen = {"Err": f"about {secret}", "Spec": other, "Env": [f"NAME={secret}"], secret: 1}
+    seen = {"Err": f"about {secret}", "Spec": other, "Env": [f"DB_PASSWORD={secret}"], secret: 1}
     clean = redactor.known(redactor.object(seen))
     for text in (json.dumps(clean), redactor.text(f"{secret} {json.dumps(secret)}")):
         assert secret not in text
