@@ -216,19 +216,23 @@ def running_engine():  # type: ignore[no-untyped-def]
 
 
 def main(command: list[str]) -> int:
-    problem = missing()
-    if not problem:
-        try:
-            with running_engine() as engine:
-                return subprocess.run(command, env={**os.environ, VARIABLE: engine.host}).returncode
-        except RuntimeError as error:
-            problem = str(error)
-    banner = "=" * 78
-    sys.stderr.write(
-        f"{banner}\nNO DOCKER ENGINE: {problem}\n"
-        f"Every test of the docker runtime is skipped.\n{banner}\n"
-    )
-    return subprocess.run(command).returncode
+    """The command's exit code; nothing is printed after its own words."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # cleans up on its way
+    environment, problem = dict(os.environ), missing()
+    with contextlib.ExitStack() as stack:
+        if not problem:
+            try:
+                environment[VARIABLE] = stack.enter_context(running_engine()).host
+            except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
+                problem = str(error)
+        if problem:
+            banner = "=" * 78
+            sys.stderr.write(
+                f"{banner}\nNO DOCKER ENGINE: {problem}\n"
+                f"Every test of the docker runtime is skipped.\n{banner}\n"
+            )
+            sys.stderr.flush()
+        return subprocess.run(command, env=environment).returncode
 
 
 if __name__ == "__main__":
