@@ -66,6 +66,18 @@ class Engine(Protocol):
         """The manager's verbs. Raises NotManagerError with Docker's text for the present state."""
         ...
 
+    @property
+    def runtime_problem(self) -> str:
+        """Why this node's runtime can run nothing now, in a sentence; "" while all is well."""
+        ...
+
+    async def distribution(self, name: str, auth: str) -> bytes:
+        """What the image's registry says of it, as `GET /distribution/{name}/json` answers.
+
+        Raises UnsupportedError where this node's runtime has no images, and what its engine says.
+        """
+        ...
+
     async def init_swarm(self, request: InitRequest) -> NodeID:
         """Raises SwarmStateError where this node is in a swarm, InvalidArgumentError for bad
         addresses."""

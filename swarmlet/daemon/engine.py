@@ -11,6 +11,7 @@ from swarmlet.api.engine import EngineFacts, InitRequest, SwarmState
 from swarmlet.core.errors import (
     DiskFullError,
     SwarmError,
+    UnsupportedError,
     already_in_swarm,
     leaving_erases_swarm,
     manager_not_ready,
@@ -25,7 +26,7 @@ from swarmlet.daemon.membership import Host, Membership
 from swarmlet.manager.bootstrap import Founding
 from swarmlet.manager.control import Control
 from swarmlet.manager.event_feed import EventFeed
-from swarmlet.runtime.base import Runtime, RuntimeProblemError
+from swarmlet.runtime.base import Registries, Runtime, RuntimeProblemError
 
 log = logging.getLogger("swarmlet.daemon")
 
@@ -82,6 +83,19 @@ class DaemonEngine:
         if not self._membership.is_ready:
             raise manager_not_ready()
         return self._membership.control
+
+    @property
+    def runtime_problem(self) -> str:
+        return self._runtime.condition.problem
+
+    async def distribution(self, name: str, auth: str) -> bytes:
+        if not isinstance(self._runtime, Registries):
+            raise UnsupportedError(
+                f"The {self._runtime.name} runtime of this node has no images, so it asks no "
+                "registry.",
+                remedy="Use --no-resolve-image, or the image host.",
+            )
+        return await self._runtime.distribution(name, auth)
 
     async def init_swarm(self, request: InitRequest) -> NodeID:
         async with self._changing:

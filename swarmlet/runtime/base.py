@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 import msgspec
 
@@ -139,4 +139,14 @@ class Runtime(Protocol):
 
     def logs(self, task_id: TaskID, options: LogOptions) -> AsyncIterator[LogLine]:
         """Lines so far by `tail` and `since`; with `follow` on until it ended."""
+        ...
+
+
+@runtime_checkable
+class Registries(Protocol):
+    """What a runtime that pulls images can do besides: ask a registry about one."""
+
+    async def distribution(self, name: str, auth: str) -> bytes:
+        """The Docker Engine API's answer to `GET /distribution/{name}/json`; `auth` as for
+        AssignedTask.registry_auth. Raises SwarmError with the engine's words and status."""
         ...

@@ -93,3 +93,24 @@ async def test_no_answer_and_no_log_line_shows_credentials(api, caplog):
     text = "".join(said) + caplog.text
     assert AUTH not in text
     assert "hush" not in text
+
+
+async def test_distribution_is_the_runtimes_own_answer_asked_with_the_credentials(api):
+    api.world.registry = b'{"Descriptor":{"digest":"sha256:12"},"Platforms":[]}\n'
+    path = "/v1.50/distribution/ghcr.io/team/app:1/json"
+    status, answer = await api("GET", path, headers={HEADER: AUTH})
+    assert (status, answer["Descriptor"]["digest"]) == (200, "sha256:12")
+    assert api.world.asked_registries == [("ghcr.io/team/app:1", AUTH)]
+
+
+async def test_distribution_without_images_is_501_with_a_sentence(api):
+    status, answer = await api("GET", "/distribution/busybox:1/json")
+    assert (status, answer["message"]) == (501, "The process runtime of this node has no images.")
+
+
+async def test_info_warns_of_a_runtime_that_is_away(api):
+    assert (await api("GET", "/info"))[1]["Warnings"] is None
+    api.world.runtime_problem = "The Docker Engine at unix:///run/docker.sock does not answer."
+    assert (await api("GET", "/info"))[1]["Warnings"] == [
+        "WARNING: The Docker Engine at unix:///run/docker.sock does not answer."
+    ]

@@ -12,7 +12,12 @@ from aiohttp.test_utils import TestClient, TestServer
 from swarmlet.api.app import build_app
 from swarmlet.api.engine import EngineFacts, InitRequest, SwarmState
 from swarmlet.ca.root import new_root
-from swarmlet.core.errors import already_in_swarm, leaving_erases_swarm, not_in_swarm
+from swarmlet.core.errors import (
+    UnsupportedError,
+    already_in_swarm,
+    leaving_erases_swarm,
+    not_in_swarm,
+)
 from swarmlet.core.errors import not_part_of_swarm as nothing_to_leave
 from swarmlet.core.ids import ClusterID, NodeID, ServiceID, TaskID, new_id
 from swarmlet.env.base import Disk, Env
@@ -118,6 +123,9 @@ class World:
         self.events = EventFeed(self.env.clock)
         self.state = SwarmState(state="inactive")
         self.is_stopped = False
+        self.runtime_problem = ""
+        self.registry: bytes | None = None  # what it answers; None: there is none
+        self.asked_registries: list[tuple[str, str]] = []
         self.problem: Exception | None = None  # what `control` raises instead of answering
         self.inits: list[InitRequest] = []
         self.store: Store | None = None
@@ -127,6 +135,12 @@ class World:
     # Engine ---------------------------------------------------------------------------------------
     def swarm_state(self) -> SwarmState:
         return self.state
+
+    async def distribution(self, name: str, auth: str) -> bytes:
+        self.asked_registries.append((name, auth))
+        if self.registry is None:
+            raise UnsupportedError("The process runtime of this node has no images.")
+        return self.registry
 
     def control(self) -> Control:
         if self.problem is not None:

@@ -100,9 +100,14 @@ def _render_host(facts: EngineFacts) -> dict[str, object]:
 
 
 def render_info(
-    facts: EngineFacts, state: SwarmState, numbers: SwarmNumbers | None, server_version: str
+    facts: EngineFacts,
+    state: SwarmState,
+    numbers: SwarmNumbers | None,
+    server_version: str,
+    problem: str = "",
 ) -> dict[str, object]:
-    """`numbers` is None where this node is no manager."""
+    """`numbers` is None where this node is no manager; `problem` is why its runtime is away."""
+    warnings = [f"WARNING: {problem}"] if problem else []
     managers = 0 if numbers is None else numbers.managers
     return {
         **_render_host(facts),
@@ -117,5 +122,5 @@ def render_info(
         "RuncCommit": {"ID": ""},
         "InitCommit": {"ID": ""},
         "SecurityOptions": [],
-        "Warnings": manager_warnings(managers) or None,
+        "Warnings": [*warnings, *manager_warnings(managers)] or None,
     }

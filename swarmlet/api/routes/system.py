@@ -15,6 +15,7 @@ from swarmlet.api.call import (
     version_text,
 )
 from swarmlet.api.engine import Engine, EngineFacts
+from swarmlet.api.query import registry_auth
 from swarmlet.api.render.info import SwarmNumbers, render_info
 from swarmlet.core.errors import NotManagerError, SwarmError, UnsupportedError
 from swarmlet.core.version import VERSION
@@ -107,7 +108,7 @@ async def info(call: Call) -> web.Response:
     control = _control_or_none(call.engine)
     numbers = None if control is None else await _swarm_numbers(control)
     facts, state = call.engine.facts, call.engine.swarm_state()
-    shown = render_info(facts, state, numbers, VERSION)
+    shown = render_info(facts, state, numbers, VERSION, call.engine.runtime_problem)
     return reply_bytes(msgspec.json.encode(shown))  # in the order it was written down
 
 
@@ -132,6 +133,11 @@ async def refuse_login(call: Call) -> web.Response:
     raise UnsupportedError("Registries are not used by the runtimes of this daemon yet.")
 
 
+async def distribution(call: Call) -> web.Response:
+    auth = registry_auth(call.request.headers)
+    return reply_bytes((await call.engine.distribution(call.name, auth)).rstrip(b"\n"))
+
+
 async def refuse_build(call: Call) -> web.Response:
     raise UnsupportedError("Images are not built by this daemon.")
 
@@ -143,7 +149,7 @@ ROUTES: Final = (
     Route("GET", "/info", info),
     Route("GET", "/metrics", metrics),
     Route("POST", "/auth", refuse_login),
-    Route("GET", "/distribution/{name*}/json", refuse_login),
+    Route("GET", "/distribution/{name*}/json", distribution),
     Route("POST", "/session", refuse_build),
     Route("POST", "/grpc", refuse_build),
     Route("POST", "/build", refuse_build),
