@@ -5,9 +5,11 @@ Follows moby's executor of swarm tasks, so that a task is the same container in 
 
 from typing import Final
 
+from swarmlet.core.errors import InvalidArgumentError
 from swarmlet.core.limits import NS_PER_S
 from swarmlet.model.container import ContainerSpec, HealthConfig
 from swarmlet.model.reference import parse_reference
+from swarmlet.runtime.base import RuntimeProblemError
 from swarmlet.runtime.docker.host_config import Json, given, host_config, port_bindings
 from swarmlet.runtime.docker.refusals import refuse_newer, refuse_options
 from swarmlet.wire.messages import AssignedTask
@@ -35,8 +37,11 @@ def container_name(task: AssignedTask) -> str:
 
 def image_name(image: str) -> str:
     """The reference an engine is asked for: with a tag or a digest, never without both. Raises
-    InvalidArgumentError where it is none."""
-    reference = parse_reference(image)
+    RuntimeProblemError where it is none."""
+    try:
+        reference = parse_reference(image)
+    except InvalidArgumentError as error:
+        raise RuntimeProblemError(error.message, error.remedy) from error
     return image if reference.tag or reference.digest else f"{image}:latest"
 
 
