@@ -5,7 +5,7 @@ Each entry leaves this module with the work that makes it true.
 
 from swarmlet.core.errors import UnsupportedError
 from swarmlet.model.cluster import SwarmSpec
-from swarmlet.model.container import ContainerSpec, HealthConfig
+from swarmlet.model.container import ContainerSpec
 from swarmlet.model.secret import SecretSpec
 from swarmlet.model.service import ServiceMode, ServiceSpec
 
@@ -45,26 +45,12 @@ def _refuse_mode(mode: ServiceMode) -> None:
 
 
 def _refuse_container(spec: ContainerSpec) -> None:
-    if spec.mounts:
-        raise UnsupportedError(
-            "mounts are not supported yet",
-            remedy="Leave out --mount; a process of image `host` sees the node's files.",
-        )
     credential = spec.privileges.credential_spec if spec.privileges is not None else None
     if spec.secrets or spec.configs or (credential is not None and credential.config):
         raise UnsupportedError(
             "delivering secrets and configs to tasks is not supported yet",
             remedy="They can be created and kept; leave out --secret and --config.",
         )
-    if spec.healthcheck is not None and _is_set(spec.healthcheck):
-        raise UnsupportedError(
-            "health checks are not supported yet",
-            remedy="Leave out the --health flags, or use --no-healthcheck.",
-        )
-
-
-def _is_set(health: HealthConfig) -> bool:
-    return health != HealthConfig() and health.test[:1] != ["NONE"]
 
 
 def refuse_secret(spec: SecretSpec) -> None:

@@ -26,22 +26,20 @@ REFUSED = [
     ({"Mode": {"GlobalJob": {}}}, "job services"),
     ({"EndpointSpec": {"Ports": [{"TargetPort": 80}]}}, "ingress"),
     ({"EndpointSpec": {"Ports": [{"TargetPort": 80, "PublishMode": "ingress"}]}}, "ingress"),
-    ({"container": {"Mounts": [{"Type": "bind", "Source": "/a", "Target": "/b"}]}}, "mounts"),
     ({"container": {"Secrets": [{"SecretID": "a", "SecretName": "b"}]}}, "secrets and configs"),
     ({"container": {"Configs": [{"ConfigID": "a", "ConfigName": "b"}]}}, "secrets and configs"),
     (
         {"container": {"Privileges": {"CredentialSpec": {"Config": "a"}}}},
         "secrets and configs",
     ),
-    ({"container": {"Healthcheck": {"Test": ["CMD-SHELL", "true"]}}}, "health checks"),
-    ({"container": {"Healthcheck": {"Interval": 1_000_000_000}}}, "health checks"),
 ]
 
 ACCEPTED = [
     {},
     {"container": {"Image": "busybox:1"}},
     {"container": {"Healthcheck": {"Test": ["NONE"]}}},
-    {"container": {"Healthcheck": {}}},
+    {"container": {"Healthcheck": {"Test": ["CMD-SHELL", "true"], "Interval": 1_000_000_000}}},
+    {"container": {"Mounts": [{"Type": "bind", "Source": "/a", "Target": "/b"}]}},
     {"container": {"Env": ["A={{.Task.Slot}}"], "Hostname": "h-{{.Node.ID}}"}},
     {"container": {"Command": ["{{x}}"], "Labels": {"a": "{{b}}"}, "Env": ["A=${B}", "C"]}},
     {"EndpointSpec": {"Mode": "vip"}},

@@ -118,6 +118,7 @@ class Bundle:
             self._disk.remove(f"{self.path}/{name}")
 
     def remove(self) -> None:
+        """All but volumes, which are emptied first: they may be large."""
         self._disk.remove_tree(self.path)
 
     def _has(self, name: str) -> bool:

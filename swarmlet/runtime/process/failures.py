@@ -34,6 +34,9 @@ _STEPS: Final = {
     "bundle": "writing to the data directory",
     "fork": "starting a process",
     "supervisor": "starting its supervisor",
+    "source": "opening the source of a mount",
+    "mount": "making a mount",
+    "target": "mounting on its target",
 }
 
 
@@ -53,7 +56,7 @@ class StartFailedError(Exception):
 def describe_step(step: str, number: int) -> str:
     """Without the spec's words: what can be said of a bundle alone."""
     reason = os.strerror(number) if number else "it ended at once"
-    return f"task: {_STEPS.get(step, step)} failed: {reason}"
+    return f"task: {_STEPS.get(step.partition(':')[0], step)} failed: {reason}"
 
 
 def start_problem(failure: StartFailedError, plan: Plan, account: Account) -> RuntimeProblemError:
@@ -68,6 +71,8 @@ def start_problem(failure: StartFailedError, plan: Plan, account: Account) -> Ru
             f"The working directory {plan.folder} cannot be entered: {os.strerror(number)}.",
             remedy=f"It must be there on this node, and open to uid {account.uid}.",
         )
+    if ":" in step:
+        return _mount_problem(step, number, plan, account)
     if step == "oom_score_adj":
         return RuntimeProblemError(
             f"The OOM score cannot be set to {plan.oom_score_adj}: {os.strerror(number)}.",
@@ -76,6 +81,31 @@ def start_problem(failure: StartFailedError, plan: Plan, account: Account) -> Ru
     more = f" ({failure.text})" if failure.text and not number else ""
     return RuntimeProblemError(
         describe_step(step, number) + more, remedy="The daemon's log on the node may say more."
+    )
+
+
+def _mount_problem(step: str, number: int, plan: Plan, account: Account) -> RuntimeProblemError:
+    """`step` is `source:`, `mount:` or `target:` and the mount's place in the plan."""
+    what, _, index = step.partition(":")
+    mount, reason = plan.mounts[int(index)], os.strerror(number)
+    if what == "source" and number == errno.EACCES:
+        return RuntimeProblemError(
+            f"The bind source {mount.source} is in a folder that the task may not enter.",
+            remedy=f"The task runs as uid {account.uid}, and a bind gives it no more than it has: "
+            "open the folders above to it, or name another user.",
+        )
+    if number == errno.ELOOP:
+        reason = "a link was put into its path just now"
+    if number == errno.ENOSYS:
+        reason = "this kernel is older than Linux 5.12"
+    if what == "target":
+        return RuntimeProblemError(
+            f"Nothing can be mounted on {mount.target}: {reason}.",
+            remedy="It must be there on this node, a folder for a folder, a file for a file.",
+        )
+    name = mount.source if mount.kind == "bind" else f"for {mount.target}"
+    return RuntimeProblemError(
+        f"The {mount.kind} mount {name} cannot be made: {reason}.", remedy="Look at the node."
     )
 
 

@@ -51,7 +51,7 @@ def look_at_host() -> Host:
 
 
 def _try_isolation() -> str:
-    answer = ask_shim(encode_config([("probe", "1")]))
+    answer = ask_shim(encode_config([("probe", "1"), ("hostname", "probe")]))
     if answer.startswith(b"started"):
         return ""
     words = answer.split()

@@ -46,7 +46,7 @@ class Step:
             raise StepError(self._name, error.errno or errno.EIO) from error
 
 
-def _call(step_name: str, function: str, *arguments: object) -> None:
+def libc_call(step_name: str, function: str, *arguments: object) -> None:
     if getattr(libc, function)(*arguments) != 0:
         raise StepError(step_name, ctypes.get_errno())
 
@@ -54,11 +54,11 @@ def _call(step_name: str, function: str, *arguments: object) -> None:
 def prctl(option: int, value: int | bytes) -> None:
     argument = ctypes.c_ulong(value) if isinstance(value, int) else value
     none = ctypes.c_ulong(0)
-    _call("prctl", "prctl", option, argument, none, none, none)
+    libc_call("prctl", "prctl", option, argument, none, none, none)
 
 
 def unshare(flags: int) -> None:
-    _call("namespaces", "unshare", flags)
+    libc_call("namespaces", "unshare", flags)
 
 
 def die_with_parent(parent: int) -> None:
@@ -83,22 +83,26 @@ def start_time(pid: str) -> bytes:
         return file.read().rpartition(b")")[2].split()[19]
 
 
-def enter_namespaces(hidden: list[bytes], hostname: bytes) -> None:
-    """Own mounts (private, the hidden paths covered), own /proc, own host name if one is given."""
+def leave_mounts(hostname: bytes) -> None:
+    """Own mounts, private; own host name if one is given."""
     unshare(CLONE_NEWNS | (CLONE_NEWUTS if hostname else 0))
-    _call("namespaces", "mount", b"none", b"/", None, MS_REC | MS_PRIVATE, None)
-    for path in hidden:
+    libc_call("namespaces", "mount", b"none", b"/", None, MS_REC | MS_PRIVATE, None)
+    if hostname:
+        libc_call("hostname", "sethostname", hostname, len(hostname))
+
+
+def hide(paths: list[bytes]) -> None:
+    """Cover these paths, and the host's /proc by the pid namespace's own."""
+    for path in paths:
         _hide(path)
     flags = MS_NOSUID | MS_NODEV | MS_NOEXEC
-    _call("proc", "mount", b"proc", b"/proc", b"proc", flags, None)
-    if hostname:
-        _call("hostname", "sethostname", hostname, len(hostname))
+    libc_call("proc", "mount", b"proc", b"/proc", b"proc", flags, None)
 
 
 def _hide(path: bytes) -> None:
     """Cover a folder by an empty one, a file or socket by /dev/null; a missing path needs none."""
     if os.path.isdir(path):
         flags = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC
-        _call("hide", "mount", b"tmpfs", path, b"tmpfs", flags, b"size=4k,mode=000")
+        libc_call("hide", "mount", b"tmpfs", path, b"tmpfs", flags, b"size=4k,mode=000")
     elif os.path.exists(path):
-        _call("hide", "mount", b"/dev/null", path, None, MS_BIND, None)
+        libc_call("hide", "mount", b"/dev/null", path, None, MS_BIND, None)

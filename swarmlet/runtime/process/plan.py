@@ -3,6 +3,7 @@
 A plan is everything but the ports and the uid, which are chosen when the task is started.
 """
 
+import math
 import re
 import resource
 import signal
@@ -11,11 +12,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from swarmlet.model.base import Driver
-from swarmlet.model.container import ContainerSpec
+from swarmlet.model.container import ContainerSpec, HealthConfig
 from swarmlet.model.service import TaskSpec
 from swarmlet.runtime.base import RuntimeProblemError
 from swarmlet.runtime.process.accounts import Account, AccountRules, find_account
+from swarmlet.runtime.process.health import HealthRules, health_command, health_rules
 from swarmlet.runtime.process.host import LOG_DRIVERS, Host
+from swarmlet.runtime.process.mounts import MountPlan, PlacedMount, mount_pairs, plan_mounts
 from swarmlet.runtime.process.ports import Port, check_protocols
 from swarmlet.runtime.process.refusals import refuse_options
 from swarmlet.runtime.process.spawn import encode_config
@@ -53,10 +56,27 @@ class Plan:
     oom_score_adj: int
     log_size_b: int
     log_files: int
+    mounts: tuple[MountPlan, ...]
+    health: tuple[str, ...]  # the command of the check; empty for none
+    health_rules: HealthRules
 
 
-def plan_task(task: AssignedTask, host: Host, rules: AccountRules) -> Plan:
-    """What to start. Raises RuntimeProblemError with the first thing that cannot be done."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """What is settled as late as at the start. `hidden` None: no namespaces."""
+
+    bundle: str
+    account: Account
+    ports: tuple[Port, ...] = ()
+    hidden: tuple[str, ...] | None = None
+    mounts: tuple[PlacedMount, ...] = ()
+
+
+def plan_task(
+    task: AssignedTask, host: Host, rules: AccountRules, hidden: Sequence[str] = ()
+) -> Plan:
+    """What to start; no mount may touch what is `hidden`. Raises RuntimeProblemError with the
+    first thing that cannot be done."""
     container = refuse_options(task.spec)
     _refuse_bare_root(host, rules)
     parse_signal(container.stop_signal or "SIGTERM")
@@ -78,33 +98,56 @@ def plan_task(task: AssignedTask, host: Host, rules: AccountRules) -> Plan:
         oom_score_adj=container.oom_score_adj,
         log_size_b=size_b,
         log_files=files,
+        mounts=plan_mounts(container.mounts, host, hidden),
+        health=_health(container.healthcheck),
+        health_rules=health_rules(container.healthcheck or HealthConfig()),
     )
 
 
-def shim_config(
-    plan: Plan,
-    account: Account,
-    *,
-    ports: Sequence[Port],
-    bundle: str,
-    host: Host,
-    hidden: Sequence[str] | None,
-) -> bytes:
-    """What the shim is told (sandbox.Config). `hidden` None: no namespaces."""
-    pairs = [("bundle", bundle), ("dir", plan.folder)]
+def shim_config(plan: Plan, place: Place, host: Host) -> bytes:
+    """What the shim is told (sandbox.Config)."""
+    pairs = [("bundle", place.bundle), ("health", str(int(bool(plan.health))))]
     pairs += [("log_size_b", str(plan.log_size_b)), ("log_files", str(plan.log_files))]
     pairs += [("arg", argument) for argument in plan.arguments]
-    environment = task_environment(plan, account, ports, host)
+    pairs += _world(plan, place, host)
+    if place.hidden is not None:
+        pairs += [("isolate", "1"), ("hostname", plan.hostname)]
+        pairs += [("hide", path) for path in place.hidden]
+        pairs += mount_pairs(place.mounts, place.account)
+    return encode_config(pairs)
+
+
+def health_config(plan: Plan, place: Place, host: Host) -> bytes:
+    """What a probe of the task is told, and when to probe (health.HealthRules); empty where
+    nothing is checked."""
+    if not plan.health:
+        return b""
+    rules = plan.health_rules
+    pairs = [("check", "1"), ("retries", str(rules.retries))]
+    pairs += [
+        (f"{name}_ms", str(math.ceil(seconds * 1000)))
+        for name, seconds in (
+            ("interval", rules.interval_s),
+            ("timeout", rules.timeout_s),
+            ("start_period", rules.start_period_s),
+            ("start_interval", rules.start_interval_s),
+        )
+    ]
+    pairs += [("arg", argument) for argument in plan.health]
+    return encode_config(pairs + _world(plan, place, host))
+
+
+def _world(plan: Plan, place: Place, host: Host) -> list[tuple[str, str]]:
+    """What the task and a probe of it have in common."""
+    account, pairs = place.account, [("dir", plan.folder)]
+    environment = task_environment(plan, account, place.ports, host)
     pairs += [("env", f"{name}={value}") for name, value in environment.items()]
     pairs += [("limit", " ".join(map(str, limit))) for limit in plan.limits]
     pairs.append(("oom_score_adj", str(plan.oom_score_adj)))
-    if hidden is not None:
-        pairs += [("isolate", "1"), ("hostname", plan.hostname)]
-        pairs += [("hide", path) for path in hidden]
     if host.is_root:
         pairs += [("uid", str(account.uid)), ("gid", str(account.gid))]
         pairs += [("group", str(group)) for group in account.groups]
-    return encode_config(pairs)
+    return pairs
 
 
 def task_environment(
@@ -154,6 +197,12 @@ def _refuse_nul(texts: Sequence[str]) -> None:
             "A command, a variable or a folder holds a NUL character: the kernel takes none.",
             remedy="Take it out.",
         )
+
+
+def _health(config: HealthConfig | None) -> tuple[str, ...]:
+    command = health_command(config)
+    _refuse_nul(command)
+    return command
 
 
 def _environment(entries: Sequence[str]) -> dict[str, str]:

@@ -31,6 +31,16 @@ class ProcessIdentity:
         os.close(pidfd)
         return -1
 
+    def is_alive(self) -> bool:
+        """Whether it runs: neither gone nor dead and unburied."""
+        pidfd = self.open()
+        if pidfd < 0:
+            return False
+        try:
+            return not has_ended(pidfd)
+        finally:
+            os.close(pidfd)
+
     def send(self, number: int) -> None:
         """Signal it, if it is still there."""
         pidfd = self.open()

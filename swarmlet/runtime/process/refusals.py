@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Final
 
-from swarmlet.model.container import ContainerSpec, DNSConfig, HealthConfig, Privileges
+from swarmlet.model.container import ContainerSpec, DNSConfig, Privileges
 from swarmlet.model.service import TaskSpec
 from swarmlet.runtime.base import RuntimeProblemError
 
@@ -13,10 +13,8 @@ IMAGES: Final = ("host", "host:latest")
 _LEAVE_OUT: Final = "Leave the option out, or run the service where a container runtime is."
 
 _CONTAINER: Final[tuple[tuple[str, Callable[[ContainerSpec], object]], ...]] = (
-    ("mounts", lambda c: c.mounts),
     ("secrets", lambda c: c.secrets),
     ("configs", lambda c: c.configs),
-    ("a health check", lambda c: _checks_health(c.healthcheck)),
     ("a read-only root filesystem", lambda c: c.read_only),
     ("a terminal", lambda c: c.tty),
     ("an open standard input", lambda c: c.open_stdin),
@@ -60,10 +58,6 @@ def refuse_options(spec: TaskSpec) -> ContainerSpec:
 
 def _refusal(what: str) -> RuntimeProblemError:
     return RuntimeProblemError(f"The process runtime cannot give a task {what}.", remedy=_LEAVE_OUT)
-
-
-def _checks_health(health: HealthConfig | None) -> bool:
-    return health is not None and health.test[:1] not in ([], ["NONE"])
 
 
 def _wants_more(privileges: Privileges) -> bool:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -26,9 +26,19 @@ from swarmlet.runtime.process.bundle import Bundle, BundleState, is_bundle_name
 from swarmlet.runtime.process.failures import StartFailedError, start_problem
 from swarmlet.runtime.process.host import Host, describe_host, look_at_host
 from swarmlet.runtime.process.log_reader import read_log
-from swarmlet.runtime.process.plan import Plan, parse_signal, plan_task, shim_config
+from swarmlet.runtime.process.mounts import PlacedMount, place_mounts
+from swarmlet.runtime.process.plan import (
+    Place,
+    Plan,
+    health_config,
+    parse_signal,
+    plan_task,
+    shim_config,
+)
 from swarmlet.runtime.process.ports import Port, choose_ports
+from swarmlet.runtime.process.probes import HealthWatch
 from swarmlet.runtime.process.supervised import LOST_EXIT_CODE, Supervised
+from swarmlet.runtime.process.volumes import OWN, Volumes, remove_content
 from swarmlet.wire.messages import AssignedTask, LogLine, LogOptions
 
 log = logging.getLogger("swarmlet.runtime")
@@ -63,6 +73,8 @@ class ProcessRuntime:
         self._host = host or look_at_host()
         self._rules = rules or AccountRules(uid=self._host.uid, allow_root=allow_root_tasks)
         self._hidden = _hidden_paths(data_dir, state_dir, socket_path)
+        self._volumes = Volumes(env.disk, f"{os.path.realpath(data_dir)}/volumes")
+        self._health = HealthWatch(env.clock)
         self._tasks: dict[str, Supervised] = {}
         self._uids: dict[str, int] | None = None  # of every bundle, once asked for
         self._finding = asyncio.Lock()
@@ -87,17 +99,17 @@ class ProcessRuntime:
 
     def check(self, task: AssignedTask) -> None:
         """Raise RuntimeProblemError where this node can never run the task."""
-        plan_task(task, self._host, self._rules)
+        self._plan(task)
 
     async def prepare(self, task: AssignedTask) -> None:
-        """Make the bundle; as root this settles the task's uid."""
-        plan = plan_task(task, self._host, self._rules)
+        """Make the bundle and the volumes; as root this settles the task's uid."""
+        plan = self._plan(task)
         if await self._find(task.id) is None:
             self._prepare(task.id, plan)
 
     async def start(self, task: AssignedTask) -> Started:
         """Start it once; a failed start stays failed, but for reasons that pass."""
-        plan = plan_task(task, self._host, self._rules)
+        plan = self._plan(task)
         known = await self._find(task.id)
         if known is None:
             self._prepare(task.id, plan)
@@ -114,14 +126,11 @@ class ProcessRuntime:
         return started
 
     async def healthy(self, task: AssignedTask) -> Exit | None:
-        return None
+        return await self._health.until_healthy(await self._started(task.id))
 
     async def wait(self, task_id: TaskID) -> Exit:
-        known = await self._find(task_id)
-        if known is None:
-            raise RuntimeProblemError(f"Task {task_id} was not started here.")
-        await known.answered()
-        return await known.ended()
+        """Checks the task's health meanwhile, where its spec says how."""
+        return await self._health.until_over(await self._started(task_id))
 
     async def stop(self, task_id: TaskID, signal: str, grace_s: float) -> Exit:
         """Signal the process group, wait `grace_s`, then kill everything of the task."""
@@ -148,8 +157,12 @@ class ProcessRuntime:
                 await known.kill()
             known.close()
         with _disk_problems():
+            left = remove_content(f"{bundle.path}/{OWN}")
+            while not await self._env.blocking(lambda: next(left, left) is left):
+                pass
             await self._env.blocking(bundle.remove)
         self._tasks.pop(task_id, None)
+        self._health.forget(task_id)
         if self._uids is not None:
             self._uids.pop(task_id, None)
 
@@ -177,6 +190,16 @@ class ProcessRuntime:
 
     # --- one task --------------------------------------------------------------------------------
 
+    def _plan(self, task: AssignedTask) -> Plan:
+        return plan_task(task, self._host, self._rules, self._hidden)
+
+    async def _started(self, task_id: TaskID) -> Supervised:
+        known = await self._find(task_id)
+        if known is None:
+            raise RuntimeProblemError(f"Task {task_id} was not started here.")
+        await known.answered()
+        return known
+
     async def _find(self, task_id: str) -> Supervised | None:
         """The task if it was started, taken over from an earlier daemon where need be."""
         if task_id in self._tasks:
@@ -202,7 +225,9 @@ class ProcessRuntime:
 
     def _prepare(self, task_id: str, plan: Plan) -> None:
         bundle = Bundle(self._env.disk, self._state_dir, task_id)
+        mounts = self._place_mounts(bundle, plan)
         if bundle.exists() and bundle.state().boot_id == self._host.boot_id:
+            self._make_volumes(mounts)
             return
         uid = -1
         if plan.account is None:
@@ -211,6 +236,18 @@ class ProcessRuntime:
             uids[task_id] = uid
         with _disk_problems():
             bundle.save(BundleState(boot_id=self._host.boot_id, uid=uid))
+        self._make_volumes(mounts)
+
+    def _place_mounts(self, bundle: Bundle, plan: Plan) -> tuple[PlacedMount, ...]:
+        return place_mounts(
+            plan.mounts, self._hidden, lambda i, name: self._volumes.place(bundle.path, i, name)
+        )
+
+    def _make_volumes(self, mounts: Sequence[PlacedMount]) -> None:
+        with _disk_problems():
+            for one in mounts:
+                if one.plan.kind == "volume":
+                    self._volumes.make(one.source, one.plan, self._env.clock.wall_ms())
 
     def _spawn(self, task_id: str, plan: Plan) -> Supervised:
         """No await from choosing the ports to having the task in memory: nobody else takes them."""
@@ -219,17 +256,23 @@ class ProcessRuntime:
         state = msgspec.structs.replace(
             bundle.state(), ports=tuple((p.protocol, p.target, p.published) for p in ports)
         )
-        account = self._account(state, plan)
-        hidden = self._hidden if self._host.isolates else None
-        config = shim_config(
-            plan, account, ports=ports, bundle=bundle.path, host=self._host, hidden=hidden
+        place = Place(
+            bundle=bundle.path,
+            account=self._account(state, plan),
+            ports=ports,
+            hidden=self._hidden if self._host.isolates else None,
+            mounts=self._place_mounts(bundle, plan),
         )
         known = Supervised(bundle, self._env.clock, ports)
         with _disk_problems():
             bundle.save(state)
             lock_fd = bundle.lock()
         try:
-            known.spawn(config, lock_fd)
+            known.spawn(
+                shim_config(plan, place, self._host),
+                lock_fd,
+                health_config(plan, place, self._host),
+            )
         finally:
             os.close(lock_fd)
         self._tasks[task_id] = known

@@ -10,8 +10,9 @@ from swarmlet.runtime.process.kernel import (
     Step,
     StepError,
     die_with_parent,
-    enter_namespaces,
+    hide,
     leave_keyring,
+    leave_mounts,
     prctl,
 )
 
@@ -63,7 +64,7 @@ def _set_up(config: Config, parent: int, streams: tuple[int, int, int]) -> None:
     with Step("oom_score_adj"):
         _score(config.number(b"oom_score_adj"))
     if config.number(b"isolate"):
-        enter_namespaces(config.all(b"hide"), config.text(b"hostname"))
+        enter_namespaces(config)
     for text in config.all(b"limit"):
         _limit(*map(int, text.split()))
     if config.text(b"uid"):
@@ -74,6 +75,28 @@ def _set_up(config: Config, parent: int, streams: tuple[int, int, int]) -> None:
     die_with_parent(parent)
     with Step("dir"):
         os.chdir(config.text(b"dir") or b"/")
+
+
+def enter_namespaces(config: Config) -> None:
+    """Own mounts with what the task must not see covered and what it asked for added, own /proc,
+    own host name if one is given. mounting.py says why in this order."""
+    kinds = config.all(b"mount")
+    if not kinds:
+        leave_mounts(config.text(b"hostname"))
+        hide(config.all(b"hide"))
+        return
+    from swarmlet.runtime.process.mounting import Mounts  # others do not pay for it
+
+    mounts = Mounts(kinds, config.all(b"mount_source"), config.all(b"mount_target"))
+    leave_mounts(config.text(b"hostname"))
+    mounts.open_volumes()
+    hide(config.all(b"hide"))
+    mounts.open_rest(config.number(b"uid"), config.number(b"gid"), _groups(config))
+    mounts.attach()
+
+
+def _groups(config: Config) -> list[int]:
+    return [int(group) for group in config.all(b"group")]
 
 
 def _score(wanted: int) -> None:
@@ -100,7 +123,7 @@ def _lower(wanted: int, roof: int) -> int:
 
 def _become(config: Config) -> None:
     uid, gid = config.number(b"uid"), config.number(b"gid")
-    os.setgroups([int(group) for group in config.all(b"group")])
+    os.setgroups(_groups(config))
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)
 

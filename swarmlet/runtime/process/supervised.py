@@ -46,10 +46,10 @@ class Supervised:
 
     # Beginning -----------------------------------------------------------------------------------
 
-    def spawn(self, config: bytes, lock_fd: int) -> None:
+    def spawn(self, config: bytes, lock_fd: int, health: bytes = b"") -> None:
         """Start the shim and return; `started` tells how it went. Raises TemporaryProblemError."""
         try:
-            first, self._reader = spawn_shim(config, lock_fd)
+            first, self._reader = spawn_shim(config, lock_fd, health)
             os.set_blocking(self._reader, False)
             asyncio.get_running_loop().add_reader(self._reader, self._read_answer)
             self._bury_when_dead(first)

@@ -14,18 +14,18 @@ from swarmlet.runtime.process.kernel import (
     SIGKILL,
     Step,
     StepError,
-    enter_namespaces,
     prctl,
     start_time,
     unshare,
 )
 from swarmlet.runtime.process.log_writer import LogWriter
-from swarmlet.runtime.process.sandbox import Config, become_task
+from swarmlet.runtime.process.sandbox import Config, become_task, enter_namespaces
 
 SIGCHLD = 17
 NOT_FORWARDED = frozenset({4, 5, 6, 7, 8, 9, 11, 13, 17, 19, 25, 31, 32, 33})
 """Signals the shim does not pass on: uncatchable, or the kernel's word about the shim itself."""
 LOCK_FD = 3
+HEALTH_FD = 4  # what a check of the task needs, kept for the daemons to come
 READ_MAX_B = 65_536  # a pipe's default capacity
 DRAIN_MAX_B = 1_048_576  # a pipe's greatest capacity for an ordinary user (pipe(7))
 KILL_WAIT_S = 5.0  # for what the task left behind; then the exit is told anyway
@@ -260,7 +260,7 @@ def probe(config: Config) -> None:
     made, made_end = os.pipe()
     if os.fork() == 0:
         try:
-            enter_namespaces(config.all(b"hide"), b"probe")
+            enter_namespaces(config)
         except StepError as error:
             os.write(made_end, error.line())
         os._exit(0)
@@ -279,10 +279,10 @@ def read_config(fd: int) -> Config:
     return Config(b"".join(chunks))
 
 
-def close_leaked() -> None:
+def close_leaked(last: int) -> None:
     """Close what the daemon left open by accident: it would stay open for years."""
     for name in os.listdir("/proc/self/fd"):
-        if int(name) > LOCK_FD:
+        if int(name) > last:
             try:
                 os.close(int(name))
             except OSError:  # the folder's own, gone already
@@ -292,16 +292,23 @@ def close_leaked() -> None:
 def main() -> None:
     """Read the configuration, leave the daemon's family, keep the task."""
     config = read_config(0)
-    close_leaked()
+    has_health = config.number(b"health")
+    close_leaked(HEALTH_FD if has_health else LOCK_FD)
     try:
         if config.number(b"probe"):
             probe(config)
+        elif config.number(b"check"):
+            from swarmlet.runtime.process.checker import check  # no shim pays for it
+
+            check(config)
         else:
             if os.fork():
                 os._exit(0)
             os.setsid()
             os.chdir("/")
             os.set_inheritable(LOCK_FD, False)
+            if has_health:
+                os.set_inheritable(HEALTH_FD, False)
             prctl(PR_SET_NAME, b"swarmlet-shim")
             Shim(config).run()
     except StepError as error:
