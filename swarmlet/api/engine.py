@@ -35,7 +35,8 @@ class SwarmState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What does not change while the daemon runs."""
+    """The host and its runtime, as they are now. `runtime_problem`: why the runtime can run nothing,
+    in a sentence; "" while all is well."""
 
     engine_id: str
     hostname: str
@@ -47,6 +48,7 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     runtimes: tuple[str, ...]
     memory_b: int
     cpus: int
+    runtime_problem: str = ""
 
 
 class Engine(Protocol):
@@ -64,11 +66,6 @@ class Engine(Protocol):
 
     def control(self) -> Control:
         """The manager's verbs. Raises NotManagerError with Docker's text for the present state."""
-        ...
-
-    @property
-    def runtime_problem(self) -> str:
-        """Why this node's runtime can run nothing now, in a sentence; "" while all is well."""
         ...
 
     async def distribution(self, name: str, auth: str) -> bytes:

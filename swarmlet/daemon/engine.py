@@ -65,7 +65,12 @@ class DaemonEngine:
     def facts(self) -> EngineFacts:
         """The host's, with what the present runtime says of itself now."""
         described = self._runtime.describe()
-        return replace(self._host.facts, runtime=described, runtimes=(described.name,))
+        return replace(
+            self._host.facts,
+            runtime=described,
+            runtimes=(described.name,),
+            runtime_problem=self._runtime.condition.problem,
+        )
 
     def swarm_state(self) -> SwarmState:
         membership = self._membership
@@ -83,10 +88,6 @@ class DaemonEngine:
         if not self._membership.is_ready:
             raise manager_not_ready()
         return self._membership.control
-
-    @property
-    def runtime_problem(self) -> str:
-        return self._runtime.condition.problem
 
     async def distribution(self, name: str, auth: str) -> bytes:
         if not isinstance(self._runtime, Registries):

@@ -5,6 +5,7 @@ import logging
 from base64 import b64encode, urlsafe_b64encode
 
 import pytest
+from msgspec.structs import replace
 
 from tests.api.world import service_body
 
@@ -110,7 +111,6 @@ async def test_distribution_without_images_is_501_with_a_sentence(api):
 
 async def test_info_warns_of_a_runtime_that_is_away(api):
     assert (await api("GET", "/info"))[1]["Warnings"] is None
-    api.world.runtime_problem = "The Docker Engine at unix:///run/docker.sock does not answer."
-    assert (await api("GET", "/info"))[1]["Warnings"] == [
-        "WARNING: The Docker Engine at unix:///run/docker.sock does not answer."
-    ]
+    problem = "The Docker Engine at unix:///run/docker.sock does not answer."
+    api.world.facts = replace(api.world.facts, runtime_problem=problem)
+    assert (await api("GET", "/info"))[1]["Warnings"] == [f"WARNING: {problem}"]

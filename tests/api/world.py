@@ -123,7 +123,6 @@ class World:
         self.events = EventFeed(self.env.clock)
         self.state = SwarmState(state="inactive")
         self.is_stopped = False
-        self.runtime_problem = ""
         self.registry: bytes | None = None  # what it answers; None: there is none
         self.asked_registries: list[tuple[str, str]] = []
         self.problem: Exception | None = None  # what `control` raises instead of answering

@@ -100,14 +100,10 @@ def _render_host(facts: EngineFacts) -> dict[str, object]:
 
 
 def render_info(
-    facts: EngineFacts,
-    state: SwarmState,
-    numbers: SwarmNumbers | None,
-    server_version: str,
-    problem: str = "",
+    facts: EngineFacts, state: SwarmState, numbers: SwarmNumbers | None, server_version: str
 ) -> dict[str, object]:
-    """`numbers` is None where this node is no manager; `problem` is why its runtime is away."""
-    warnings = [f"WARNING: {problem}"] if problem else []
+    """`numbers` is None where this node is no manager."""
+    warnings = [f"WARNING: {facts.runtime_problem}"] if facts.runtime_problem else []
     managers = 0 if numbers is None else numbers.managers
     return {
         **_render_host(facts),

@@ -108,7 +108,7 @@ async def info(call: Call) -> web.Response:
     control = _control_or_none(call.engine)
     numbers = None if control is None else await _swarm_numbers(control)
     facts, state = call.engine.facts, call.engine.swarm_state()
-    shown = render_info(facts, state, numbers, VERSION, call.engine.runtime_problem)
+    shown = render_info(facts, state, numbers, VERSION)
     return reply_bytes(msgspec.json.encode(shown))  # in the order it was written down
 
 
