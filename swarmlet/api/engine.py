@@ -35,8 +35,8 @@ class SwarmState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """The host and its runtime, as they are now. `runtime_problem`: why the runtime can run nothing,
-    in a sentence; "" while all is well."""
+    """The host and its runtime, as they are now. `runtime_problem`: why the runtime can run
+    nothing, in a sentence; "" while all is well."""
 
     engine_id: str
     hostname: str
