@@ -71,7 +71,7 @@ class Store:
         self._outcomes: dict[int, Outcome] = {}  # oldest first; the oldest are forgotten
         self._tables = live_tables()
         self._live = StoreView(self._tables, 0)
-        self._stamp_ms = 0
+        self.stamp_ms = 0  # of the last entry applied, by its proposer's clock
         self._ahead = Ahead(self._live, self._tables, self._outcomes)
 
     def attach(self, log: RaftLog) -> None:
@@ -83,11 +83,6 @@ class Store:
     def index(self) -> int:
         """Index of the last entry applied."""
         return self._live.index
-
-    @property
-    def stamp_ms(self) -> int:
-        """When the last entry applied was proposed, as the entry says: the same on every member."""
-        return self._stamp_ms
 
     def view(self) -> View:
         """The live tables: consistent until the next await, free of cost."""
@@ -178,7 +173,7 @@ class Store:
         assert index > self.index, f"entry {index} after {self.index}"
         decoded, flight = self._decode(entry)
         self._live.index = self._ahead.view.index = index
-        self._stamp_ms = decoded.stamp_ms
+        self.stamp_ms = decoded.stamp_ms
         events: Sequence[Event] = ()
         outcome = self._outcomes.get(decoded.proposal_id)
         if outcome is None:

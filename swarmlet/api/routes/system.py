@@ -130,7 +130,10 @@ async def metrics(call: Call) -> web.Response:
 
 
 async def refuse_login(call: Call) -> web.Response:
-    raise UnsupportedError("Registries are not used by the runtimes of this daemon yet.")
+    raise UnsupportedError(
+        "Credentials are not checked by this daemon.",
+        remedy="Log in against a Docker Engine: docker keeps them for --with-registry-auth.",
+    )
 
 
 async def distribution(call: Call) -> web.Response:
