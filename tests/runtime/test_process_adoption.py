@@ -95,15 +95,16 @@ async def test_end_while_no_daemon_was_there_is_told(tmp_path):
 
 @pytest.mark.parametrize("delay_s", [0.0, 0.003, 0.008, 0.015, 0.03])
 async def test_daemon_killed_in_the_middle_of_a_start_never_makes_two(tmp_path, delay_s):
-    process = daemon(tmp_path, f"sleep {MARK}.1")
+    script = f"exec sleep {MARK}.1"  # a shell's child has its parent's words until it executes
+    process = daemon(tmp_path, script)
     await until(lambda: (tmp_path / "tasks" / "t" / "lock").exists())
     await asyncio.sleep(delay_s)
     kill(process)
     runtime = open_runtime(tmp_path)
     await runtime.list_tasks()
-    started = await begin(runtime, shell("t", f"sleep {MARK}.1", ports=(("tcp", 80, 0),)))
+    started = await begin(runtime, shell("t", script, ports=(("tcp", 80, 0),)))
     assert is_alive(started.pid)
-    assert len(processes_with("\x001237.1")) == 1 or len(processes_with(f"sleep {MARK}.1")) == 1
+    assert processes_with(f"{MARK}.1") == [started.pid]
     await runtime.remove(TaskID("t"))
     await runtime.close()
     assert processes_with(MARK) == []

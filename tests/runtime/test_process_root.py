@@ -251,6 +251,7 @@ def as_nobody(*arguments: str) -> subprocess.CompletedProcess:
     )
 
 
+@pytest.mark.timeout(240)  # three files of tests in one
 def test_life_is_the_same_as_an_ordinary_user(open_folder):
     """The other files of tests again, in the skin of nobody."""
     if as_nobody("-c", "import pytest, swarmlet.runtime.process.runtime").returncode:
