@@ -27,7 +27,8 @@ log = logging.getLogger("swarmlet.runtime")
 PROBES_MAX: Final = 32  # at once, of all tasks
 MARGIN_S: Final = 10.0  # for a probe's process to start, and to kill what it left
 ANSWER_SIZE_MAX_B: Final = 16_384
-BURIAL_MAX_MS: Final = 500
+BURIAL_MAX_MS: Final = 500  # blocking, for what has nothing left to do but to end
+DYING_MAX_MS: Final = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,9 +155,9 @@ def read_health(known: Supervised) -> bytes:
     except (FileNotFoundError, ProcessLookupError):
         return b""
     except PermissionError:
-        if shim.is_alive():
+        if not shim.is_dead(within_ms=DYING_MAX_MS):  # what dies gives up its memory first
             raise
-        return b""  # the memory of the dead is root's
+        return b""
     return found if shim.is_current() else b""
 
 

@@ -31,13 +31,13 @@ class ProcessIdentity:
         os.close(pidfd)
         return -1
 
-    def is_alive(self) -> bool:
-        """Whether it runs: neither gone nor dead and unburied."""
+    def is_dead(self, within_ms: int = 0) -> bool:
+        """Whether it is gone, or dead and unburied; waits at most `within_ms`, blocking."""
         pidfd = self.open()
         if pidfd < 0:
-            return False
+            return True
         try:
-            return not has_ended(pidfd)
+            return has_ended(pidfd, within_ms)
         finally:
             os.close(pidfd)
 
