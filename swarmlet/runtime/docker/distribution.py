@@ -1,0 +1,47 @@
+"""What a registry says of an image, asked through the engine."""
+
+from typing import Final
+from urllib.parse import quote
+
+from swarmlet.core.errors import (
+    ForbiddenError,
+    InvalidArgumentError,
+    SwarmError,
+    UnauthorizedError,
+    UnavailableError,
+)
+from swarmlet.runtime.docker.client import EngineClient, EngineDownError, EngineRefusedError
+from swarmlet.runtime.docker.pull import auth_headers
+
+REGISTRY_TIMEOUT_S: Final = 60.0
+
+
+class ImageUnknownError(SwarmError):
+    code, http_status = "image-unknown", 404
+
+
+class RegistryError(SwarmError):
+    code, http_status = "registry", 500
+
+
+_BY_STATUS: Final[dict[int, type[SwarmError]]] = {
+    400: InvalidArgumentError,
+    401: UnauthorizedError,
+    403: ForbiddenError,
+    404: ImageUnknownError,
+    503: UnavailableError,
+}
+
+
+async def read_distribution(client: EngineClient, name: str, auth: str) -> bytes:
+    """The engine's JSON as it is. Raises SwarmError with the engine's status and words;
+    UnavailableError where there is no engine."""
+    path = f"/distribution/{quote(name, safe='/:@')}/json"
+    try:
+        return await client.call(
+            "GET", path, headers=auth_headers(auth), timeout_s=REGISTRY_TIMEOUT_S
+        )
+    except EngineRefusedError as refusal:
+        raise _BY_STATUS.get(refusal.status, RegistryError)(refusal.message) from refusal
+    except EngineDownError as problem:
+        raise UnavailableError(problem.message, problem.remedy) from problem
