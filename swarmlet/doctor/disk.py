@@ -10,8 +10,8 @@ from swarmlet.doctor.finding import Judgement, Probe, fail, ok, unknown, warn
 from swarmlet.doctor.host import size
 from swarmlet.doctor.world import World, mono_s, nearest_existing, read
 
-HEARTBEAT_PERIOD_S: Final = 0.1  # raft.hardening.Timing: a leader syncs and speaks this often
-ELECTION_MIN_S: Final = 0.5  # raft.hardening.Timing: silent for this long, it is deposed
+HEARTBEAT_PERIOD_S: Final = 0.1  # raft.hardening.RaftTiming: a leader syncs and speaks this often
+ELECTION_MIN_S: Final = 0.5  # raft.hardening.RaftTiming: silent for this long, it is deposed
 SYNC_COUNT: Final = 50
 SYNC_SIZE_B: Final = 4096
 SYNC_TIME_MAX_S: Final = 1.5  # of all together

@@ -5,6 +5,7 @@ import os
 import socket
 import struct
 import sys
+from ipaddress import IPv6Address
 from typing import Final
 
 import msgspec
@@ -197,7 +198,7 @@ def parse_if_inet6(text: str) -> list[tuple[str, str]]:
     for line in text.splitlines():
         raw, _, _, scope, _, name = line.split()
         if scope == "00":
-            found.append((name, socket.inet_ntop(socket.AF_INET6, bytes.fromhex(raw))))
+            found.append((name, str(IPv6Address(bytes.fromhex(raw)))))
     return found
 
 

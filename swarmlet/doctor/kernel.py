@@ -107,14 +107,14 @@ def _overlay_in(folder: str, *, is_root: bool) -> None:
     for name in ("lower", "upper", "work", "merged"):
         os.mkdir(name)
     for name in ("seen", "gone"):
-        with open(f"lower/{name}", "w", encoding="ascii") as file:
-            file.write(name)
+        with open(f"lower/{name}", "wb") as file:
+            file.write(name.encode())
     own = "" if is_root else ",userxattr"
     options = f"lowerdir=lower,upperdir=upper,workdir=work{own}"
     mount("overlay", "merged", "overlay", options=options)
     os.unlink("merged/gone")
-    with open("merged/seen", "a", encoding="ascii") as file:
-        file.write("!")
+    with open("merged/seen", "ab") as file:
+        file.write(b"!")
     if read("merged/seen") != "seen!" or os.path.exists("merged/gone"):
         raise OSError(0, "it was mounted, but shows other files than it should")
 

@@ -10,7 +10,8 @@ from typing import Any, Final
 
 import msgspec
 
-from swarmlet.doctor.finding import Finding, Judgement, Probe, unknown
+from swarmlet.core.errors import FailedPreconditionError
+from swarmlet.doctor.finding import Finding, Judgement, Probe, ok, unknown
 from swarmlet.doctor.scratch import clear, die_with
 from swarmlet.doctor.world import World, mono_s, pause
 
@@ -152,13 +153,23 @@ def _end(child: _Child) -> None:
 
 
 def _clear(world: World) -> None:
-    """Remove the scratch folder; in a child too, as its file system may never answer."""
+    """Remove the scratch folder; in a child too, as its file system may never answer. Raises
+    FailedPreconditionError where it stays."""
 
     def work() -> bytes:
-        clear(world.scratch())
-        return b""
+        scratch = world.scratch()
+        try:
+            clear(scratch)
+        except OSError as error:
+            return msgspec.json.encode(unknown(f"{scratch}: {error.strerror}"))
+        return msgspec.json.encode(ok(scratch))
 
     child = _start(work, deadline_s=CLEAR_TIMEOUT_S)
     running = {child.reader: child}
     while running:
-        _wait(running)
+        for _, judgement in _wait(running):
+            if judgement.verdict != "ok":
+                raise FailedPreconditionError(
+                    f"The scratch folder could not be removed: {judgement.found}",
+                    remedy="rm -r .swarmlet-doctor-*, in the data directory or beside it.",
+                )

@@ -121,7 +121,7 @@ def _container(program: str, folder: str) -> str:
     """Run /bin/true of this host in a container: "" where it ended well, else why not."""
     name = f"swarmlet-doctor-{os.getpid()}"
     os.makedirs(f"{folder}/rootfs", 0o700)
-    with open(f"{folder}/config.json", "w", encoding="ascii") as file:
+    with open(f"{folder}/config.json", "w", encoding="utf-8") as file:
         json.dump(_spec(name), file)
     command = (program, "--root", f"{folder}/state")
     try:

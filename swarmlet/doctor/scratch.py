@@ -65,8 +65,8 @@ def _become_root(uid: int, gid: int) -> None:
 
 
 def _write(path: str, text: str) -> None:
-    with open(path, "w", encoding="ascii") as file:
-        file.write(text)
+    with open(path, "wb", 0) as file:
+        file.write(text.encode())
 
 
 def die_with(parent: int) -> None:
@@ -87,6 +87,8 @@ def attempt(action: Callable[[], object]) -> str:
             words = ""
         except OSError as error:
             words = error.strerror or str(error)
+        except Exception as error:  # noqa: BLE001 - it ends here, so its words go with it
+            words = f"{type(error).__name__}: {error}"
         finally:
             os.write(writer, words.encode()[:WORDS_SIZE_MAX_B])
             os._exit(0 if not words else 1)
@@ -98,16 +100,17 @@ def attempt(action: Callable[[], object]) -> str:
 
 
 def clear(path: str) -> None:
-    """Remove a file or folder with all in it; missing is success. An empty folder that may not be
+    """Remove a file or folder with all in it; missing is success. A folder that its owner may not
     read, as overlayfs leaves one, goes too. Raises OSError."""
     try:
         os.rmdir(path)
-    except FileNotFoundError:
-        return
     except OSError:
+        if not os.path.lexists(path):  # also where this user may not even look for it
+            return
         if os.path.islink(path) or not os.path.isdir(path):
             os.unlink(path)
             return
+        os.chmod(path, 0o700)
         for name in os.listdir(path):
             clear(os.path.join(path, name))
         os.rmdir(path)

@@ -1,0 +1,1 @@
+"""Tests of the probes: judges by table, the rest on this machine."""
