@@ -85,6 +85,11 @@ class Agent:
         finally:
             await self.stop(back_in_s=0)
 
+    async def registered(self, timeout_s: float) -> None:
+        """Return once a manager took this node in; TimeoutError after `timeout_s`."""
+        async with asyncio.timeout(timeout_s):
+            await self._session.was_registered.wait()
+
     def is_at_rest(self) -> bool:
         """Whether this agent is registered and nothing happens until a task ends or an order
         comes."""

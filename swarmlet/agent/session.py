@@ -123,6 +123,7 @@ class Session:
         self._session_id = ""
         self._failures = 0
         self._is_over = False
+        self.was_registered = asyncio.Event()
 
     @property
     def is_registered(self) -> bool:
@@ -168,6 +169,7 @@ class Session:
             async with asyncio.timeout(REGISTER_TIMEOUT_S):
                 welcome = await self._register(channel, description, problem)
             self._channel, self._failures = channel, 0
+            self.was_registered.set()
             self._reporter.note_all(self._worker.statuses())
             period_s = welcome.heartbeat_period_s
             async with asyncio.TaskGroup() as group:

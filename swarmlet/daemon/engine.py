@@ -109,11 +109,12 @@ class DaemonEngine:
             try:
                 self._data.prepare_swarm(plan.file)
                 plan = write_identity(self._env, self._data, plan)
-                await self._enter(plan.file, plan.founding)
+                membership = await self._enter(plan.file, plan.founding)
             except BaseException:
                 await self._exit()  # cancelled, it may be running still
                 self._data.leave_swarm()
                 raise
+            await membership.registered()
             log.info("swarm.founded", extra={"node_id": plan.file.node_id})
             return NodeID(plan.file.node_id)
 
@@ -158,7 +159,7 @@ class DaemonEngine:
 
     # Inside -----------------------------------------------------------------------------------
 
-    async def _enter(self, file: SwarmFile, founding: Founding | None) -> None:
+    async def _enter(self, file: SwarmFile, founding: Founding | None) -> Membership:
         membership = Membership(self._host, self._runtime, file, founding)
         self._membership = membership
         self.events.follow(membership.store)
@@ -166,6 +167,7 @@ class DaemonEngine:
         self._task = self._group.create_task(_stay(membership, started), name="membership")
         await started
         self._host.settle()
+        return membership
 
     async def _exit(self) -> None:
         task, self._task, self._membership = self._task, None, None
@@ -190,7 +192,9 @@ class DaemonEngine:
             async with asyncio.timeout(SWEEP_WAIT_S):
                 await self._remove_tasks()
         except (TimeoutError, RuntimeProblemError) as problem:
-            log.warning("tasks.left_behind", extra=self._leftover(problem))
+            log.warning(
+                "tasks.left_behind", extra={"runtime": self._runtime.name, "cause": _cause(problem)}
+            )
             with contextlib.suppress(DiskFullError):  # then this life of the daemon must do
                 self._data.note_leftover(self._runtime.name)
             self._sweep_task = self._group.create_task(self._sweep_later(), name="sweep")
@@ -204,7 +208,10 @@ class DaemonEngine:
                 async with asyncio.timeout(SWEEP_WAIT_S):
                     await self._remove_tasks()
             except (TimeoutError, RuntimeProblemError) as problem:
-                log.info("tasks.still_left_behind", extra=self._leftover(problem))
+                log.info(
+                    "tasks.still_left_behind",
+                    extra={"runtime": self._runtime.name, "cause": _cause(problem)},
+                )
             else:
                 log.info("tasks.removed_late", extra={"runtime": self._runtime.name})
                 return
@@ -215,9 +222,9 @@ class DaemonEngine:
         if self._data.leftover_runtime() == self._runtime.name:
             self._data.note_leftover("")
 
-    def _leftover(self, problem: Exception) -> dict[str, str]:
-        cause = str(problem) or f"it took longer than {SWEEP_WAIT_S:g} s"
-        return {"runtime": self._runtime.name, "cause": cause}
+
+def _cause(problem: TimeoutError | RuntimeProblemError) -> str:
+    return str(problem) or f"it took longer than {SWEEP_WAIT_S:g} s"
 
 
 async def _end(task: asyncio.Task[None] | None) -> None:

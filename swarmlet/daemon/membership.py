@@ -31,6 +31,7 @@ from swarmlet.store.store import Store
 log = logging.getLogger("swarmlet.daemon")
 
 LEADER_WAIT_S: Final = 20.0  # for the first leadership of a new swarm
+REGISTER_WAIT_S: Final = 5.0  # for a new swarm's only node, before `init` answers
 STOP_WAIT_S: Final = 8.0  # for the last writes; moby gives a manager as long
 LEAVE_WAIT_S: Final = 60.0  # for tasks to stop before their state is wiped
 LEAVE_TROUBLED_WAIT_S: Final = 5.0  # the same where the runtime is away, and may come back
@@ -100,6 +101,14 @@ class Membership:
             group.create_task(self.agent.run(), name="agent")
             self.is_ready = True
             on_ready()
+
+    async def registered(self) -> None:
+        """Wait for this node to be one that can take tasks: who asks next sees it ready. A slow one
+        comes later."""
+        try:
+            await self.agent.registered(REGISTER_WAIT_S)
+        except TimeoutError:
+            log.warning("swarm.register-slow", extra={"waited_s": REGISTER_WAIT_S})
 
     async def stop(self) -> None:
         """Say goodbye, make durable what was proposed and answer it; tasks run on."""
