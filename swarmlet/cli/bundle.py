@@ -128,7 +128,8 @@ class Collector:
 
     def _doctor(self) -> str:
         host = ["--host", self._client.named] if self._client.named else []
-        command = [sys.executable, "-m", "swarmlet", *host, "doctor", "--json"]
+        place = ["--data-dir", self._data_dir]
+        command = [sys.executable, "-m", "swarmlet", *host, "doctor", "--json", *place]
         ran = run_program(command, timeout_s=DOCTOR_TIMEOUT_S)
         if not ran.out.strip():
             said = ran.err.strip().partition("\n")[0] or f"it ended with code {ran.code}"
