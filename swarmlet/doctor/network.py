@@ -7,7 +7,7 @@ import msgspec
 
 from swarmlet.doctor.finding import Judgement, Probe, ok, skipped, warn
 from swarmlet.doctor.scratch import attempt, enter
-from swarmlet.doctor.world import World, find, run
+from swarmlet.doctor.world import World, find, options_missing, run
 
 VXLAN: Final = (
     "link set lo up",
@@ -46,33 +46,48 @@ class Tried(msgspec.Struct, frozen=True, kw_only=True):
     program: str  # missing where it is not ""
     namespace_problem: str = ""
     problem: str = ""
+    not_built: tuple[str, ...] = ()  # options the kernel is built without, where it failed
 
 
-def _try(world: World, program: str, arguments: Sequence[str], given: str) -> Tried:
+class Trial(msgspec.Struct, frozen=True, kw_only=True):
+    """What is run, and the kernel's options it takes."""
+
+    program: str
+    arguments: tuple[str, ...]
+    given: str
+    options: tuple[str, ...]
+
+
+def _try(world: World, trial: Trial) -> Tried:
+    program = trial.program
     path = find(program)
     if not path:
         return Tried(is_root=world.is_root, program=program)
     if problem := attempt(lambda: enter("net")):
         return Tried(is_root=world.is_root, program="", namespace_problem=problem)
     enter("net")
-    problem = run(path, *arguments, given=given).problem
-    return Tried(is_root=world.is_root, program="", problem=problem)
+    problem = run(path, *trial.arguments, given=trial.given).problem
+    not_built = options_missing(trial.options) if problem else ()
+    return Tried(is_root=world.is_root, program="", problem=problem, not_built=not_built)
 
 
-def _try_ip(world: World, lines: Sequence[str]) -> Tried:
-    return _try(world, "ip", ("-batch", "-"), "\n".join(lines) + "\n")
+def _ip(lines: Sequence[str], *options: str) -> Trial:
+    given = "\n".join(lines) + "\n"
+    return Trial(program="ip", arguments=("-batch", "-"), given=given, options=options)
 
 
 def look_at_vxlan(world: World) -> Tried:
-    return _try_ip(world, VXLAN)
+    return _try(world, _ip(VXLAN, "CONFIG_VXLAN"))
 
 
 def look_at_bridge(world: World) -> Tried:
-    return _try_ip(world, BRIDGE)
+    return _try(world, _ip(BRIDGE, "CONFIG_BRIDGE", "CONFIG_VETH"))
 
 
 def look_at_nftables(world: World) -> Tried:
-    return _try(world, "nft", ("-f", "-"), NFTABLES)
+    options = ("CONFIG_NF_TABLES", "CONFIG_NFT_NAT", "CONFIG_NFT_MASQ", "CONFIG_NFT_NUMGEN")
+    trial = Trial(program="nft", arguments=("-f", "-"), given=NFTABLES, options=options)
+    return _try(world, trial)
 
 
 class Encryption(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,7 +96,10 @@ class Encryption(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def look_at_encryption(world: World) -> Encryption:
-    return Encryption(esp=_try_ip(world, ENCRYPTION), has_wireguard=bool(find("wireguard-go")))
+    return Encryption(
+        esp=_try(world, _ip(ENCRYPTION, "CONFIG_INET_ESP", "CONFIG_CRYPTO_GCM")),
+        has_wireguard=bool(find("wireguard-go")),
+    )
 
 
 def judge_vxlan(facts: Tried) -> Judgement:
@@ -121,6 +139,9 @@ def _judge(facts: Tried, what: str, remedy: str) -> Judgement:
             f"There is no network namespace to try it in ({facts.namespace_problem}).",
             "run it on the host itself; in a container, docker run --privileged ...",
         )
+    if facts.not_built:
+        lacks = " and ".join(facts.not_built)
+        return warn(f"It failed: {facts.problem}.", f"another kernel: this one has no {lacks}")
     if facts.problem:
         return warn(f"It failed: {facts.problem}.", remedy)
     return ok(f"{what}." if facts.is_root else f"{what}, inside a user namespace.")

@@ -1,6 +1,7 @@
 """The door of the probes to this machine: its files, programs, sockets and clocks."""
 
 import contextlib
+import gzip
 import http.client
 import json
 import os
@@ -8,6 +9,7 @@ import shutil
 import socket
 import struct
 import subprocess
+from collections.abc import Sequence
 from time import CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, monotonic, sleep
 from typing import Any, Final
 
@@ -102,6 +104,20 @@ def read(path: str) -> str | None:
             return file.read().strip()
     except OSError:
         return None
+
+
+def options_missing(names: Sequence[str]) -> tuple[str, ...]:
+    """Those of these options that this kernel is built without; none where it does not tell."""
+    text = _kernel_config()
+    return tuple(name for name in names if text and f"\n{name}=" not in text)
+
+
+def _kernel_config() -> str:
+    try:
+        with gzip.open("/proc/config.gz", "rt", encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return read(f"/boot/config-{os.uname().release}") or ""
 
 
 def read_number(path: str) -> int | None:

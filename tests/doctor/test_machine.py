@@ -161,6 +161,9 @@ def test_limit_is_judged_by_the_least_that_will_do(judgement, verdict, word):
 
 WORKS = network.Tried(is_root=True, program="")
 IN_USER_NAMESPACE = network.Tried(is_root=False, program="")
+NOT_BUILT = network.Tried(
+    is_root=True, program="", problem="Unknown device type", not_built=("CONFIG_VXLAN",)
+)
 FAILED = network.Tried(is_root=True, program="", problem="Unknown device type")
 
 
@@ -170,6 +173,7 @@ FAILED = network.Tried(is_root=True, program="", problem="Unknown device type")
         (WORKS, "ok", "can be made."),
         (IN_USER_NAMESPACE, "ok", "inside a user namespace"),
         (FAILED, "warn", "modprobe vxlan"),
+        (NOT_BUILT, "warn", "another kernel: this one has no CONFIG_VXLAN"),
         (network.Tried(is_root=True, program="ip"), "warn", "apt-get install iproute2"),
         (network.Tried(is_root=False, program="", namespace_problem="no"), "skipped", "sudo"),
         (network.Tried(is_root=True, program="", namespace_problem="no"), "warn", "--privileged"),
