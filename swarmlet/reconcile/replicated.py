@@ -11,16 +11,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Final
 
-import msgspec
-
 from swarmlet.core.ids import TaskID
 from swarmlet.core.limits import ENTRY_CHANGES_MAX
-from swarmlet.model.change import Change, Create, Event, Exists, Guard, SetDesired, Update
+from swarmlet.model.change import Change, Create, Event, SetDesired
 from swarmlet.model.node import Node
-from swarmlet.model.service import Service, SpecVersion, spec_version_id
+from swarmlet.model.service import Service
 from swarmlet.model.task import Task, TaskState, TaskStatus
 from swarmlet.model.view import View, spec_of, task_spec_of
 from swarmlet.reconcile.base import REST, Decision, Key, Moment
+from swarmlet.reconcile.moves import hand_over, needs_of_new, stop
 from swarmlet.reconcile.restart import (
     due_ms,
     has_stopped,
@@ -33,12 +32,14 @@ from swarmlet.reconcile.restart import (
     successor,
 )
 from swarmlet.reconcile.slots import (
+    Dirt,
     Slots,
     free_slots,
     is_wanted,
     removal_order,
     replicas_of,
     slots_of,
+    wanted_of,
 )
 
 
@@ -145,11 +146,13 @@ def _slot_key(task: Task) -> Key:
 
 
 def _has_turned(old: Task, new: Task) -> bool:
-    """Whether a task's change can matter to its slot: it stopped, was told to, or got its node."""
+    """Whether a task's change can matter to its slot: it stopped, was told to, got its node, or
+    runs where another was to be stopped for it."""
     return (
         has_stopped(old) != has_stopped(new)
         or old.desired != new.desired
         or old.node_id != new.node_id
+        or (bool(new.replaces) and old.status.state < TaskState.RUNNING == new.status.state)
     )
 
 
@@ -184,7 +187,7 @@ def _reconcile(view: View, service: Service, replicas: int, moment: Moment) -> D
         return REST
     return Decision(
         changes=tuple(changes),
-        guards=_guards(service) if opened else (),
+        guards=needs_of_new(service) if opened else (),
         reasons=(f"{len(slots.live)} of {replicas} slots are live",),
         has_more=len(changes) == ENTRY_CHANGES_MAX,
     )
@@ -212,21 +215,22 @@ def _closing(slots: Slots, replicas: int, opened: Sequence[int]) -> Iterator[Set
         yield from map(_remove, tasks)
 
 
-def _guards(service: Service) -> tuple[Guard, ...]:
-    """A new task needs its service and its spec version, also by the time it is applied."""
-    spec_id = spec_version_id(service.id, service.spec_version)
-    return (Exists(table=Service, id=service.id), Exists(table=SpecVersion, id=spec_id))
-
-
 def _decide_slot(view: View, service: Service, slot: int, moment: Moment) -> Decision:
+    """Of two tasks, one of them made from an older spec, the newer one is the slot's: it is
+    restarted and released while the old one runs on; an old one that ended has no successor."""
     tasks = [t for t in view.tasks.scan("slot", (service.id, slot)) if t.desired < TaskState.REMOVE]
     wanted = [task for task in tasks if is_wanted(task)]
-    if len(wanted) > 1:
-        return _stop_doubles(wanted)
     if not wanted:
         return REST
-    task = wanted[0]
-    others = [other for other in tasks if other is not task]
+    if len(wanted) > 1:
+        clean, dirty, surplus = wanted_of(view, Dirt(view, service), wanted)
+        if surplus:
+            return _stop_surplus(surplus, wanted)
+        wanted = [*clean, *dirty]
+    task, others = wanted[0], [other for other in tasks if not is_wanted(other)]
+    for old in wanted[1:]:
+        if has_stopped(old) or must_leave(view, old):
+            return Decision(changes=(stop(old),), reasons=("the old task of an update ended",))
     if has_stopped(task) or must_leave(view, task):
         return _restart(view, service, task, others, moment)
     if task.desired < TaskState.RUNNING:
@@ -234,25 +238,11 @@ def _decide_slot(view: View, service: Service, slot: int, moment: Moment) -> Dec
     return REST
 
 
-def _stop_doubles(wanted: Sequence[Task]) -> Decision:
-    """Two tasks want the slot, as when a creation of unknown outcome was repeated and both came
-    through: the one that is furthest stays."""
-    order = sorted(wanted, key=lambda t: (has_stopped(t), -t.status.state, t.created_ms, t.id))
+def _stop_surplus(surplus: Sequence[Task], wanted: Sequence[Task]) -> Decision:
     return Decision(
-        changes=tuple(_stop(task) for task in order[1:]),
-        reasons=(f"slot {order[0].slot} has {len(wanted)} tasks",),
+        changes=tuple(stop(task) for task in surplus),
+        reasons=(f"slot {wanted[0].slot} has {len(wanted)} tasks",),
     )
-
-
-def _stop(task: Task) -> SetDesired:
-    return SetDesired(id=task.id, desired=TaskState.SHUTDOWN)
-
-
-def _hand_over(task: Task) -> Update:
-    """Stop the task only if its row is still the one decided upon: a verb would be skipped where
-    somebody was faster, and a second successor would come through with it."""
-    stopped = msgspec.structs.replace(task, desired=int(TaskState.SHUTDOWN))
-    return Update(obj=stopped, seen=task.version)
 
 
 def _restart(
@@ -265,13 +255,13 @@ def _restart(
     policy = policy_of(task_spec_of(view, task).task_template)
     why = "its node is down, drained or gone" if must_leave(view, task) else "it ended"
     if not may_restart(task, policy, [task, *others]):
-        return Decision(changes=(_stop(task),), reasons=(f"{why}, and is not restarted",))
+        return Decision(changes=(stop(task),), reasons=(f"{why}, and is not restarted",))
     after = successor(task, service, policy, view, moment)
     if due_ms(after, [task, *others], view, moment.now_ms) <= moment.now_ms:
         after = released(after)
     return Decision(
-        changes=(_hand_over(task), Create(obj=after)),
-        guards=_guards(service),
+        changes=(hand_over(task), Create(obj=after)),
+        guards=needs_of_new(service),
         reasons=(f"{why}: restart {after.attempt} in a row",),
     )
 

@@ -5,8 +5,9 @@ that are stable, and with tasks that are on their way out (desired REMOVE) count
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum, auto
 from itertools import count
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -22,8 +23,8 @@ from swarmlet.model.service import (
     TaskSpec,
 )
 from swarmlet.model.task import Task, TaskState
-from swarmlet.model.view import View, task_spec_of
-from swarmlet.reconcile.restart import may_restart, policy_of
+from swarmlet.model.view import View, spec_of, task_spec_of
+from swarmlet.reconcile.restart import has_stopped, may_restart, must_leave, policy_of
 
 _NO_PORTS: Final = EndpointSpec(mode="vip")
 
@@ -111,24 +112,90 @@ def _is_running(tasks: Sequence[Task]) -> bool:
     return any(task.status.state == TaskState.RUNNING for task in tasks)
 
 
-def is_dirty(made_from: ServiceSpec, current: ServiceSpec, node: Node | None) -> bool:
-    """Whether a task on `node` (None: on none yet) must be replaced to follow the current spec.
+class Difference(Enum):
+    """What has to happen to a task for it to follow another spec than the one it was made from."""
 
-    Replicas, labels, update settings and defaults that are spelled out (clients read a spec with
-    them and send it back) replace nothing; a change of placement alone replaces only tasks whose
-    node does not satisfy the new constraints.
-    """
+    NONE = auto()
+    PLACE = auto()  # to be replaced where its node does not satisfy the new constraints
+    ALL = auto()  # to be replaced
+
+
+def difference(made_from: ServiceSpec, current: ServiceSpec) -> Difference:
+    """Replicas, labels, update settings and defaults that are spelled out (clients read a spec with
+    them and send it back) make none; a change of placement alone is one of place."""
     if _task_parts(made_from) == _task_parts(current):
-        return False
+        return Difference.NONE
     old, new = with_defaults(made_from), with_defaults(current)
     if (old.endpoint_spec or _NO_PORTS) != (new.endpoint_spec or _NO_PORTS):
-        return True
+        return Difference.ALL
     if old.task_template == new.task_template:
-        return False
+        return Difference.NONE
     if _unplaced(old.task_template) != _unplaced(new.task_template):
-        return True
-    placement = new.task_template.placement or Placement()
-    return node is None or not satisfies(node, placement.constraints)
+        return Difference.ALL
+    return Difference.PLACE
+
+
+def is_dirty(made_from: ServiceSpec, current: ServiceSpec, node: Node | None) -> bool:
+    """Whether a task on `node` (None: on none yet) must be replaced to follow the current spec."""
+    found = difference(made_from, current)
+    return found is Difference.ALL or (found is Difference.PLACE and not _may_stay(node, current))
+
+
+def _may_stay(node: Node | None, current: ServiceSpec) -> bool:
+    placement = current.task_template.placement or Placement()
+    return node is not None and satisfies(node, placement.constraints)
+
+
+class Dirt:
+    """Which tasks of a service do not follow its current spec; every version is compared once."""
+
+    def __init__(self, view: View, service: Service) -> None:
+        self._current = spec_of(view, service)
+        self._found: dict[int, Difference] = {service.spec_version: Difference.NONE}
+
+    def is_on(self, view: View, task: Task) -> bool:
+        found = self._found.get(task.spec_version)
+        if found is None:
+            found = difference(task_spec_of(view, task), self._current)
+            self._found[task.spec_version] = found
+        if found is not Difference.PLACE:
+            return found is Difference.ALL
+        return not _may_stay(view.nodes.get(task.node_id), self._current)
+
+
+class Wanted(NamedTuple):
+    """A slot's tasks that should run, the one that is furthest first: at rest one clean one.
+
+    While a new task starts before the old one stops there is one of each. `surplus` is to stop.
+    """
+
+    clean: Sequence[Task]
+    dirty: Sequence[Task]
+    surplus: Sequence[Task]
+
+
+def wanted_of(view: View, dirt: Dirt, tasks: Iterable[Task]) -> Wanted:
+    """Which of a slot's tasks should run, and which of them are too many.
+
+    One clean and one dirty task may be there at a time; the dirty one only until the clean one runs
+    on a node that is up. Two of a kind there are where a creation of unknown outcome was repeated,
+    or an update came while the one before was under way.
+    """
+    order = sorted(filter(is_wanted, tasks), key=_furthest)
+    dirty = [task for task in order if dirt.is_on(view, task)]
+    clean = [task for task in order if task not in dirty]
+    surplus = [*clean[1:], *dirty[1:]]
+    if dirty and any(_runs(view, task) for task in clean[:1]):
+        surplus.append(dirty[0])
+    return Wanted(clean, dirty, surplus)
+
+
+def _furthest(task: Task) -> tuple[bool, int, int, str]:
+    return (has_stopped(task), -task.status.state, task.created_ms, task.id)
+
+
+def _runs(view: View, task: Task) -> bool:
+    return task.status.state == TaskState.RUNNING and not must_leave(view, task)
 
 
 def replaces_tasks(
