@@ -86,13 +86,20 @@ class Swarm(msgspec.Struct, frozen=True, kw_only=True):
     members: tuple[Member, ...] = ()
     node_state: str = ""  # this node's, as the managers see it
     node_message: str = ""
+    warnings: tuple[str, ...] = ()  # the daemon's own, such as a runtime that is away
 
 
 def look_at_swarm(world: World) -> Swarm:
-    found = ask(world.socket_host, "/info").object("Swarm")
+    answer = ask(world.socket_host, "/info")
+    found = answer.object("Swarm")
     is_manager = bool(found.get("ControlAvailable"))
     state = str(found.get("LocalNodeState", ""))
-    swarm = Swarm(state=state, is_manager=is_manager, error=str(found.get("Error") or ""))
+    swarm = Swarm(
+        state=state,
+        is_manager=is_manager,
+        error=str(found.get("Error") or ""),
+        warnings=_warnings(answer),
+    )
     if not is_manager:
         return swarm
     node = ask(world.socket_host, f"/nodes/{found.get('NodeID', '')}").object("Status")
@@ -102,6 +109,11 @@ def look_at_swarm(world: World) -> Swarm:
         node_state=str(node.get("State", "")),
         node_message=str(node.get("Message", "")),
     )
+
+
+def _warnings(answer: Asked) -> tuple[str, ...]:
+    found = answer.body.get("Warnings") if answer.is_object else None
+    return tuple(str(warning).removeprefix("WARNING: ").rstrip(".") for warning in found or ())
 
 
 def _members(answer: Asked) -> tuple[Member, ...]:
@@ -148,12 +160,14 @@ def _judge_members(facts: Swarm) -> Judgement:
 def judge_node(facts: Swarm) -> Judgement:
     if not facts.state:
         return skipped(_NO_DAEMON)
+    if facts.node_state not in ("", "ready"):
+        why = f": {facts.node_message.rstrip('.')}" if facts.node_message else ""
+        return fail(f"This node is {facts.node_state}{why}.", "swarmlet doctor runtimes")
+    if facts.warnings:
+        return warn(f"The daemon warns: {'; '.join(facts.warnings)}.", "swarmlet doctor runtimes")
     if not facts.node_state:
         return skipped("Only a manager knows what the swarm makes of this node.")
-    if facts.node_state == "ready":
-        return ok("This node is ready: its runtime can run tasks.")
-    why = f": {facts.node_message.rstrip('.')}" if facts.node_message else ""
-    return fail(f"This node is {facts.node_state}{why}.", "see `docker` and `oci` above")
+    return ok("This node is ready: its runtime can run tasks.")
 
 
 PROBES: Final = (

@@ -387,6 +387,11 @@ def test_swarm_is_judged_by_its_managers(facts, verdict, words):
         (daemon.Swarm(state="active"), "skipped", "Only a manager"),
         (daemon.Swarm(state="active", node_state="ready"), "ok", "ready"),
         (
+            daemon.Swarm(state="active", warnings=("the Docker Engine is away",)),
+            "warn",
+            "The daemon warns: the Docker Engine is away.",
+        ),
+        (
             daemon.Swarm(state="active", node_state="down", node_message="no Docker Engine."),
             "fail",
             "down: no Docker Engine",
