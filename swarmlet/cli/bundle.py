@@ -89,7 +89,7 @@ class Collector:
         """Everything there is, the list of contents first."""
         self._ask_daemon()
         self._add("doctor.json", self._doctor(), "what this machine can do")
-        self._add("daemon.log", self._log(), f"the end of the daemon's log, at most {LOG_TAIL_B} B")
+        self._logs()
         self._add("unit.txt", self._unit(), "the service's unit and state")
         self._add("host.txt", "\n".join(_host_facts(self._data_dir)), "system and kernel")
         self._add("files.txt", "\n".join(_files(self._data_dir)), "names and sizes of the data")
@@ -136,8 +136,22 @@ class Collector:
             self.problems.append(f"doctor.json: {said.removeprefix('Error: ')}")
         return ran.out
 
-    def _log(self) -> str:
-        """Of the file where there is one, else of the journal."""
+    def _logs(self) -> None:
+        """Of the file and of the journal; a problem where there is neither."""
+        self._add("daemon.log", self._log_file(), "the end of the daemon's log file")
+        scope = ["--user"] if os.getuid() else []
+        lines = ["-n", str(JOURNAL_LINES), "-o", "short-iso", "--no-pager"]
+        command = ["journalctl", *scope, "-q", "-u", SERVICE, *lines]
+        journal = run_program(command, timeout_s=PROGRAM_TIMEOUT_S)
+        self._add("journal.log", journal.out[-LOG_TAIL_B:], "the end of the service's journal")
+        if not any(part.name.endswith(".log") for part in self.parts):
+            said = journal.err.strip() or f"journalctl ended with code {journal.code}, and no line"
+            self.problems.append(
+                f"a log: {self._data_dir} has none, nor the journal ({said}); "
+                "with --log-file it is where that says"
+            )
+
+    def _log_file(self) -> str:
         raw = b""
         for name in ("daemon.log.1", "daemon.log"):
             try:
@@ -146,17 +160,7 @@ class Collector:
                 continue
             except OSError as error:
                 self.problems.append(f"daemon.log: {error.filename}: {error.strerror}")
-        if raw:
-            return raw[-LOG_TAIL_B:].decode("utf-8", "replace")
-        scope = ["--user"] if os.getuid() else []
-        lines = ["-n", str(JOURNAL_LINES), "-o", "short-iso", "--no-pager"]
-        ran = run_program(
-            ["journalctl", *scope, "-q", "-u", SERVICE, *lines], timeout_s=PROGRAM_TIMEOUT_S
-        )
-        if not ran.out.strip():
-            where = f"there is none in {self._data_dir}, and the journal has none"
-            self.problems.append(f"daemon.log: {where} ({ran.err.strip() or f'code {ran.code}'})")
-        return ran.out[-LOG_TAIL_B:]
+        return raw[-LOG_TAIL_B:].decode("utf-8", "replace")
 
     def _unit(self) -> str:
         scope = ["--user"] if os.getuid() else []

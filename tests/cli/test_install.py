@@ -6,10 +6,13 @@ import shutil
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
+import click
 import pytest
 
 from swarmlet.cli import install as install_module
+from swarmlet.cli.daemon import daemon as daemon_group
 from swarmlet.cli.main import main
 from swarmlet.cli.unit import (
     FIRST_LINE,
@@ -199,6 +202,19 @@ def test_uninstall_removes_its_own_alone_and_leaves_data(unit, capsys):
     assert unit.exists()
     assert main([*uninstall, "--force"]) == 0
     assert not unit.exists()
+
+
+@pytest.mark.parametrize("name", ["install", "uninstall", "stop"])
+def test_commands_of_the_daemon_explain_themselves_here_and_in_the_guide(name, capsys):
+    command = daemon_group.get_command(click.Context(daemon_group), name)
+    assert f"swarmlet daemon {name}" in command.epilog
+    assert main(["daemon", name, "--help"]) == 0
+    assert f"Usage: swarmlet daemon {name}" in capsys.readouterr().out
+    guide = (Path(__file__).parents[2] / "docs/guide/commands.md").read_text()
+    section = guide.partition(f"    swarmlet daemon {name}")[2].partition("\n## ")[0]
+    assert section
+    flags = [flag for p in command.params if isinstance(p, click.Option) for flag in p.opts]
+    assert [flag for flag in flags if flag not in section] == []
 
 
 SYSTEMCTL = """#!/bin/sh
