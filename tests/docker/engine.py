@@ -75,7 +75,7 @@ class DockerEngine:
 
     def start(self) -> None:
         """Start it and wait until it answers. Raises RuntimeError with the end of its log."""
-        Path(self.folder, "docker.pid").unlink(missing_ok=True)  # of a killed one
+        self._bury()
         arguments = ["dockerd", "--host", self.host, "--data-root", f"{self.folder}/data"]
         arguments += [
             "--exec-root",
@@ -146,6 +146,20 @@ class DockerEngine:
         if answer.status >= 400:
             raise RuntimeError(f"{method} {path}: {answer.status} {content.decode()}")
         return json.loads(content) if content[:1] in (b"[", b"{") and b"\r\n" not in content else {}
+
+    def _bury(self) -> None:
+        """What a killed engine left: its containerd dies a moment later than it, and a new engine
+        that still finds that one's pid waits for it in vain."""
+        left = Path(self.folder, "exec/containerd/containerd.pid")
+        with contextlib.suppress(OSError, ValueError):
+            command = Path("/proc", str(int(left.read_text())), "cmdline")
+            deadline_s = time.monotonic() + STOP_WAIT_S
+            while str(self.folder).encode() in command.read_bytes():
+                if time.monotonic() > deadline_s:
+                    break
+                time.sleep(0.01)
+        left.unlink(missing_ok=True)
+        Path(self.folder, "docker.pid").unlink(missing_ok=True)
 
     def _answers(self) -> bool:
         try:

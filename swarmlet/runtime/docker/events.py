@@ -24,7 +24,7 @@ log = logging.getLogger("swarmlet.runtime")
 PING_PERIOD_S: Final = 10.0
 PING_TIMEOUT_S: Final = 10.0
 RECONNECT_MIN_S: Final = 0.1
-RECONNECT_MAX_S: Final = 5.0
+RECONNECT_MAX_S: Final = 2.0
 EVENT_SIZE_MAX_B: Final = 1024 * 1024  # it repeats every label
 OVERLAP_S: Final = 2  # asked for again at each connect: a stream answers before it listens
 WATCHED: Final = ("create", "die", "destroy", "health_status", "oom")
@@ -95,11 +95,19 @@ class Watcher:
             try:
                 await self._watch()
             except (EngineDownError, EngineRefusedError) as problem:
-                self._note(problem.message)
+                if not self._was_connected:  # a stream that broke off is first opened again
+                    self._note(problem.message)
             if self._was_connected:
                 wait_s = RECONNECT_MIN_S
             await asyncio.sleep(wait_s * self._env.rng.uniform(0.5, 1.0))
             wait_s = min(wait_s * 2, RECONNECT_MAX_S)
+
+    async def _ping(self) -> None:
+        try:
+            await self._client.call("GET", "/_ping", timeout_s=PING_TIMEOUT_S)
+        except EngineDownError as problem:
+            self._note(problem.message)
+            raise
 
     def _note(self, problem: str) -> None:
         if self._condition.problem != problem:
@@ -144,7 +152,7 @@ class Watcher:
                 async with asyncio.timeout(PING_PERIOD_S):
                     data = await reader.readany()
             except TimeoutError:
-                await self._client.call("GET", "/_ping", timeout_s=PING_TIMEOUT_S)
+                await self._ping()
                 continue
             if not data:
                 return
