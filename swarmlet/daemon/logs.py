@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from io import TextIOWrapper
 from typing import Final
 
 from swarmlet.core.errors import InvalidArgumentError
@@ -136,15 +137,33 @@ def is_journal(environment: Mapping[str, str], descriptor: int) -> bool:
     return named == f"{facts.st_dev}:{facts.st_ino}"
 
 
+class LogFile(logging.handlers.RotatingFileHandler):
+    """A rotated file. Where stderr was that file too, as in the background, it moves along: what
+    the interpreter itself says of a crash is in the youngest file."""
+
+    def __init__(self, path: str) -> None:
+        self._has_stderr = _is_same(path, sys.stderr.fileno())
+        super().__init__(path, maxBytes=LOG_FILE_SIZE_B, backupCount=LOG_FILES_KEPT)
+
+    def _open(self) -> TextIOWrapper:
+        stream = super()._open()
+        if self._has_stderr:
+            os.dup2(stream.fileno(), sys.stderr.fileno())
+        return stream
+
+
+def _is_same(path: str, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except OSError:
+        return False
+
+
 def start_logging(settings: Settings) -> None:
     """Send all events of this process where the settings say. Raises OSError for the file."""
     to_journal = not settings.log_file and is_journal(os.environ, sys.stderr.fileno())
     handler: logging.Handler = (
-        logging.handlers.RotatingFileHandler(
-            settings.log_file, maxBytes=LOG_FILE_SIZE_B, backupCount=LOG_FILES_KEPT
-        )
-        if settings.log_file
-        else logging.StreamHandler(sys.stderr)
+        LogFile(settings.log_file) if settings.log_file else logging.StreamHandler(sys.stderr)
     )
     is_json = settings.log_format == "json"
     lines = JsonFormat() if is_json else TextFormat(has_time=not to_journal)

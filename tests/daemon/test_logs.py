@@ -181,6 +181,26 @@ def test_rotation_under_load_keeps_its_bounds_and_tears_no_line(tmp_path):
         assert len(written) > 500
 
 
+CRASH = """
+import logging, os, sys
+from swarmlet.daemon.logs import start_logging
+from swarmlet.daemon.settings import Settings
+stream = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+os.dup2(stream, 2)
+start_logging(Settings(data_dir="/", socket_path="/", log_file=sys.argv[1]))
+for turn in range(1400):
+    logging.getLogger("swarmlet.raft").info("load", extra={"filler": "x " * 4096})
+os.write(2, b"Fatal Python error\\n")
+"""
+
+
+def test_stderr_of_a_daemon_in_the_background_follows_the_rotation(tmp_path):
+    path = tmp_path / "daemon.log"
+    run_program(CRASH, path)
+    assert (tmp_path / "daemon.log.1").exists()
+    assert path.read_text().endswith("\nFatal Python error\n")
+
+
 FULL = """
 import logging, os, sys
 from swarmlet.daemon.logs import start_logging
@@ -216,6 +236,13 @@ def test_daemon_serves_where_no_line_of_its_log_can_be_written():
         client = daemon.init()
         client.post("/services/create", service("web"))
         wait_running(client, "web", 1)
+
+
+def test_log_file_is_for_its_owner_alone(tmp_path):
+    path = tmp_path / "own.log"
+    with running_daemon("--log-file", str(path)):
+        assert "daemon.ready" in path.read_text()
+        assert path.stat().st_mode & 0o777 == 0o600
 
 
 def test_daemon_that_cannot_open_its_log_says_so(tmp_path):
