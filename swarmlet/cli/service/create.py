@@ -34,6 +34,7 @@ _REPEATED: Final = (
     ("--cap-drop", "CAP", "A capability to drop."),
     ("--ulimit", "NAME=SOFT[:HARD]", "A resource limit."),
     ("--sysctl", "KEY=VALUE", "A kernel setting."),
+    ("--generic-resource", "KIND=N", "A resource of the node to reserve, such as gpu=2."),
     ("--log-opt", "KEY=VALUE", "An option of the log driver."),
 )
 

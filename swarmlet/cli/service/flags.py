@@ -120,6 +120,7 @@ FLAGS: Final[tuple[Flag, ...]] = (
     Flag("--isolation", (*CONTAINER, "Isolation"), str, "The isolation technology.", "NAME"),
     Flag("--init", (*CONTAINER, "Init"), bool, "Run an init that reaps processes."),
     Flag("--read-only", (*CONTAINER, "ReadOnly"), bool, "Mount the root file system read-only."),
+    Flag("--oom-score-adj", (*CONTAINER, "OomScoreAdj"), int, "-1000 (never) to 1000.", "N"),
     Flag("--tty -t", (*CONTAINER, "TTY"), bool, "Give the task a terminal."),
     Flag("--log-driver", (*TASK, "LogDriver", "Name"), str, "The log driver.", "NAME"),
     Flag("--replicas-max-per-node", (*TASK, "Placement", "MaxReplicas"), _COUNT, "0 for any.", "N"),

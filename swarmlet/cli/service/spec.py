@@ -9,7 +9,16 @@ import click
 from swarmlet.cli.client import Client, Json, Object
 from swarmlet.cli.options import pairs_of
 from swarmlet.cli.service import references, values
-from swarmlet.cli.service.flags import CONTAINER, TASK, Path, at, set_flags
+from swarmlet.cli.service.flags import (
+    CONTAINER,
+    FLAGS,
+    HEALTH,
+    RESERVATIONS,
+    TASK,
+    Path,
+    at,
+    set_flags,
+)
 
 MODES: Final = ("replicated", "global", "replicated-job", "global-job")
 
@@ -26,7 +35,9 @@ _LISTS: Final[Mapping[str, tuple[Path, Callable[[str], Json]]]] = {
     "cap_add": ((*CONTAINER, "CapabilityAdd"), values.capability_of),
     "cap_drop": ((*CONTAINER, "CapabilityDrop"), values.capability_of),
     "ulimit": ((*CONTAINER, "Ulimits"), values.ulimit_of),
+    "generic_resource": ((*RESERVATIONS, "GenericResources"), values.resource_of),
 }
+_HEALTH: Final = ("health_cmd", *(f.key for f in FLAGS if f.path[:-1] == HEALTH))
 _MAPS: Final[Mapping[str, Path]] = {
     "label": ("Labels",),
     "container_label": (*CONTAINER, "Labels"),
@@ -96,15 +107,19 @@ def mode_of(options: Mapping[str, Json]) -> Object:
 
 
 def set_health(spec: Object, options: Mapping[str, Json]) -> None:
-    """--health-cmd and --no-healthcheck."""
-    command, is_off = options.get("health_cmd"), options.get("no_healthcheck")
-    container = at(spec, CONTAINER)
-    if is_off and (command or container.get("Healthcheck")):
-        raise click.UsageError("--no-healthcheck does not go with the --health-... flags.")
-    if is_off:
-        container["Healthcheck"] = {"Test": ["NONE"]}
-    elif command:
-        at(spec, (*CONTAINER, "Healthcheck"))["Test"] = ["CMD-SHELL", command]
+    """--health-cmd and --no-healthcheck; after `set_flags`."""
+    command = options.get("health_cmd")
+    is_touched = any(options.get(key) not in (None, "") for key in _HEALTH)
+    if options.get("no_healthcheck"):
+        if is_touched:
+            raise click.UsageError("--no-healthcheck does not go with the --health-... flags.")
+        at(spec, CONTAINER)["Healthcheck"] = {"Test": ["NONE"]}
+    elif is_touched:
+        health = at(spec, HEALTH)
+        if command:
+            health["Test"] = ["CMD-SHELL", command]
+        elif health.get("Test") == ["NONE"]:  # the image's own check, with these settings
+            del health["Test"]
 
 
 def _set_repeated(spec: Object, options: Mapping[str, Json]) -> None:

@@ -9,7 +9,7 @@ from swarmlet.cli.client import Client, Json, Object
 from swarmlet.cli.labels import changed_labels
 from swarmlet.cli.lazy import example
 from swarmlet.cli.names import complete_service
-from swarmlet.cli.options import detach_option
+from swarmlet.cli.options import detach_option, pairs_of
 from swarmlet.cli.service import references, values
 from swarmlet.cli.service.flags import (
     CONTAINER,
@@ -21,6 +21,7 @@ from swarmlet.cli.service.flags import (
     timeout_option,
 )
 from swarmlet.cli.service.listing import find, mode_of
+from swarmlet.cli.service.lists import change_lists, list_options
 from swarmlet.cli.service.progress import wait_as_asked
 from swarmlet.cli.service.scale import post_update
 from swarmlet.cli.service.spec import set_health, words_of
@@ -34,14 +35,15 @@ _REPEATED: Final = (
     ("--container-label-rm", "KEY", "Remove a label of the tasks."),
     ("--env-add", "KEY=VALUE", "Add or change an environment variable."),
     ("--env-rm", "KEY", "Remove an environment variable."),
-    ("--constraint-add", "TEXT", "Add a constraint."),
-    ("--constraint-rm", "TEXT", "Remove a constraint."),
     ("--publish-add", "PORT", "Publish a port, as in service create."),
     ("--publish-rm", "TARGET", "Stop publishing a target port."),
     ("--secret-add", "SECRET", "Give the tasks a secret."),
     ("--secret-rm", "NAME", "Take a secret from them."),
     ("--config-add", "CONFIG", "Give the tasks a config."),
     ("--config-rm", "NAME", "Take a config from them."),
+    ("--network-add", "NETWORK", "Join a network, as in service create."),
+    ("--network-rm", "NETWORK", "Leave a network."),
+    ("--log-opt", "KEY=VALUE", "An option of the log driver, instead of those it has."),
 )
 
 
@@ -65,6 +67,7 @@ def _repeated_options(command: F) -> F:
 @click.option("--no-healthcheck", is_flag=True, help="Without the image's own check.")
 @click.option("--force", is_flag=True, help="Replace the tasks even where nothing changed.")
 @_repeated_options
+@list_options
 @flag_options
 @click.option("--with-registry-auth", is_flag=True, help="Send nodes the registry's login.")
 @click.option("--no-resolve-image", is_flag=True, help="Do not pin the image's digest.")
@@ -99,7 +102,8 @@ def change(client: Client, spec: Object, options: Mapping[str, Json]) -> None:
     _change_command(spec, options)
     _change_labels(spec, ("Labels",), options, "label")
     _change_labels(spec, (*CONTAINER, "Labels"), options, "container_label")
-    _change_lists(spec, options)
+    _change_entries(spec, options)
+    change_lists(spec, options)
     _change_references(client, spec, options)
     if options["force"]:
         task = at(spec, TASK)
@@ -122,20 +126,18 @@ def _change_labels(spec: Object, path: Path, options: Mapping[str, Json], flag: 
         place[path[-1]] = changed_labels(place.get(path[-1]) or {}, add=added, remove=removed)
 
 
-def _change_lists(spec: Object, options: Mapping[str, Json]) -> None:
+def _change_entries(spec: Object, options: Mapping[str, Json]) -> None:
     if options["env_add"] or options["env_rm"]:
         container = at(spec, CONTAINER)
         kept = _without(container.get("Env"), options["env_rm"], _variable)
         container["Env"] = values.environment(options["env_add"], (), kept)
-    if options["constraint_add"] or options["constraint_rm"]:
-        placement = at(spec, (*TASK, "Placement"))
-        kept = _without(placement.get("Constraints"), options["constraint_rm"], str)
-        placement["Constraints"] = list(dict.fromkeys([*kept, *options["constraint_add"]]))
     if options["publish_add"] or options["publish_rm"]:
         endpoint = at(spec, ("EndpointSpec",))
         kept = _without(endpoint.get("Ports"), options["publish_rm"], _target)
         added = [port for text in options["publish_add"] for port in values.ports_of(text)]
         endpoint["Ports"] = [*(port for port in kept if port not in added), *added]
+    if options["log_opt"]:
+        at(spec, (*TASK, "LogDriver"))["Options"] = pairs_of(options["log_opt"])
 
 
 def _variable(text: str) -> str:
@@ -163,3 +165,11 @@ def _change_references(client: Client, spec: Object, options: Mapping[str, Json]
             gone = {*removed, *(reference[name] for reference in new)}
             kept = [each for each in container.get(field) or () if each[name] not in gone]
             container[field] = [*kept, *new]
+    added, removed = options["network_add"], options["network_rm"]
+    if added or removed:
+        task = at(spec, TASK)
+        new = references.networks_of(client, added)
+        targets = [one["Target"] for one in references.networks_of(client, removed)]
+        kept = _without(task.get("Networks"), targets, lambda one: str(one["Target"]))
+        joined = {one["Target"]: one for one in [*kept, *new]}
+        task["Networks"] = list(joined.values())

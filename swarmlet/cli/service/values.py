@@ -109,6 +109,12 @@ def _port_error(text: str, why: str) -> click.UsageError:
 
 
 # Mounts -----------------------------------------------------------------------------------------
+_RECURSIONS: Final[Mapping[str, tuple[str, ...]]] = {
+    "enabled": (),
+    "disabled": ("NonRecursive",),
+    "writable": ("ReadOnlyNonRecursive",),
+    "readonly": ("ReadOnlyForceRecursive",),
+}
 _MOUNT_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "type": ("Type",),
     "source": ("Source",),
@@ -120,11 +126,14 @@ _MOUNT_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "ro": ("ReadOnly",),
     "consistency": ("Consistency",),
     "bind-propagation": ("BindOptions", "Propagation"),
+    "bind-nonrecursive": ("BindOptions", "NonRecursive"),
+    "bind-recursive": ("BindOptions",),
     "volume-nocopy": ("VolumeOptions", "NoCopy"),
     "volume-driver": ("VolumeOptions", "DriverConfig", "Name"),
     "volume-label": ("VolumeOptions", "Labels"),
     "volume-opt": ("VolumeOptions", "DriverConfig", "Options"),
     "volume-subpath": ("VolumeOptions", "Subpath"),
+    "image-subpath": ("ImageOptions", "Subpath"),
     "tmpfs-size": ("TmpfsOptions", "SizeBytes"),
     "tmpfs-mode": ("TmpfsOptions", "Mode"),
 }
@@ -134,6 +143,9 @@ def mount_of(text: str) -> Object:
     """type=bind,source=/host,target=/inside,readonly and docker's other fields."""
     mount: Object = {"Type": "volume"}
     for key, value in fields_of(text, "--mount", _MOUNT_FIELDS):
+        if key == "bind-recursive":
+            mount.setdefault("BindOptions", {}).update(_recursion(text, value))
+            continue
         *way, field = _MOUNT_FIELDS[key]
         place = mount
         for part in way:
@@ -145,15 +157,29 @@ def mount_of(text: str) -> Object:
             place[field] = _mount_value(text, key, value)
     if not mount.get("Target"):
         raise click.UsageError(f"Invalid value for --mount {text!r}: target is missing.")
+    if mount.get("Source", "").startswith("."):
+        mount["Source"] = os.path.abspath(mount["Source"])
     return mount
+
+
+def _recursion(text: str, value: str) -> Object:
+    """What becomes of mounts below a bind mount's source."""
+    if value not in _RECURSIONS:
+        raise click.UsageError(
+            f"Invalid value for --mount {text!r}: bind-recursive cannot be {value!r}. "
+            f"Known are {', '.join(_RECURSIONS)}."
+        )
+    return dict.fromkeys(_RECURSIONS[value], True)
 
 
 def _mount_value(text: str, key: str, value: str) -> object:
     try:
-        if key in ("readonly", "ro", "volume-nocopy"):
+        if key in ("readonly", "ro", "volume-nocopy", "bind-nonrecursive"):
             return _SWITCH[value.lower()]
         if key == "tmpfs-size":
             return parse_size(value)
+        if key in ("type", "bind-propagation"):
+            return value.lower()
         return int(value, 8) if key == "tmpfs-mode" else value
     except (KeyError, ValueError, InvalidArgumentError):
         raise click.UsageError(
@@ -180,6 +206,20 @@ def host_of(text: str) -> str:
     if not name or not colon or not address:
         raise click.UsageError(f"Invalid value for --host: {text!r} is not NAME:IP.")
     return f"{address} {name}"
+
+
+def resource_of(text: str) -> Object:
+    """gpu=2; a resource with a name of its own cannot be reserved."""
+    kind, _, number = text.partition("=")
+    if not kind or not number.isascii() or not number.isdigit():
+        raise click.UsageError(f"Invalid value for --generic-resource: {text!r} is not KIND=N.")
+    return {"DiscreteResourceSpec": {"Kind": kind, "Value": int(number)}}
+
+
+def kind_of(resource: Object) -> str:
+    """The kind of a generic resource in a spec."""
+    named = resource.get("DiscreteResourceSpec") or resource.get("NamedResourceSpec") or {}
+    return str(named.get("Kind", ""))
 
 
 def preference_of(text: str) -> Object:
