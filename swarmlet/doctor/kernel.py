@@ -130,7 +130,8 @@ def judge_overlay(facts: Overlay) -> Judgement:
         )
     if not facts.is_root:
         return skipped(f"An ordinary user may not mount overlayfs here ({facts.memory_problem}).")
-    return warn(f"overlayfs cannot be mounted ({facts.memory_problem}).", "modprobe overlay")
+    remedy = _PRIVILEGED if facts.memory_problem.startswith("unshare") else "modprobe overlay"
+    return warn(f"overlayfs cannot be mounted ({facts.memory_problem}).", remedy)
 
 
 PROBES: Final = (

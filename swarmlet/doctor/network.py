@@ -120,7 +120,7 @@ def judge_encryption(facts: Encryption) -> Judgement:
     found = _judge(facts.esp, "ESP with AES-GCM can be set up", "modprobe -a esp4 xfrm_user")
     if found.verdict == "warn" and facts.has_wireguard:
         return ok("The kernel has no ESP with AES-GCM, but wireguard-go is installed.")
-    if found.verdict == "warn":
+    if facts.esp.problem:
         also = f"{found.remedy}, or apt-get install wireguard-go"
         return msgspec.structs.replace(found, remedy=also)
     return found

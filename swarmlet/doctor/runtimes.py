@@ -104,7 +104,7 @@ class Oci(msgspec.Struct, frozen=True, kw_only=True):
 def look_at_oci(world: World) -> Oci:
     versions = {name: _version(name) for name in ("runc", "crun", "conmon")}
     tried = next((name for name in ("runc", "crun") if versions[name]), "")
-    problem = _container(find(tried), f"{world.scratch()}/oci") if tried and world.is_root else ""
+    problem = _run_container(find(tried), world) if tried and world.is_root else ""
     return Oci(is_root=world.is_root, tried=tried, problem=problem, **versions)
 
 
@@ -115,6 +115,13 @@ def _version(program: str) -> str:
         return ""
     words = run(path, "--version").out.split("\n", 1)[0].split()
     return words[-1] if words else "of unknown version"
+
+
+def _run_container(program: str, world: World) -> str:
+    try:
+        return _container(program, f"{world.scratch()}/oci")
+    except OSError as error:  # no room for its files
+        return f"{error.filename}: {error.strerror}"
 
 
 def _container(program: str, folder: str) -> str:
@@ -159,7 +166,8 @@ def judge_oci(facts: Oci) -> Judgement:
     ]
     if facts.problem:
         return warn(
-            f"{facts.tried} runs no container: {facts.problem}.", f"{facts.tried} --debug run"
+            f"{facts.tried} runs no container: {facts.problem}.",
+            "swarmlet doctor namespaces cgroups disk",
         )
     if wanted:
         has = f" ({', '.join(there)} is there)" if there else ""

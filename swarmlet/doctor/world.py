@@ -5,6 +5,7 @@ import gzip
 import http.client
 import json
 import os
+import re
 import shutil
 import socket
 import struct
@@ -26,7 +27,8 @@ PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # asks the kernel which source address the default route has.
 _PROBES: Final = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
 _KINDS: Final = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
-_NO_REASON: Final = ("Command failed -", "time=")  # ip names a line; runc's log has times
+_NO_REASON: Final = "Command failed -"  # ip names the line of its input
+_LOGGED: Final = re.compile(r'msg="((?:[^"\\]|\\.)*)"')  # runc writes its reason as a log line
 _UCRED: Final = "3i"  # struct ucred: pid, uid, gid
 
 
@@ -69,7 +71,10 @@ class Ran(msgspec.Struct, frozen=True, kw_only=True):
             return ""
         lines = [line.strip() for line in (self.err or self.out).splitlines()]
         words = [line for line in lines if line and not line.startswith(_NO_REASON)]
-        return words[0].removeprefix("Error: ").rstrip(".") if words else f"exit code {self.code}"
+        if not words:
+            return f"exit code {self.code}"
+        logged = _LOGGED.search(words[0])
+        return (logged[1] if logged else words[0]).removeprefix("Error: ").rstrip(".")
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
