@@ -66,7 +66,8 @@ def remove_content(folder: str) -> Iterator[None]:
         return
     try:
         waiting = [name for name, is_folder in _entries(top, ".") if is_folder]
-        free = (name for name in map("removed-{}".format, itertools.count()) if name not in waiting)
+        taken = frozenset(waiting)  # also what an interrupted removal moved
+        free = (name for name in map("removed-{}".format, itertools.count()) if name not in taken)
         done = 0
         while waiting:
             name = waiting.pop()
