@@ -9,6 +9,8 @@ from swarmlet.model.container import ContainerSpec
 from swarmlet.model.secret import SecretSpec
 from swarmlet.model.service import ServiceMode, ServiceSpec
 
+_MOUNT_TYPES = ("npipe", "cluster", "image")
+
 
 def refuse_service(spec: ServiceSpec) -> None:
     """Raises UnsupportedError for the first thing that cannot be done."""
@@ -51,6 +53,12 @@ def _refuse_container(spec: ContainerSpec) -> None:
             "delivering secrets and configs to tasks is not supported yet",
             remedy="They can be created and kept; leave out --secret and --config.",
         )
+    for mount in spec.mounts:
+        if mount.type in _MOUNT_TYPES:
+            raise UnsupportedError(
+                f"mounts of type {mount.type} are not supported",
+                remedy="Use a mount of type bind, volume or tmpfs.",
+            )
 
 
 def refuse_secret(spec: SecretSpec) -> None:

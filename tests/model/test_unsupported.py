@@ -28,6 +28,10 @@ REFUSED = [
     ({"EndpointSpec": {"Ports": [{"TargetPort": 80, "PublishMode": "ingress"}]}}, "ingress"),
     ({"container": {"Secrets": [{"SecretID": "a", "SecretName": "b"}]}}, "secrets and configs"),
     ({"container": {"Configs": [{"ConfigID": "a", "ConfigName": "b"}]}}, "secrets and configs"),
+    *(
+        ({"container": {"Mounts": [{"Type": kind, "Source": "a", "Target": "/b"}]}}, f"type {kind}")
+        for kind in ("npipe", "cluster", "image")
+    ),
     (
         {"container": {"Privileges": {"CredentialSpec": {"Config": "a"}}}},
         "secrets and configs",
