@@ -19,7 +19,7 @@ LOG_TAIL_B: Final = 4_096
 LOG_LINES_MAX: Final = 5
 
 
-def ensure_daemon(client: Client, *, data_dir: str, runtime: str) -> None:
+def ensure_daemon(client: Client, *, data_dir: str, runtime: str, docker_host: str = "") -> None:
     """Return when a daemon answers, started here where none did; said on stderr.
 
     Raises CommandError with the daemon's own words where it ended at once, TimedOutError where it
@@ -30,10 +30,12 @@ def ensure_daemon(client: Client, *, data_dir: str, runtime: str) -> None:
         client.named = default_host(os.environ, os.getuid(), os.path.exists, data_dir=where)
     path = socket_path(client.named)
     if client.ping():
-        if data_dir or runtime:
-            click.echo("Note: a daemon answers; --data-dir and --runtime are its own.", err=True)
+        if data_dir or runtime or docker_host:
+            options = "--data-dir, --runtime and --docker-host"
+            click.echo(f"Note: a daemon answers; {options} are its own.", err=True)
         return
-    pid, log = _run_daemon(client, where, UNIX_PREFIX + path, runtime)
+    own = {"--runtime": runtime, "--docker-host": docker_host}
+    pid, log = _run_daemon(client, where, UNIX_PREFIX + path, own)
     is_found = not data_dir or "SWARMLET_HOST" in os.environ
     click.echo(
         f"Started a swarmlet daemon in the background (process {pid}); it logs to {log} and "
@@ -43,13 +45,13 @@ def ensure_daemon(client: Client, *, data_dir: str, runtime: str) -> None:
     )
 
 
-def _run_daemon(client: Client, where: str, host: str, runtime: str) -> tuple[int, str]:
-    """Its process id and its log, once it answers."""
+def _run_daemon(client: Client, where: str, host: str, options: dict[str, str]) -> tuple[int, str]:
+    """Its process id and its log, once it answers; options without a value are left out."""
     Path(where).mkdir(mode=0o700, parents=True, exist_ok=True)
     log = os.path.join(where, "daemon.log")
     arguments = ["--data-dir", where, "--host", host, "--log-file", log]
-    if runtime:
-        arguments += ["--runtime", runtime]
+    for name, value in options.items():
+        arguments += [name, value] if value else []
     daemon, begin = _start(arguments, log)
     try:
         _wait_for(client, daemon, begin, log)

@@ -106,15 +106,18 @@ _availability_option: Final = click.option(
 @_settings_options
 @click.option("--data-dir", default="", metavar="DIR", help="For a daemon that is started here.")
 @click.option("--runtime", type=click.Choice(RUNTIMES), help="For a daemon that is started here.")
+@click.option("--docker-host", default="", metavar="URL", help="For a daemon that is started here.")
 @click.pass_obj
-def init(client: Client, /, *, data_dir: str, runtime: str | None, **options: Json) -> None:
+def init(
+    client: Client, /, *, data_dir: str, runtime: str | None, docker_host: str, **options: Json
+) -> None:
     """Make a swarm with this node as its manager.
 
     Starts a daemon in the background where none answers, and says so.
     """
     from swarmlet.cli.background import ensure_daemon
 
-    ensure_daemon(client, data_dir=data_dir, runtime=runtime or "")
+    ensure_daemon(client, data_dir=data_dir, runtime=runtime or "", docker_host=docker_host)
     node_id = client.post("/swarm/init", _init_request(options))
     node = client.get(f"/nodes/{quote(node_id)}")
     swarm = client.get("/swarm")

@@ -3,8 +3,8 @@
 `main` reads the options and runs the loop; `settings` says what they are; `data_dir` guards the
 data directory (one daemon a directory, one format); `engine` is the life of this node: in no swarm,
 in one, or refusing to start on damaged data; `membership` is one stay in a swarm, from init to
-leave, with its store, log, manager and agent; `serve` and `gauges` are the way in and the numbers
-out.
+leave, with its store, log, manager and agent; `runtimes` chooses what runs its tasks; `serve` and
+`gauges` are the way in and the numbers out.
 
 After a crash nothing here needs repair: a swarm counts once `swarm/state.json` is there, which
 comes last and goes first, by renaming `swarm/unsettled.json`. Where that is there instead, an init

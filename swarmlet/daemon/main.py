@@ -47,7 +47,14 @@ def _levels_checked(_ctx: click.Context, _param: click.Parameter, text: str) -> 
     type=click.Choice(RUNTIMES),
     default="auto",
     show_default=True,
-    help="What runs the tasks; chosen once, when this node enters a swarm.",
+    help="What runs the tasks; chosen when this node enters a swarm, kept while it is in it."
+    " auto: docker if a Docker Engine answers, else process.",
+)
+@click.option(
+    "--docker-host",
+    default="",
+    metavar="URL",
+    help="The Docker Engine to use; else $DOCKER_HOST, else unix:///var/run/docker.sock",
 )
 @click.option(
     "--log-level",
@@ -109,6 +116,7 @@ def _settings(data_dir: str, host: str, options: dict[str, str | bool]) -> Setti
     address = address or default_host(os.environ, os.getuid(), os.path.exists, data_dir=where)
     if options["log_file"]:
         options["log_file"] = os.path.abspath(str(options["log_file"]))
+    options["docker_host_variable"] = os.environ.get("DOCKER_HOST", "")
     return Settings(data_dir=where, socket_path=socket_path(address), **options)  # type: ignore[arg-type]
 
 

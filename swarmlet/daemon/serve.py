@@ -7,18 +7,15 @@ from collections.abc import Callable
 
 from swarmlet.api.app import build_app
 from swarmlet.api.listener import serve_unix
-from swarmlet.core.errors import UnsupportedError
 from swarmlet.daemon.addresses import HostAddresses
 from swarmlet.daemon.data_dir import DataDir
 from swarmlet.daemon.engine import DaemonEngine
 from swarmlet.daemon.facts import gather_facts
 from swarmlet.daemon.membership import Host
 from swarmlet.daemon.notify import Tell
+from swarmlet.daemon.runtimes import Runtimes
 from swarmlet.daemon.settings import Settings
-from swarmlet.env.base import Env
 from swarmlet.env.real import real_env
-from swarmlet.runtime.base import Runtime
-from swarmlet.runtime.process.runtime import ProcessRuntime
 
 log = logging.getLogger("swarmlet.daemon")
 
@@ -28,12 +25,13 @@ async def serve(
 ) -> None:
     """Run one daemon; `tell` hears when the API listens and when the end begins.
 
-    Raises DamagedError, ListenError and whatever else forbids to start.
+    Raises DamagedError, ListenError, what `Runtimes` raises, and whatever else forbids to start.
     """
     env = real_env()
     data = DataDir(env.disk, settings.data_dir)
     data.open()
-    runtime = choose_runtime(env, data, settings)
+    runtimes = Runtimes(env, data, settings)
+    runtime = await runtimes.at_start()
     async with asyncio.TaskGroup() as group:
         host = Host(
             env=env,
@@ -42,6 +40,7 @@ async def serve(
             facts=gather_facts(env, data, runtime),
             addresses=HostAddresses(),
             settle=settle_memory,
+            choose=runtimes.at_init,
         )
         engine = DaemonEngine(host, group)
         watch = group.create_task(engine.watch_loop(), name="loop-lag")
@@ -57,24 +56,6 @@ async def serve(
                 tell("STOPPING=1\nSTATUS=Stopping; tasks run on")
             await engine.close()
         watch.cancel()
-
-
-def choose_runtime(env: Env, data: DataDir, settings: Settings) -> Runtime:
-    """The adapter this node keeps while it is in its swarm. Raises UnsupportedError."""
-    file = data.swarm_file()
-    name = file.runtime if file is not None else settings.runtime
-    if name in ("docker", "oci"):
-        raise UnsupportedError(
-            f"The {name} runtime is not part of this release.",
-            remedy="Start the daemon with --runtime process: tasks then run the host's own files.",
-        )
-    return ProcessRuntime(
-        env,
-        state_dir=data.tasks,
-        data_dir=data.path,
-        socket_path=settings.socket_path,
-        allow_root_tasks=settings.allow_root_tasks,
-    )
 
 
 def settle_memory() -> None:

@@ -8,11 +8,14 @@ RUNTIMES: Final = ("auto", "process", "docker", "oci")
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """Paths are absolute. `socket_path` is where the API listens."""
+    """Paths are absolute. `socket_path` is where the API listens. `docker_host` is the option,
+    `docker_host_variable` what the environment has (DOCKER_HOST); "" where there is none."""
 
     data_dir: str
     socket_path: str
     runtime: str = "auto"
+    docker_host: str = ""
+    docker_host_variable: str = ""
     log_level: str = "info"
     log_format: str = "text"
     log_file: str = ""

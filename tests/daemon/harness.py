@@ -67,7 +67,8 @@ class Client:
 
 
 class Daemon:
-    """Start, kill and restart `swarmlet daemon` on one data directory."""
+    """Start, kill and restart `swarmlet daemon` on one data directory. It has the process runtime
+    unless the options say otherwise, whatever Docker Engine the machine has."""
 
     def __init__(self, directory: str, *options: str, prefix: tuple[str, ...] = ()) -> None:
         self.directory, self.options, self.prefix = directory, options, prefix
@@ -76,6 +77,7 @@ class Daemon:
         self.process: subprocess.Popen[bytes] | None = None
 
     def command(self) -> list[str]:
+        says = any(option in ("--runtime", "--docker-host") for option in self.options)
         return [
             *self.prefix,
             sys.executable,
@@ -85,7 +87,7 @@ class Daemon:
             self.data,
             "--host",
             f"unix://{self.socket}",
-            *self.options,
+            *(self.options if says else ("--runtime", "process", *self.options)),
         ]
 
     def start(self) -> "Daemon":
