@@ -57,8 +57,9 @@ BAD_SERVICES = [
         400,
         "port",
     ),
-    (container(Mounts=[{"Type": "bind", "Source": "/a", "Target": "/b"}]), 501, "ount"),
-    (container(Healthcheck={"Test": ["CMD", "true"]}), 501, "ealth"),
+    (container(Mounts=[{"Type": "bind", "Source": "/a", "Target": "b"}]), 400, "absolute"),
+    (container(Mounts=[{"Type": "image", "Source": "a", "Target": "/b"}]), 501, "type image"),
+    (container(Healthcheck={"Test": ["curl", "localhost"]}), 400, "curl"),
     (container(Hostname="h-{{.Task.Nope}}"), 400, "expanding hostname failed"),
 ]
 
