@@ -5,8 +5,15 @@ from swarmlet.reconcile.base import Decider
 from swarmlet.reconcile.reaper import ReaperDecider
 from swarmlet.reconcile.replicated import ReplicatedDecider
 from swarmlet.reconcile.scheduler.place import SchedulerDecider
+from swarmlet.reconcile.updater import UpdaterDecider
 
 
 def all_deciders() -> tuple[Decider, ...]:
     """Fresh ones, in the order in which a task passes them."""
-    return (ReplicatedDecider(), AllocatorDecider(), SchedulerDecider(), ReaperDecider())
+    return (
+        ReplicatedDecider(),
+        UpdaterDecider(),
+        AllocatorDecider(),
+        SchedulerDecider(),
+        ReaperDecider(),
+    )

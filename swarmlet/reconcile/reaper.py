@@ -16,6 +16,7 @@ from swarmlet.model.task import Task, TaskState
 from swarmlet.model.view import View, cluster_of, spec_of
 from swarmlet.reconcile.base import REST, Decision, Key, Moment
 from swarmlet.reconcile.restart import ended_ms, policy_of
+from swarmlet.reconcile.rollout import is_updating
 from swarmlet.reconcile.slots import newest, replicas_of
 
 SPEC_GRACE_MS: Final = 60 * MS_PER_S
@@ -36,11 +37,12 @@ class ReaperDecider:
 
     def keys_of(self, event: Event, view: View) -> Iterable[Key]:
         """A task that came, stopped or is to be removed: its slot. A service's change, the end of a
-        version's last task: its specs. A new retention limit: all slots."""
+        version's last task: its specs. A new retention limit: all slots. The end of an update: the
+        slots it tried."""
         if event.table is Task:
             return _keys_of_task(event, view)
         if event.table is Service:
-            return [("specs", event.id)]
+            return [("specs", event.id), *_ended_update(event, view)]
         if event.table is Cluster and _limit(event.old) != _limit(event.new):
             return _all_slots(view)
         return ()
@@ -75,6 +77,17 @@ def _keys_of_task(event: Event, view: View) -> Iterator[Key]:
         yield "slot", new.service_id, str(new.slot)
 
 
+def _ended_update(event: Event, view: View) -> Iterator[Key]:
+    old, new = event.old, event.new
+    assert isinstance(old, Service | None)
+    assert isinstance(new, Service | None)
+    if old is None or new is None or not is_updating(old) or is_updating(new):
+        return
+    for task in view.tasks.scan("spec", spec_version_id(old.id, old.spec_version)):
+        if task.updated_from:
+            yield "slot", task.service_id, str(task.slot)
+
+
 def _is_idle(task: Task) -> bool:
     """Whether no node has anything to do for the task: never assigned, or ended."""
     return task.status.state < TaskState.ASSIGNED or task.status.state >= TaskState.COMPLETE
@@ -92,13 +105,14 @@ def _reap_slot(view: View, service_id: str, slot: int) -> Decision:
 
 def _history(view: View, service: Service, tasks: Sequence[Task]) -> list[Task]:
     """The oldest tasks of a slot beyond the retention limit. The newest always stays: it tells why
-    a slot that is not restarted counts as done."""
+    a slot that is not restarted counts as done. While an update runs its own tasks stay too: they
+    tell what was tried and what failed."""
     retention = _retention(view, service)
     if retention < 0 or len(tasks) <= max(1, retention):
         return []
     last = newest(tasks)
     old = sorted(
-        (task for task in tasks if task is not last and _is_history(task)),
+        (t for t in tasks if t is not last and _is_history(t) and not _is_needed(service, t)),
         key=lambda t: (ended_ms(t), t.created_ms, t.id),
     )
     return old[: len(tasks) - max(1, retention)]
@@ -109,6 +123,11 @@ def _is_history(task: Task) -> bool:
     if task.status.state < TaskState.ASSIGNED:
         return task.desired > TaskState.RUNNING
     return task.status.state >= TaskState.COMPLETE and task.desired > TaskState.RUNNING
+
+
+def _is_needed(service: Service, task: Task) -> bool:
+    is_own = task.updated_from != 0 and task.spec_version == service.spec_version
+    return is_own and is_updating(service)
 
 
 def _retention(view: View, service: Service) -> int:

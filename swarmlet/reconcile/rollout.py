@@ -1,0 +1,231 @@
+"""How far an update has come, slot by slot: worked out from the tasks alone, then kept up to date.
+
+An update is the way of a service's tasks to the present spec version. It tries each slot that was
+dirty once: the tasks it made for that are known by `updated_from` and the spec version.
+"""
+
+import heapq
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+
+from swarmlet.core.ids import TaskID
+from swarmlet.core.limits import MS_PER_S
+from swarmlet.model.defaults import monitor_ns
+from swarmlet.model.service import Service, ServiceSpec, UpdateConfig
+from swarmlet.model.task import Task, TaskState
+from swarmlet.model.view import View, spec_of
+from swarmlet.reconcile.restart import CLOCK_SLACK_MS, NS_PER_MS, ended_ms
+from swarmlet.reconcile.slots import Dirt, is_wanted, newest, wanted_of
+
+DEFAULT_CONFIG: Final = UpdateConfig(parallelism=1)
+ENDED_BY_ITSELF: Final = (TaskState.COMPLETE, TaskState.FAILED, TaskState.REJECTED)
+
+
+UPDATING: Final = "updating"
+
+
+def is_updating(service: Service) -> bool:
+    return service.update_status is not None and service.update_status.state == UPDATING
+
+
+class Settings(NamedTuple):
+    """How a service wants to be updated, with every default filled in; the rules are SwarmKit's.
+
+    `parallelism` 0: all slots at once. `hold_ms`: how long the last slots are watched.
+    """
+
+    parallelism: int
+    delay_ms: int
+    monitor_ms: int
+    hold_ms: int
+    failure_action: str
+    max_failure_ratio: float
+    is_start_first: bool
+
+
+def settings_of(spec: ServiceSpec) -> Settings:
+    config = spec.update_config or DEFAULT_CONFIG
+    delay_ms = -(-config.delay // NS_PER_MS)
+    monitor_ms = -(-(config.monitor or monitor_ns(spec)) // NS_PER_MS)
+    return Settings(
+        parallelism=config.parallelism,
+        delay_ms=delay_ms,
+        monitor_ms=monitor_ms,
+        hold_ms=monitor_ms if delay_ms < monitor_ms else delay_ms + MS_PER_S,
+        failure_action=config.failure_action or "pause",
+        max_failure_ratio=config.max_failure_ratio,
+        is_start_first=config.order == "start-first",
+    )
+
+
+class SlotFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a slot stands in the update, whatever the time.
+
+    `is_fresh`: all that should run there was made from older specs, and the update has yet to try.
+    `is_tried`: the update has put a task there. `is_in_flight`: that task, or the one that follows
+    it because it had to move, has not come to run yet; `reached_ms` (leader's clock, 0: not yet)
+    when it did, or ended before. `failed`: it ended by itself too soon, or without running.
+    """
+
+    is_taken: bool = False
+    is_fresh: bool = False
+    is_tried: bool = False
+    is_in_flight: bool = False
+    reached_ms: int = 0
+    failed: Task | None = None
+    surplus: tuple[TaskID, ...] = ()
+
+
+class Made(NamedTuple):
+    """Which tasks an update made, and how long it watches each."""
+
+    spec_version: int
+    monitor_ms: int
+
+    def by_update(self, task: Task) -> bool:
+        return task.updated_from != 0 and task.spec_version == self.spec_version
+
+    def failed(self, task: Task) -> bool:
+        """Whether it ended without running, or too soon after. Both moments are the agent's."""
+        status = task.status
+        if status.state not in ENDED_BY_ITSELF:
+            return False
+        return not status.running_ms or status.at_ms - status.running_ms < self.monitor_ms
+
+
+def facts_of(view: View, dirt: Dirt, tasks: Sequence[Task], made: Made) -> SlotFacts:
+    """The facts of a slot with these tasks, none of which is on its way out."""
+    wanted = wanted_of(view, dirt, tasks)
+    own = sorted(filter(made.by_update, tasks), key=lambda t: t.id)
+    tip = _tip(own, wanted.clean) if own or wanted.dirty else None
+    return SlotFacts(
+        is_taken=bool(wanted.clean or wanted.dirty),
+        is_fresh=bool(wanted.dirty) and not wanted.clean and not own,
+        is_tried=bool(own),
+        is_in_flight=tip is not None and tip.status.state < TaskState.RUNNING,
+        reached_ms=0 if tip is None or not own else _reached_ms(tip),
+        failed=next((task for task in own if made.failed(task)), None),
+        surplus=tuple(task.id for task in wanted.surplus),
+    )
+
+
+def _tip(own: Sequence[Task], clean: Sequence[Task]) -> Task | None:
+    """The task that shows how far the slot is. One that had to leave its node did not fail: the
+    update waits for its successor instead, but not for the successor's successors."""
+    if own:
+        last = newest(own)
+        if is_wanted(last) or last.status.state in ENDED_BY_ITSELF:
+            return last
+    return next((task for task in clean if not task.attempt), None)
+
+
+def _reached_ms(task: Task) -> int:
+    """When the task came to run, else ended, by the leader's clock; 0: neither yet.
+
+    Once it has ended the leader's stamp is that of the end; how long it ran the agent knows.
+    """
+    status = task.status
+    if status.state < TaskState.RUNNING:
+        return 0
+    has_run = status.state > TaskState.RUNNING and status.running_ms
+    return ended_ms(task) - (max(0, status.at_ms - status.running_ms) if has_run else 0)
+
+
+class Rollout:
+    """The facts of all slots of one service at one spec version; O(its tasks) to make, then
+    O(tasks of the slot) a change."""
+
+    def __init__(self, view: View, service: Service) -> None:
+        spec = spec_of(view, service)
+        self.service_id, self.spec_version = service.id, service.spec_version
+        self.settings = settings_of(spec)
+        self.facts: dict[int, SlotFacts] = {}
+        self.taken: set[int] = set()
+        self.tried: set[int] = set()
+        self.in_flight: set[int] = set()
+        self.failed: dict[int, Task] = {}
+        self.surplus: dict[int, tuple[TaskID, ...]] = {}
+        self._fresh: set[int] = set()
+        self._queue: list[int] = []  # a heap of what is or was fresh
+        self._stale: set[int] = set()
+        self._dirt = Dirt(view, service)
+        self._made = Made(service.spec_version, self.settings.monitor_ms)
+        by_slot: dict[int, list[Task]] = {}
+        for task in view.tasks.scan("service", service.id):
+            by_slot.setdefault(task.slot, []).append(task)
+        for slot, tasks in by_slot.items():
+            self._put(view, slot, tasks)
+
+    @property
+    def fresh_count(self) -> int:
+        return len(self._fresh)
+
+    def mark(self, slot: int) -> None:
+        """A task of the slot has changed."""
+        self._stale.add(slot)
+
+    def refresh(self, view: View) -> None:
+        """Look again at what was marked."""
+        for slot in sorted(self._stale):
+            self._look_at(view, slot)
+        self._stale.clear()
+
+    def fresh(self, view: View, most: int) -> list[int]:
+        """The lowest fresh slots, looked at again: a node may have got other labels."""
+        found: list[int] = []
+        while self._queue and len(found) < most:
+            slot = heapq.heappop(self._queue)
+            if slot in self._fresh and slot not in found[-1:]:
+                self._look_at(view, slot)
+                found += [slot] if slot in self._fresh else []
+        for slot in found:  # fresh until it is tried
+            heapq.heappush(self._queue, slot)
+        return found
+
+    def dirty_task(self, view: View, slot: int) -> Task:
+        """What is to be replaced in a fresh slot."""
+        tasks = view.tasks.scan("slot", (self.service_id, slot))
+        return wanted_of(view, self._dirt, tasks).dirty[0]
+
+    def resting(self, now_ms: int) -> list[int]:
+        """When those slots end their delay that are still in it, soonest first."""
+        delay_ms = self.settings.delay_ms
+        if not delay_ms:
+            return []
+        reached = (self.facts[slot].reached_ms for slot in self.tried - self.in_flight)
+        return sorted(end for since in reached if (end := end_of(since, delay_ms, now_ms)))
+
+    def last_reached_ms(self) -> int:
+        return max((self.facts[slot].reached_ms for slot in self.tried), default=0)
+
+    def _look_at(self, view: View, slot: int) -> None:
+        self._put(view, slot, view.tasks.scan("slot", (self.service_id, slot)))
+
+    def _put(self, view: View, slot: int, tasks: Iterable[Task]) -> None:
+        staying = [task for task in tasks if task.desired < TaskState.REMOVE]
+        facts = facts_of(view, self._dirt, staying, self._made)
+        self.facts[slot] = facts
+        for members, is_one in (
+            (self.taken, facts.is_taken),
+            (self.tried, facts.is_tried),
+            (self.in_flight, facts.is_in_flight),
+        ):
+            (members.add if is_one else members.discard)(slot)
+        if facts.is_fresh and slot not in self._fresh:
+            heapq.heappush(self._queue, slot)
+        (self._fresh.add if facts.is_fresh else self._fresh.discard)(slot)
+        self.failed.pop(slot, None)
+        if facts.failed is not None:
+            self.failed[slot] = facts.failed
+        self.surplus.pop(slot, None)
+        if facts.surplus:
+            self.surplus[slot] = facts.surplus
+
+
+def end_of(since_ms: int, period_ms: int, now_ms: int) -> int:
+    """When a period that is not over yet ends, else 0. Where the clock was set back to before it
+    began, further than the clocks of managers differ, it is over, lest all wait for the clock."""
+    is_on = since_ms - CLOCK_SLACK_MS <= now_ms < since_ms + period_ms
+    return since_ms + period_ms if since_ms and is_on else 0

@@ -1,0 +1,258 @@
+"""The updater: brings the tasks of a replicated service to its present spec, a few at a time.
+
+SwarmKit's updater (manager/orchestrator/update) without its workers and its memory: how far an
+update has come is read from the tasks (`rollout.py`), so any leader goes on where another stopped.
+It decides one service at a time. The replicated decider does the rest of the work: it releases a
+new task once the old one has stopped, stops the old one once the new one runs, and restarts what
+fails.
+"""
+
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from typing import Final
+
+import msgspec
+
+from swarmlet.core.ids import TaskID
+from swarmlet.core.limits import ENTRY_CHANGES_MAX
+from swarmlet.model.change import Change, Create, Event, SetDesired, Update
+from swarmlet.model.service import Service, UpdateStatus
+from swarmlet.model.task import Task, TaskState, TaskStatus
+from swarmlet.model.view import View, spec_of
+from swarmlet.reconcile.base import REST, Decision, Key, Moment
+from swarmlet.reconcile.moves import hand_over, keep, needs_of_new
+from swarmlet.reconcile.restart import due_ms, has_stopped, must_leave, released
+from swarmlet.reconcile.rollout import UPDATING, Rollout, end_of, is_updating
+from swarmlet.reconcile.slots import replicas_of
+
+PAUSED: Final = "paused"
+COMPLETED: Final = "completed"
+SLOTS_MAX: Final = (
+    ENTRY_CHANGES_MAX - 1
+) // 2  # in one decision: two changes a slot, and the status
+
+_replace = msgspec.structs.replace
+
+
+class UpdaterDecider:
+    """Writes `update_status`, creates tasks, writes `desired` of those they replace.
+
+    Its index: a Rollout of each service that is being updated; services at rest have none.
+    """
+
+    name: Final = "updater"
+
+    def __init__(self) -> None:
+        self._rollouts: dict[str, Rollout] = {}
+
+    def start(self, view: View) -> Iterable[Key]:
+        """Every service: an update may have been asked for and not begun."""
+        self._rollouts = {}
+        return [("service", service.id) for service in view.services.all()]
+
+    def keys_of(self, event: Event, view: View) -> Iterable[Key]:
+        """A service that changed; of one under update, a task that turned. Of others only a task
+        from an older spec that comes late, decided upon before the update."""
+        if event.table is Service:
+            return [("service", event.id)]
+        if event.table is not Task:
+            return ()
+        old, new = event.old, event.new
+        assert isinstance(old, Task | None)
+        assert isinstance(new, Task | None)
+        task = new or old
+        assert task is not None
+        rollout = self._rollouts.get(task.service_id)
+        if rollout is None:
+            is_late = old is None and _is_old(view, task)
+            return [("service", task.service_id)] if is_late else ()
+        rollout.mark(task.slot)
+        return [("service", task.service_id)] if _has_turned(old, new) else ()
+
+    def decide(self, view: View, key: Key, moment: Moment) -> Decision:
+        service = view.services.get(key[1])
+        if service is None or not _may_be_dirty(view, service):
+            self._rollouts.pop(key[1], None)
+            return REST
+        rollout = self._rollout(view, service)
+        decision, is_over = _advance(view, service, rollout, moment)
+        if is_over:
+            del self._rollouts[service.id]
+        return decision
+
+    def _rollout(self, view: View, service: Service) -> Rollout:
+        known = self._rollouts.get(service.id)
+        if known is not None and known.spec_version == service.spec_version:
+            known.refresh(view)
+            return known
+        self._rollouts[service.id] = Rollout(view, service)
+        return self._rollouts[service.id]
+
+
+def _is_old(view: View, task: Task) -> bool:
+    service = view.services.get(task.service_id)
+    return service is not None and task.spec_version != service.spec_version
+
+
+def _has_turned(old: Task | None, new: Task | None) -> bool:
+    """Whether a task's change can matter to an update: it came, went, ran, ended, was told to."""
+    if old is None or new is None:
+        return True
+    return old.desired != new.desired or _stage(old) != _stage(new)
+
+
+def _stage(task: Task) -> int:
+    return (task.status.state >= TaskState.RUNNING) + has_stopped(task)
+
+
+def _state(service: Service) -> str:
+    return service.update_status.state if service.update_status is not None else ""
+
+
+def _may_be_dirty(view: View, service: Service) -> bool:
+    """Whether a look at the tasks is worth it: one update is under way, or none was and there are
+    tasks of other versions. A paused one stays as it is until the service is updated again."""
+    if replicas_of(spec_of(view, service)) is None:
+        return False
+    if _state(service) in ("", COMPLETED):
+        return any(
+            spec.number != service.spec_version and view.tasks.count("spec", spec.id)
+            for spec in view.specs.scan("service", service.id)
+        )
+    return is_updating(service)
+
+
+def _advance(
+    view: View, service: Service, rollout: Rollout, moment: Moment
+) -> tuple[Decision, bool]:
+    """The next step, and whether the tasks need no watching for it."""
+    if rollout.surplus:
+        return _stop_surplus(rollout), False
+    if is_updating(service):
+        failed = _too_many_failed(rollout)
+        if failed is not None:
+            return _pause(service, failed), False
+    elif not rollout.fresh_count and not rollout.in_flight - rollout.tried:
+        return REST, True
+    resting = rollout.resting(moment.now_ms)
+    changes: list[Change] = []
+    if not is_updating(service):
+        changes.append(_write(service, _begun(moment)))
+    room = _room(view, service, rollout, len(resting))
+    slots = rollout.fresh(view, min(room, SLOTS_MAX))
+    for slot in slots:
+        changes += _replace_in(view, service, rollout, slot, moment)
+    if changes:
+        return _started(service, rollout, slots, changes), False
+    if rollout.fresh_count or rollout.in_flight:
+        return Decision(wake_at_ms=resting[0] if resting and rollout.fresh_count else None), False
+    return _end(service, rollout, moment), False
+
+
+def _started(
+    service: Service, rollout: Rollout, slots: Sequence[int], changes: Sequence[Change]
+) -> Decision:
+    left = rollout.fresh_count - len(slots)
+    return Decision(
+        changes=tuple(changes),
+        guards=needs_of_new(service),
+        reasons=(f"{len(slots)} slots are updated, {left} are left",),
+        has_more=len(slots) == SLOTS_MAX and left > 0,
+    )
+
+
+def _stop_surplus(rollout: Rollout) -> Decision:
+    doomed = (task_id for slot in sorted(rollout.surplus) for task_id in rollout.surplus[slot])
+    changes = tuple(
+        SetDesired(id=task_id, desired=TaskState.SHUTDOWN)
+        for task_id in islice(doomed, ENTRY_CHANGES_MAX)
+    )
+    return Decision(
+        changes=changes,
+        reasons=(f"{len(rollout.surplus)} slots have tasks too many",),
+        has_more=len(changes) == ENTRY_CHANGES_MAX,
+    )
+
+
+def _room(view: View, service: Service, rollout: Rollout, resting: int) -> int:
+    """How many more slots may be tried now; none while there are slots that must be closed."""
+    replicas = replicas_of(spec_of(view, service))
+    assert replicas is not None
+    if len(rollout.taken) > replicas:
+        return 0
+    parallelism = rollout.settings.parallelism
+    if not parallelism:
+        return rollout.fresh_count
+    return max(0, parallelism - len(rollout.in_flight) - resting)
+
+
+def _replace_in(
+    view: View, service: Service, rollout: Rollout, slot: int, moment: Moment
+) -> list[Change]:
+    """Put a new task in the slot. Every way names the old task's version, so that a slot is tried
+    once, however often this is committed."""
+    old = rollout.dirty_task(view, slot)
+    new = _new_task(service, old, moment)
+    is_up = old.status.state == TaskState.RUNNING and not must_leave(view, old)
+    if rollout.settings.is_start_first and is_up:
+        return [keep(old), Create(obj=released(new))]
+    others = [
+        t for t in view.tasks.scan("slot", (service.id, slot)) if t.desired < TaskState.REMOVE
+    ]
+    if due_ms(new, others, view, moment.now_ms) <= moment.now_ms:
+        new = released(new)
+    return [hand_over(old), Create(obj=new)]
+
+
+def _new_task(service: Service, old: Task, moment: Moment) -> Task:
+    return Task(
+        id=TaskID(moment.new_id()),
+        service_id=service.id,
+        spec_version=service.spec_version,
+        slot=old.slot,
+        desired=TaskState.READY,
+        status=TaskStatus(state=TaskState.NEW, at_ms=moment.now_ms, message="created"),
+        start_at_ms=moment.now_ms,
+        replaces=old.id,
+        updated_from=old.spec_version,
+    )
+
+
+def _too_many_failed(rollout: Rollout) -> Task | None:
+    """The last task that failed, if with it more failed than may."""
+    if rollout.settings.failure_action == "continue" or not rollout.failed:
+        return None
+    dirty_at_start = len(rollout.tried) + rollout.fresh_count
+    if len(rollout.failed) / dirty_at_start <= rollout.settings.max_failure_ratio:
+        return None
+    return max(rollout.failed.values(), key=lambda t: (t.status.applied_at_ms, t.id))
+
+
+def _pause(service: Service, failed: Task) -> Decision:
+    message = f"update paused due to failure or early termination of task {failed.id}"
+    assert service.update_status is not None
+    paused = _replace(service.update_status, state=PAUSED, message=message)
+    return Decision(changes=(_write(service, paused),), reasons=(message,))
+
+
+def _begun(moment: Moment) -> UpdateStatus:
+    return UpdateStatus(state=UPDATING, started_ms=moment.now_ms, message="update in progress")
+
+
+def _end(service: Service, rollout: Rollout, moment: Moment) -> Decision:
+    """Every slot was tried: complete, once the last was watched long enough."""
+    end_ms = end_of(rollout.last_reached_ms(), rollout.settings.hold_ms, moment.now_ms)
+    if end_ms:
+        return Decision(wake_at_ms=end_ms)
+    assert service.update_status is not None
+    completed = _replace(
+        service.update_status,
+        state=COMPLETED,
+        completed_ms=moment.now_ms,
+        message="update completed",
+    )
+    return Decision(changes=(_write(service, completed),), reasons=(completed.message,))
+
+
+def _write(service: Service, status: UpdateStatus) -> Update:
+    return Update(obj=_replace(service, update_status=status), seen=service.version)
