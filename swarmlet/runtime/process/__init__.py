@@ -4,6 +4,8 @@
   folder. `plan` turns a spec into what the shim is told, `refusals` says what cannot be done,
   `accounts` as whom, `ports` on which ports, `host` what this host allows; `log_reader` reads what
   was written.
+* `health` decides what probes of a task mean, `probes` has them run, `checker` runs one; `mounts`
+  plans, `volumes` keeps folders, `mounting` mounts.
 * `shim` runs alone, one a task, and outlives the daemon: `supervisor`, `sandbox`, `kernel` and
   `log_writer` are its parts and import nothing else of swarmlet, lest its start and memory grow.
 * The daemon alone writes `bundle.json` (uid and ports), the shim everything else in a bundle's
