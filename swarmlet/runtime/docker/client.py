@@ -77,7 +77,7 @@ class EngineClient:
 
     async def negotiate(self) -> EngineVersion:
         """Ask which engine this is, and speak the newest version that both know from now on."""
-        body = await self._call("GET", "/version", timeout_s=CALL_TIMEOUT_S)
+        body = await self._call("GET", "/version", timeout_s=CONNECT_TIMEOUT_S)
         version = self._decode(body, EngineVersion, "/version")
         self._api_version = self._choose(version)
         return version
