@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -30,6 +31,8 @@ from tests.runtime.process_world import (
 )
 
 MS = 1_000_000
+USER = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+OUR_USERS = "/proc/self/ns/user"
 
 
 def check(line: str, **more) -> HealthConfig:
@@ -224,7 +227,7 @@ async def test_nothing_of_a_check_is_on_disk(runtime, tmp_path):
 async def test_task_gets_no_descriptor_of_the_check(runtime, tmp_path):
     task = assigned("t", "sleep", "100", healthcheck=check("exit 0"))
     started = await begin(runtime, task)
-    assert sorted(os.listdir(f"/proc/{started.pid}/fd")) == ["0", "1", "2"]
+    await until(lambda: sorted(os.listdir(f"/proc/{started.pid}/fd")) == ["0", "1", "2"])
     shim = pid_of(tmp_path, "t", "shim")
     assert os.readlink(f"/proc/{shim}/fd/4").startswith("/memfd:health")
 
@@ -261,3 +264,24 @@ async def test_stranger_in_the_supervisors_place_has_no_check(runtime, tmp_path)
     known = await runtime._started(TaskID("t"))
     assert probes.read_health(known) == b""
     assert (await run(runtime, assigned("u", "true"))).exit_code == 0
+
+
+def works_for_users(*command: str) -> bool:
+    done = subprocess.run([*USER, *command], check=False, capture_output=True)
+    return done.returncode == 0
+
+
+@pytest.mark.root
+@pytest.mark.skipif(not IS_ROOT, reason="needs root: namespaces of tasks")
+async def test_root_follows_no_task_into_users_of_its_own(runtime, caplog):
+    """There the task's own files could stand where the probe looks for the kernel's."""
+    command = ("unshare", "--user", "--map-root-user", "--mount", "sleep", "100")
+    if not works_for_users(*command[:-2], "true"):
+        pytest.skip("this host gives ordinary users no user namespaces")
+    task = assigned("t", *command, healthcheck=check("true", retries=1))
+    started = await begin(runtime, task)
+    await until(lambda: os.readlink(f"/proc/{started.pid}/ns/user") != os.readlink(OUR_USERS))
+    with pytest.raises(RuntimeProblemError, match=UNHEALTHY):
+        await runtime.healthy(task)
+    (record,) = [r for r in caplog.records if r.message == "task.probe_failed"]
+    assert record.problem == "the task went into a user namespace of its own"
