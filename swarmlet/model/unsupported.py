@@ -15,6 +15,11 @@ _MOUNT_TYPES = ("npipe", "cluster", "image")
 def refuse_service(spec: ServiceSpec) -> None:
     """Raises UnsupportedError for the first thing that cannot be done."""
     _refuse_mode(spec.mode)
+    if spec.update_config is not None and spec.update_config.failure_action == "rollback":
+        raise UnsupportedError(
+            "rolling back an update that fails is not supported yet",
+            remedy="Use --update-failure-action pause, or continue.",
+        )
     task = spec.task_template
     if task.plugin_spec is not None or task.network_attachment_spec is not None:
         raise UnsupportedError(

@@ -81,8 +81,8 @@ def test_only_an_error_of_a_waiting_task_blocks():
 @pytest.mark.parametrize(
     ("state", "error", "words"),
     [
-        ("paused", CommandError, "update of web paused: too many failed"),
-        ("rollback_paused", CommandError, "rollback of web paused: too many failed"),
+        ("paused", CommandError, "service update paused: too many failed"),
+        ("rollback_paused", CommandError, "service rollback paused: too many failed"),
         ("rollback_completed", RolledBackError, "was rolled back: too many failed"),
     ],
 )

@@ -26,10 +26,8 @@ from swarmlet.model.secret import Secret, SecretSpec
 from swarmlet.model.service import (
     EndpointSpec,
     NetworkAttachmentConfig,
-    Placement,
     PortConfig,
     ReplicatedMode,
-    RestartPolicy,
     Service,
     ServiceMode,
     SpecVersion,
@@ -37,7 +35,6 @@ from swarmlet.model.service import (
     UpdateStatus,
     spec_version_id,
 )
-from swarmlet.model.task import TaskState
 from swarmlet.model.view import spec_of
 from tests.manager.control_world import SELF, new_swarm, task_of, web
 
@@ -175,62 +172,65 @@ async def test_numbers_of_spec_versions_are_never_used_twice():
     assert swarm.view.specs.count("service", service_id) == 4
 
 
-async def test_update_that_replaces_running_tasks_is_refused():
+async def test_update_that_replaces_tasks_keeps_the_spec_before():
     swarm = await new_swarm()
     service_id = (await swarm.control.create_service(web())).id
     await swarm.put(task_of(service_id, "t1", slot=1, node_id=SELF))
-    template = web().task_template
-    restart = replace(template, restart_policy=RestartPolicy(condition="none"))
+    await updated(swarm, web(env=["A=1"]))
+    row = current(swarm)
+    assert (row.spec_version, row.previous_spec_version, row.update_status) == (2, 1, None)
+    assert spec_of(swarm.view, row).task_template.container_spec.env == ["A=1"]
+
+
+@pytest.mark.parametrize(
+    ("state", "version"), [("paused", 2), ("updating", 2), ("completed", 1), ("", 1)]
+)
+async def test_update_to_the_same_spec_is_a_new_try_only_where_one_did_not_end(state, version):
+    swarm = await new_swarm()
+    await swarm.control.create_service(web())
+    row = current(swarm)
+    status = UpdateStatus(state=state) if state else None
+    await swarm.put(Update(obj=replace(row, update_status=status), seen=row.version))
+    await updated(swarm, web())
+    assert current(swarm).update_status is None
+    assert current(swarm).spec_version == version
+
+
+async def test_update_that_is_to_roll_back_on_failure_is_refused():
+    swarm = await new_swarm()
+    await swarm.control.create_service(web())
     before = swarm.view.index
-    for spec in (
-        web(env=["A=1"]),
-        replace(web(), task_template=restart),
-        replace(web(), task_template=replace(template, force_update=1)),
-        replace(
-            web(),
-            endpoint_spec=EndpointSpec(
-                ports=[PortConfig(target_port=80, published_port=8080, publish_mode="host")]
-            ),
-        ),
-    ):
-        with pytest.raises(UnsupportedError, match="replace running tasks") as refused:
-            await updated(swarm, spec)
-        assert refused.value.remedy
+    with pytest.raises(UnsupportedError, match="rolling back an update that fails"):
+        await updated(swarm, replace(web(), update_config=UpdateConfig(failure_action="rollback")))
     assert swarm.view.index == before
 
 
-async def test_template_of_a_service_without_tasks_may_change():
+def auth_of(swarm):
+    row = current(swarm)
+    return swarm.view.specs.get(spec_version_id(row.id, row.spec_version)).registry_auth
+
+
+async def test_registry_credentials_stay_until_others_are_given():
     swarm = await new_swarm()
-    await swarm.control.create_service(web(replicas=0))
-    await updated(swarm, web(replicas=0, env=["A=1"]))
-    assert spec_of(swarm.view, current(swarm)).task_template.container_spec.env == ["A=1"]
+    await swarm.control.create_service(web(), registry_auth="first")
+    assert auth_of(swarm) == "first"
+    await updated(swarm, web(env=["A=1"]))
+    assert auth_of(swarm) == "first"
+    await updated(swarm, web(env=["A=1"]), registry_auth="second")
+    assert (auth_of(swarm), current(swarm).spec_version) == ("second", 3)
+    await updated(swarm, web(env=["A=2"]), auth_from="previous-spec")
+    assert auth_of(swarm) == "first"
+    await updated(swarm, web(env=["A=2"]), registry_auth="")
+    assert auth_of(swarm) == ""
 
 
-async def test_template_may_not_change_while_tasks_are_about_to_be_made_from_it():
+async def test_registry_credentials_of_nowhere_are_refused():
     swarm = await new_swarm()
-    await swarm.control.create_service(web(replicas=2))
-    with pytest.raises(UnsupportedError, match="replace running tasks"):
-        await updated(swarm, web(replicas=2, env=["A=1"]))
-
-
-async def test_placement_may_change_where_every_task_may_stay():
-    swarm = await new_swarm()
-    service_id = (await swarm.control.create_service(web())).id
-    await swarm.put(
-        task_of(service_id, "t1", slot=1, node_id=SELF),
-        task_of(service_id, "t0", slot=1, node_id="gone", desired=TaskState.SHUTDOWN),
-    )
-
-    def placed(constraint):
-        template = replace(
-            web().task_template, placement=Placement(constraints=[constraint], max_replicas=9)
-        )
-        return replace(web(), task_template=template)
-
-    await updated(swarm, placed("node.role==manager"))
-    assert current(swarm).spec_version == 2
-    with pytest.raises(UnsupportedError):
-        await updated(swarm, placed("node.role==worker"))
+    await swarm.control.create_service(web())
+    with pytest.raises(FailedPreconditionError, match="does not have a previous spec"):
+        await updated(swarm, web(), auth_from="previous-spec")
+    with pytest.raises(UnknownValueError, match="unsupported registryAuthFrom value zzz"):
+        await updated(swarm, web(), auth_from="zzz")
 
 
 async def test_update_settings_may_change_at_any_time():

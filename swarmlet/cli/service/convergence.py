@@ -139,7 +139,7 @@ def check_update(service: Object, progress: Progress) -> bool:
     if state in ("paused", "rollback_paused"):
         what = "rollback" if state.startswith("rollback") else "update"
         raise CommandError(
-            f"The {what} of {name} paused: {said}", f"`swarmlet service ps {name}` shows its tasks."
+            f"service {what} paused: {said}", f"`swarmlet service ps {name}` shows its tasks."
         )
     if state == "rollback_completed" and progress.is_converged:
         raise RolledBackError(f"The update of {name} failed and was rolled back: {said}")

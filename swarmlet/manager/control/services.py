@@ -76,8 +76,8 @@ class ServiceVerbs(ControlBase):
         Where no `registry_auth` is given, that of the present spec stays ("spec"), or that of the
         spec before it comes back ("previous-spec"). A spec and credentials that mean the same as
         the present ones make no new version of them, but the row is written all the same: Docker's
-        clients see the version move with every update. What an update before this one has not yet
-        done, or was paused in, goes on towards the new spec.
+        clients see the version move with every update. Only where the update before this one is
+        under way or paused do they make one: it goes on, and what failed is tried anew.
         """
         view = await self.read()
         service = self.find_service(view, ref)
@@ -236,7 +236,7 @@ def _version_row(view: View, service_id: str, number: int) -> SpecVersion:
 def _update(view: View, service: Service, old: SpecVersion, new: SpecVersion) -> list[Change]:
     """`new` is `old` with what the update brings."""
     row = replace(service, update_status=None, previous_spec_version=service.spec_version)
-    if new == old:
+    if new == old and not _is_unfinished(service):
         return [Update(obj=row, seen=service.version)]
     number = 1 + max(spec.number for spec in view.specs.scan("service", service.id))
     row = replace(row, spec_version=number)
@@ -244,6 +244,10 @@ def _update(view: View, service: Service, old: SpecVersion, new: SpecVersion) ->
         Update(obj=row, seen=service.version),
         Create(obj=_spec_version(service.id, number, new.spec, new.registry_auth)),
     ]
+
+
+def _is_unfinished(service: Service) -> bool:
+    return service.update_status is not None and service.update_status.state != "completed"
 
 
 def _spec_version(
