@@ -2,7 +2,8 @@
 
 Given: stdin, the configuration (sandbox.Config); stdout, a pipe for one line of answer, either
 `started PID` or `failed STEP ERRNO`; descriptor 3, the bundle's lock, held by inheritance while
-the shim lives; descriptor 4, where the task's health is checked, what the daemon needs for that. Left in the bundle's folder:
+the shim lives; descriptor 4, where the task's health is checked, what the daemon needs for that.
+Left in the bundle's folder:
 
     shim.pid, task.pid   `PID START`: a pid counts only with its start time (/proc/PID/stat)
     init.pid             the same of the pid namespace's first process, where there is one
