@@ -201,8 +201,10 @@ async def remove_from(runtime: Runtime, task_id: TaskID) -> None:
     while True:
         try:
             await runtime.remove(task_id)
+        except RuntimeProblemError as problem:
+            log.warning("task.not_removed", extra={"task_id": task_id, "problem": problem.message})
         except Exception:  # whatever a runtime raises, the task must go
-            log.exception("task.not_removed", extra={"task_id": task_id})
+            log.exception("task.removal_broken", extra={"task_id": task_id})
         else:
             return
         await asyncio.sleep(retry_s)
