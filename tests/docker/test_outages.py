@@ -1,12 +1,14 @@
 """An engine that dies, restarts, stops answering, or loses a connection in the middle of a call."""
 
 import asyncio
+import contextlib
 
 import pytest
 
 from swarmlet.runtime.base import TemporaryProblemError
 from swarmlet.runtime.docker import events
 from swarmlet.runtime.docker.client import probe
+from swarmlet.runtime.docker.create import create_body
 from tests.docker.engine import missing, running_engine
 from tests.docker.proxy import proxied
 from tests.docker.world import (
@@ -74,6 +76,20 @@ async def test_create_lost_with_the_connection_leaves_nothing_when_removed(
     await stubbornly(lambda: by_proxy.remove(task.id))
     await asyncio.sleep(0.5)
     assert engine.containers(engine_id) == []
+
+
+async def test_container_that_comes_to_be_after_its_tasks_removal_is_removed(
+    by_proxy, proxy, engine, engine_id
+):
+    task = shell("xe", "sleep 60")
+    proxy.cut_at = b"/containers/create"
+    with pytest.raises(TemporaryProblemError):
+        await by_proxy.prepare(task)
+    await stubbornly(lambda: by_proxy.remove(task.id))
+    body = create_body(task, engine_id=engine_id, api_version="1.41")
+    with contextlib.suppress(AssertionError):  # the lost request was carried out after all
+        engine("POST", f"/containers/create?name={task.task_name}", body)
+    await until(lambda: engine.containers(engine_id) == [])
 
 
 async def test_socket_that_vanishes_is_the_condition_and_heals(by_proxy, proxy, engine):

@@ -1,5 +1,6 @@
 """The requests about containers, one method each, and what the engine's answers to them mean."""
 
+import asyncio
 from typing import Final
 from urllib.parse import quote
 
@@ -13,6 +14,8 @@ from swarmlet.wire.messages import AssignedTask
 
 CREATE_TIMEOUT_S: Final = 120.0  # a large image's first container copies its volumes
 START_TIMEOUT_S: Final = 120.0
+CONFLICT_TRIES: Final = 40  # while a name is taken by what is not there yet
+CONFLICT_PERIOD_S: Final = 0.25
 STOP_SLACK_S: Final = 30.0  # above the grace period
 DELETE_TIMEOUT_S: Final = 120.0
 
@@ -34,22 +37,29 @@ class Engine:
     async def create(self, task: AssignedTask) -> tuple[str, bool]:
         """(container id, whether it is new). One that is there already from an earlier, broken
         request is as good; a stranger of its name is refused in the engine's words."""
-        name = container_name(task)
         version = await self._client.api_version()
         body = create_body(task, engine_id=self._engine_id, api_version=version)
+        for _ in range(CONFLICT_TRIES):
+            try:
+                return await self._create(container_name(task), body), True
+            except EngineRefusedError as refusal:
+                if refusal.status != 409:
+                    raise
+                conflict = refusal
+            sight = await self.look(quote(container_name(task), safe=""))
+            if sight.is_of(self._engine_id, task.id):
+                return sight.id, False
+            if not sight.is_gone:
+                raise conflict
+            await asyncio.sleep(CONFLICT_PERIOD_S)  # a broken request is still being carried out
+        raise conflict
+
+    async def _create(self, name: str, body: object) -> str:
+        answer = await self._client.call(
+            "POST", "/containers/create", {"name": name}, body=body, timeout_s=CREATE_TIMEOUT_S
+        )
         try:
-            answer = await self._client.call(
-                "POST", "/containers/create", {"name": name}, body=body, timeout_s=CREATE_TIMEOUT_S
-            )
-        except EngineRefusedError as refusal:
-            if refusal.status != 409:
-                raise
-            sight = await self.look(quote(name, safe=""))
-            if not sight.is_of(self._engine_id, task.id):
-                raise
-            return sight.id, False
-        try:
-            return msgspec.json.decode(answer, type=_Created).id, True
+            return msgspec.json.decode(answer, type=_Created).id
         except msgspec.DecodeError as error:
             raise self._client.down(f"what it says to a create is odd ({error})") from error
 

@@ -112,6 +112,7 @@ class DockerRuntime:
     async def prepare(self, task: AssignedTask) -> None:
         """Create the container; pull its image first where the engine says that it has none."""
         known = self._tasks.setdefault(task.id, Known(task.id))
+        self._doubtful.pop(task.id, None)
         await known.settled()
         if known.container_id:
             return
@@ -340,11 +341,18 @@ class DockerRuntime:
         self._doubtful[task_id] = None
 
     async def _sweep(self, task_ids: Iterable[str]) -> None:
-        """Remove what came to be of tasks that were removed meanwhile."""
+        """Remove what came to be of tasks that were removed meanwhile; what cannot be removed now
+        is swept at the next connect."""
         for task_id in task_ids:
-            for container_id in await self._engine.container_ids(task_id):
-                log.info("task.latecomer_removed", extra={"task_id": task_id})
-                await self._delete(container_id)
+            try:
+                for container_id in await self._engine.container_ids(task_id):
+                    if self._doubtful.pop(task_id, "") is None:  # else it was assigned again
+                        log.info("task.latecomer_removed", extra={"task_id": task_id})
+                        await self._delete(container_id)
+            except RuntimeProblemError as problem:
+                self._doubt(task_id)
+                extra = {"task_id": task_id, "problem": problem.message}
+                log.warning("task.latecomer_not_removed", extra=extra)
 
     def _on_event(self, event: Event) -> None:
         known = self._tasks.get(event.task_id)
