@@ -214,8 +214,14 @@ class World:
 
     def report(self, task_id: str, state: TaskState) -> list[Event]:
         """The agent's word on a task; earlier states and tasks that are gone are skipped."""
+        known = self.tasks.get(task_id)
+        running_ms = known.status.running_ms if known is not None else 0
         status = TaskStatus(
-            state=state, at_ms=self.now_ms, message=state.name.lower(), applied_at_ms=self.now_ms
+            state=state,
+            at_ms=self.now_ms,
+            message=state.name.lower(),
+            applied_at_ms=self.now_ms,
+            running_ms=running_ms or (self.now_ms if state == TaskState.RUNNING else 0),
         )
         return self.commit([SetStatus(id=TaskID(task_id), status=status)])
 
