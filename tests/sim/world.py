@@ -13,7 +13,7 @@ from random import Random
 import msgspec
 
 from swarmlet.api.engine import EngineFacts, InitRequest
-from swarmlet.core.errors import DiskFullError, OutcomeUnknownError, SwarmError
+from swarmlet.core.errors import DiskFullError, OutcomeUnknownError, StaleVersionError, SwarmError
 from swarmlet.core.ids import TaskID
 from swarmlet.daemon.data_dir import DataDir
 from swarmlet.daemon.engine import DaemonEngine
@@ -29,10 +29,12 @@ from swarmlet.model.service import (
     ServiceMode,
     ServiceSpec,
     TaskSpec,
+    UpdateConfig,
 )
 from swarmlet.model.task import TaskState
 from swarmlet.model.view import spec_of
 from swarmlet.raft.engine import RaftLimits
+from swarmlet.reconcile.rollout import is_updating
 from swarmlet.runtime.base import (
     Condition,
     Exit,
@@ -282,7 +284,7 @@ class User:
         if self._names("config"):
             acts.append(self.remove_config)
         if self._names("service"):
-            acts += [self.scale, self.scale, self.kill_task, self.remove_service]
+            acts += [self.scale, self.scale, self.update, self.kill_task, self.remove_service]
         await self.rng.choice(acts)()
         if self.rng.random() < 0.5:
             await asyncio.sleep(self.rng.choice([0.01, 0.3, 3.0, 20.0]))
@@ -296,14 +298,16 @@ class User:
             await verb
         except OutcomeUnknownError:
             raise  # either is right
+        except StaleVersionError:
+            self.truth.refused(kind, name)  # an update's status was written in between
         except DiskFullError:
             self.truth.refused(kind, name)
             self.world.refusals += 1
-            return
         except SwarmError:
             self.truth.refused(kind, name)
             raise
-        self.truth.told(kind, name)
+        else:
+            self.truth.told(kind, name)
 
     async def create_config(self, size_b: int = 0) -> None:
         name = f"c{self.rng.randrange(10**9)}"
@@ -336,6 +340,23 @@ class User:
         version = control.find_service(await control.read(), name).version
         verb = control.update_service(name, version, service_spec(name, replicas))
         await self._do("service", name, replicas, verb)
+
+    async def update(self) -> None:
+        """Another spec, so that tasks are replaced, in either order and with any settings."""
+        name = self.rng.choice(self._names("service"))
+        replicas = self.truth.present["service", name]
+        control = self.engine.control()
+        version = control.find_service(await control.read(), name).version
+        spec = service_spec(name, replicas)
+        template = msgspec.structs.replace(spec.task_template, force_update=self.rng.randint(1, 3))
+        config = UpdateConfig(
+            parallelism=self.rng.randint(0, 2),
+            delay=self.rng.choice([0, 2_000_000_000]),
+            order=self.rng.choice(["stop-first", "start-first"]),
+            failure_action=self.rng.choice(["pause", "continue"]),
+        )
+        spec = msgspec.structs.replace(spec, task_template=template, update_config=config)
+        await self._do("service", name, replicas, control.update_service(name, version, spec))
 
     async def leave_and_init(self) -> None:
         """All that was there is open until the leave is acknowledged, and then gone."""
@@ -411,10 +432,11 @@ def is_converged(world: World, view) -> bool:
     wanted = sum(value for (kind, _), value in world.truth.present.items() if kind == "service")
     live = [task for task in view.tasks.all() if task.desired == TaskState.RUNNING]
     running = [task for task in live if task.status.state == TaskState.RUNNING]
-    slots = {(task.service_id, task.slot) for task in live}
-    assert len(slots) == len(live), "two tasks of one slot are wanted at once"
+    slots = {(task.service_id, task.slot, task.spec_version) for task in live}
+    assert len(slots) == len(live), "two tasks of one slot and version are wanted at once"
     return (
-        len(running) == len(live) == wanted
+        not any(map(is_updating, view.services.all()))
+        and len(running) == len(live) == wanted
         and sorted(task.id for task in running) == world.runtime.running()
     )
 
