@@ -41,7 +41,8 @@ STOP_SIGNAL: Final = "SIGTERM"
 @dataclass(frozen=True, slots=True)
 class Bench:
     """What all shells of a node share. `observe` notes a new status; `durable` returns when what
-    was noted so far is on disk; `describe` tells of the node, for templates."""
+    was noted so far is on disk; `describe` tells of the node, for templates; `vacated` returns when
+    nothing before the task in its slot runs here that was told to stop."""
 
     runtime: Runtime
     clock: Clock
@@ -50,6 +51,7 @@ class Bench:
     observe: Callable[[TaskID, TaskStatus], None]
     durable: Callable[[], Awaitable[None]]
     describe: Callable[[], NodeDescription]
+    vacated: Callable[[AssignedTask], Awaitable[None]]
 
 
 class TaskShell:
@@ -64,7 +66,8 @@ class TaskShell:
         self._is_prepared = False
         self._step: Step | None = None
         self._scope: asyncio.Timeout | None = None
-        self.is_removed = False
+        self._moved = asyncio.Event()
+        self._is_gone = self.is_removed = False
 
     def update(self, task: AssignedTask) -> None:
         """Take a new body; the operation in progress goes on only where it is still the next
@@ -87,6 +90,18 @@ class TaskShell:
         )
         return waits and not self.is_removed and not self._leftover_tries
 
+    async def left(self) -> None:
+        """Return when nothing of it runs any more; at once where nobody told it to stop."""
+        while self._is_leaving():
+            await self._moved.wait()
+
+    def _is_leaving(self) -> bool:
+        if self._is_gone:
+            return False
+        may_run = TaskState.STARTING <= self.status.state <= TaskState.RUNNING
+        is_told = self.is_removed or self.task.desired >= TaskState.SHUTDOWN
+        return self._leftover_tries > 0 or (may_run and is_told)
+
     async def run(self) -> None:
         """Until the task was removed."""
         while not self.is_removed:
@@ -97,6 +112,8 @@ class TaskShell:
                 self._give_up(f"internal error in the agent ({type(bug).__name__})")
                 await asyncio.sleep(RETRY_S)
         await remove_from(self._bench.runtime, self.task.id)
+        self._is_gone = True
+        self._move()
 
     async def _one_step(self) -> None:
         try:
@@ -107,6 +124,11 @@ class TaskShell:
                 raise
         finally:
             self._scope = self._step = None
+            self._move()
+
+    def _move(self) -> None:
+        self._moved.set()
+        self._moved = asyncio.Event()
 
     def _interrupt(self) -> None:
         if self._scope is not None and not self._scope.expired():
@@ -152,6 +174,7 @@ class TaskShell:
     async def _start(self) -> Started | Exit:
         if not self._is_prepared:  # prepared by an earlier life of the daemon, maybe of the host
             await self._prepare()
+        await self._bench.vacated(self.task)
         task = self._expanded()
         async with self._bench.starts:
             started = await self._bench.runtime.start(task)

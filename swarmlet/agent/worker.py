@@ -45,6 +45,7 @@ class Worker:
             observe=self._observe,
             durable=db.durable,
             describe=describe,
+            vacated=self._vacated,
         )
         self._group: asyncio.TaskGroup | None = None
         self._shells: dict[TaskID, TaskShell] = {}
@@ -171,6 +172,13 @@ class Worker:
             self._put(again)
         else:
             await self._db.durable()
+
+    async def _vacated(self, task: AssignedTask) -> None:
+        """A manager that took this node for dead has not waited for the task before this one."""
+        for shell in list(self._shells.values()):
+            other = shell.task
+            if (other.service_id, other.slot) == (task.service_id, task.slot):
+                await shell.left()
 
     def _let_go(self, task_id: TaskID) -> None:
         self._again.pop(task_id, None)

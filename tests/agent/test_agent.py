@@ -185,6 +185,36 @@ def test_agent_gives_the_grace_period_once_when_more_is_desired_meanwhile(world:
     run_virtual(world.with_agent(story))
 
 
+def test_agent_starts_no_successor_while_the_task_before_it_is_stopped(world: World):
+    async def story(_: Agent):
+        world.scripts["old"] = Script(stop_s=8)
+        await world.manager.assign(assigned("old"))
+        await world.reaches("old", S.RUNNING)
+        await world.manager.assign(assigned("new"), assigned("old", S.SHUTDOWN))
+        await world.reaches("new", S.STARTING)
+        await asyncio.sleep(7)
+        assert world.runtime.running() == ["old"]
+        await world.reaches("new", S.RUNNING, limit_s=2)
+        assert world.manager.state("old") == S.SHUTDOWN
+        await world.manager.assign(assigned("first"))  # as in an update that starts first
+        await world.reaches("first", S.RUNNING, limit_s=2)
+
+    run_virtual(world.with_agent(story))
+
+
+def test_agent_starts_no_successor_while_an_unhealthy_task_is_stopped(world: World):
+    async def story(_: Agent):
+        world.scripts["old"] = Script(healthy_s=1, health_problem="unhealthy container", stop_s=8)
+        await world.manager.assign(assigned("old"))
+        await world.reaches("old", S.FAILED)
+        await world.manager.assign(assigned("new"))
+        await asyncio.sleep(7)
+        assert world.runtime.running() == ["old"]
+        await world.reaches("new", S.RUNNING, limit_s=2)
+
+    run_virtual(world.with_agent(story))
+
+
 def test_agent_starts_few_tasks_at_once(world: World):
     async def story(_: Agent):
         names = [f"t{number}" for number in range(30)]
