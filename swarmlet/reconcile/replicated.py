@@ -22,6 +22,7 @@ from swarmlet.reconcile.base import REST, Decision, Key, Moment
 from swarmlet.reconcile.moves import hand_over, needs_of_new, stop
 from swarmlet.reconcile.restart import (
     due_ms,
+    ended_ms,
     has_stopped,
     is_held_back,
     is_node_lost,
@@ -31,6 +32,7 @@ from swarmlet.reconcile.restart import (
     released,
     successor,
 )
+from swarmlet.reconcile.rollout import end_of, settings_of
 from swarmlet.reconcile.slots import (
     Dirt,
     Slots,
@@ -228,14 +230,29 @@ def _decide_slot(view: View, service: Service, slot: int, moment: Moment) -> Dec
             return _stop_surplus(surplus, wanted)
         wanted = [*clean, *dirty]
     task, others = wanted[0], [other for other in tasks if not is_wanted(other)]
-    for old in wanted[1:]:
-        if has_stopped(old) or must_leave(view, old):
-            return Decision(changes=(stop(old),), reasons=("the old task of an update ended",))
+    if len(wanted) > 1:
+        decision = _decide_old(view, service, task, wanted[1], moment)
+        if decision != REST:
+            return decision
     if has_stopped(task) or must_leave(view, task):
         return _restart(view, service, task, others, moment)
     if task.desired < TaskState.RUNNING:
         return _release(view, task, others, moment)
     return REST
+
+
+def _decide_old(view: View, service: Service, task: Task, old: Task, moment: Moment) -> Decision:
+    """Whether the old task goes while a newer one is there. Where that one failed before, the old
+    one stays until it has run as long as an update watches: a crash loop is no successor."""
+    if has_stopped(old) or must_leave(view, old):
+        return Decision(changes=(stop(old),), reasons=("the old task of an update ended",))
+    if task.status.state != TaskState.RUNNING or must_leave(view, task):
+        return REST
+    monitor_ms = settings_of(spec_of(view, service)).monitor_ms
+    end_ms = end_of(ended_ms(task), monitor_ms, moment.now_ms)
+    if end_ms:
+        return Decision(wake_at_ms=end_ms)
+    return Decision(changes=(stop(old),), reasons=("the task that follows it runs",))
 
 
 def _stop_surplus(surplus: Sequence[Task], wanted: Sequence[Task]) -> Decision:

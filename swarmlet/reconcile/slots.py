@@ -178,8 +178,9 @@ def wanted_of(view: View, dirt: Dirt, tasks: Iterable[Task]) -> Wanted:
     """Which of a slot's tasks should run, and which of them are too many.
 
     One clean and one dirty task may be there at a time; the dirty one only until the clean one runs
-    on a node that is up. Two of a kind there are where a creation of unknown outcome was repeated,
-    or an update came while the one before was under way.
+    on a node that is up (one that follows a failure has to prove itself first: `replicated`). Two
+    of a kind there are where a creation of unknown outcome was repeated, or an update came while
+    the one before was under way.
     """
     order = sorted(filter(is_wanted, tasks), key=_furthest)
     dirty = [task for task in order if dirt.is_on(view, task)]
@@ -195,7 +196,8 @@ def _furthest(task: Task) -> tuple[bool, int, int, str]:
 
 
 def _runs(view: View, task: Task) -> bool:
-    return task.status.state == TaskState.RUNNING and not must_leave(view, task)
+    is_running = task.status.state == TaskState.RUNNING and not task.attempt
+    return is_running and not must_leave(view, task)
 
 
 def replaces_tasks(

@@ -276,6 +276,9 @@ def test_start_first_keeps_the_old_task_when_the_new_one_fails():
     cluster.pass_ms(5_000)  # it does not wait for the old one, which is to run on
     assert cluster.world.tasks.get(after.id).desired == RUNNING
     cluster.report(after.id, RUNNING)  # what is in flight is finished, paused or not
+    cluster.pass_ms(MONITOR_MS - 1)  # once it has shown that it is no crash loop
+    assert cluster.slots_of(1) == [1]
+    cluster.pass_ms(1)
     assert cluster.slots_of(1) == []
     assert_at_rest(cluster.world, all_deciders)
 
