@@ -78,6 +78,10 @@ class SlotFacts(msgspec.Struct, frozen=True, kw_only=True):
     surplus: tuple[TaskID, ...] = ()
 
 
+_EMPTY: Final = SlotFacts()
+_UNTRIED: Final = (SlotFacts(is_taken=True), SlotFacts(is_taken=True, is_fresh=True))
+
+
 class Made(NamedTuple):
     """Which tasks an update made, and how long it watches each."""
 
@@ -97,8 +101,12 @@ class Made(NamedTuple):
 
 def facts_of(view: View, dirt: Dirt, tasks: Sequence[Task], made: Made) -> SlotFacts:
     """The facts of a slot with these tasks, none of which is on its way out."""
-    wanted = wanted_of(view, dirt, tasks)
     own = sorted(filter(made.by_update, tasks), key=lambda t: t.id)
+    if not own:
+        alone = [task for task in tasks if is_wanted(task)]
+        if len(alone) < 2:  # as in nearly all slots: told at once
+            return _UNTRIED[dirt.is_on(view, alone[0])] if alone else _EMPTY
+    wanted = wanted_of(view, dirt, tasks)
     tip = _tip(own, wanted.clean) if own or wanted.dirty else None
     return SlotFacts(
         is_taken=bool(wanted.clean or wanted.dirty),
