@@ -17,8 +17,9 @@ from swarmlet.runtime.docker.client import (
     EngineRefusedError,
     probe,
 )
+from swarmlet.runtime.docker.distribution import read_distribution
 from swarmlet.runtime.docker.engine import Engine
-from swarmlet.runtime.docker.events import EngineInfo
+from swarmlet.runtime.docker.events import EngineInfo, Event
 from swarmlet.wire.messages import LogOptions
 from tests.docker.world import at_work, open_runtime, shell, until
 
@@ -122,6 +123,7 @@ async def test_engine_without_a_common_version_is_no_engine(script, client, newe
         (answer(b'{"NCPU":"many"}'), "not understood"),
         (answer(b'{"NCPU":', size_b=100), "broke off"),
         (answer(b"[]"), "not understood"),
+        (answer(b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}"), "not understood"),
         (b"\x00\x01\x02garbage\r\n\r\n", ""),
         (b"", "broke off"),
         (chunked(b'{"NC', ended=False), "broke off"),
@@ -134,6 +136,31 @@ async def test_malformed_answer_is_an_engine_that_does_not_answer(script, client
         EngineDownError, match=f"Engine at {script.host} does not answer: .*{words}"
     ):
         await client.ask(EngineInfo, "/info")
+
+
+@pytest.mark.parametrize(
+    "name", ["../containers/json", "..", "a/../../info?x=", "a#", "a%2f..", "a b", "a\r\nb", "a/B"]
+)
+async def test_distribution_asks_for_nothing_but_an_image(script, client, name):
+    with pytest.raises(InvalidArgumentError, match="invalid image reference"):
+        await read_distribution(client, name, "")
+    assert script.seen == []
+
+
+async def test_redirection_is_a_refusal_that_nobody_follows(script, client):
+    moved = answer(b"").replace(b"200 OK", b"301 Moved\r\nLocation: /v1.41/elsewhere")
+    script.answers = {"/version": answer(VERSION), "/elsewhere": answer(b"{}"), "/here": moved}
+    with pytest.raises(EngineRefusedError, match="HTTP status 301"):
+        await client.call("GET", "/here", headers={"X-Registry-Auth": "e30="})
+    assert not any("elsewhere" in line for line in script.seen)
+
+
+@pytest.mark.parametrize(
+    ("text", "code"), [("0", 0), ("137", 137), ("9" * 5000, None), ("-1", None), ("٣", None)]
+)
+def test_exit_code_of_an_event_is_one_whatever_a_label_says(text, code):
+    actor = Event.Actor_(attributes={"exitCode": text})
+    assert Event(action="die", actor=actor).exit_code == code
 
 
 async def test_answer_without_end_is_cut_off(script, client, monkeypatch):

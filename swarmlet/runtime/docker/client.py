@@ -24,6 +24,8 @@ PROBE_TIMEOUT_S: Final = 3.0
 KEEP_ALIVE_S: Final = 60.0
 ANSWER_SIZE_MAX_B: Final = 64 * 1024 * 1024  # a list of 20,000 containers
 REFUSAL_SIZE_MAX_B: Final = 64 * 1024
+REFUSED_FROM: Final = 300  # an engine redirects what is no path of its API: to somewhere else
+NOT_MODIFIED: Final = 304  # started, or stopped, already
 AUTH_HEADER: Final = "X-Registry-Auth"
 
 T = TypeVar("T")
@@ -125,9 +127,9 @@ class EngineClient:
         )
         try:
             async with self._opened().request(
-                method, target, headers=headers, timeout=timeout
+                method, target, headers=headers, timeout=timeout, allow_redirects=False
             ) as answer:
-                if answer.status >= 400:
+                if answer.status >= REFUSED_FROM:
                     raise _refusal(answer.status, await _read(answer, REFUSAL_SIZE_MAX_B))
                 yield answer.content
         except (aiohttp.ClientError, OSError) as error:
@@ -162,9 +164,14 @@ class EngineClient:
         timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_TIMEOUT_S)
         try:
             async with self._opened().request(
-                method, self._url(target, query), data=data, headers=sent, timeout=timeout
+                method,
+                self._url(target, query),
+                data=data,
+                headers=sent,
+                timeout=timeout,
+                allow_redirects=False,
             ) as answer:
-                if answer.status >= 400:
+                if answer.status >= REFUSED_FROM and answer.status != NOT_MODIFIED:
                     raise _refusal(answer.status, await _read(answer, REFUSAL_SIZE_MAX_B))
                 return await _read(answer, ANSWER_SIZE_MAX_B)
         except (aiohttp.ClientError, OSError) as error:
@@ -189,7 +196,7 @@ class EngineClient:
     def _decode(self, body: bytes, kind: type[T], path: str) -> T:
         try:
             return msgspec.json.decode(body, type=kind)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             raise self.down(f"what it says to {path} is not understood ({error})") from error
 
     def _choose(self, version: EngineVersion) -> str:
@@ -260,7 +267,7 @@ async def _read(answer: aiohttp.ClientResponse, size_max_b: int) -> bytes:
 def _refusal(status: int, body: bytes) -> EngineRefusedError:
     try:
         message = msgspec.json.decode(body, type=_Refusal).message
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         message = body.decode(errors="replace")
     return EngineRefusedError(status, message.strip() or f"HTTP status {status}")
 

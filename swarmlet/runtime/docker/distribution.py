@@ -10,6 +10,7 @@ from swarmlet.core.errors import (
     UnauthorizedError,
     UnavailableError,
 )
+from swarmlet.model.reference import parse_reference
 from swarmlet.runtime.docker.client import EngineClient, EngineDownError, EngineRefusedError
 from swarmlet.runtime.docker.pull import auth_headers
 
@@ -35,7 +36,8 @@ _BY_STATUS: Final[dict[int, type[SwarmError]]] = {
 
 async def read_distribution(client: EngineClient, name: str, auth: str) -> bytes:
     """The engine's JSON as it is. Raises SwarmError with the engine's status and words;
-    UnavailableError where there is no engine."""
+    InvalidArgumentError for a name that is none, UnavailableError where there is no engine."""
+    parse_reference(name)  # not a path to other things the engine has
     path = f"/distribution/{quote(name, safe='/:@')}/json"
     try:
         return await client.call(

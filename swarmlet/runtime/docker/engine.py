@@ -60,7 +60,7 @@ class Engine:
         )
         try:
             return msgspec.json.decode(answer, type=_Created).id
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             raise self._client.down(f"what it says to a create is odd ({error})") from error
 
     async def start(self, container_id: str) -> None:

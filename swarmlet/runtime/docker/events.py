@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator, Callable
 from typing import Final
 
@@ -27,6 +28,7 @@ RECONNECT_MIN_S: Final = 0.1
 RECONNECT_MAX_S: Final = 2.0
 EVENT_SIZE_MAX_B: Final = 1024 * 1024  # it repeats every label
 OVERLAP_S: Final = 2  # asked for again at each connect: a stream answers before it listens
+_EXIT_CODE: Final = re.compile(r"[0-9]{1,3}")
 WATCHED: Final = ("create", "die", "destroy", "health_status", "oom")
 
 
@@ -63,8 +65,9 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
 
     @property
     def exit_code(self) -> int | None:
+        """As the engine says, or as a label of that name: an image's author may write anything."""
         text = self.actor.attributes.get("exitCode", "")
-        return int(text) if text.isdecimal() else None
+        return int(text) if _EXIT_CODE.fullmatch(text) else None
 
 
 class Watcher:
@@ -140,7 +143,7 @@ class Watcher:
     def _tell(self, line: bytes) -> None:
         try:
             event = msgspec.json.decode(line, type=Event)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             raise self._client.down(f"an event of it is not understood ({error})") from error
         self._on_event(event)
 

@@ -86,7 +86,7 @@ class Pulls:
             return
         try:
             said = msgspec.json.decode(line, type=_Progress)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             raise self._client.down(
                 f"what it says of a pull is not understood ({error})"
             ) from error
