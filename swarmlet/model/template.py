@@ -24,8 +24,10 @@ from swarmlet.model.template_parse import (
 
 __all__ = ["Template", "TemplateError", "compile"]
 
-STEPS_MAX: Final = 200_000  # pieces rendered; nested ranges over a cluster's objects stay far below
+# pieces rendered, rounds and calls; nested ranges over a cluster's objects stay far below
+STEPS_MAX: Final = 200_000
 OUTPUT_LENGTH_MAX: Final = 4_194_304  # characters; four times the largest config
+WORK_LENGTH_MAX: Final = 67_108_864  # characters that all calls together take and give
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +65,11 @@ class _Run:
         self.is_lenient = is_lenient
         self.variables: list[tuple[str, Value]] = [("$", root)]
         self.steps = 0
-        self.length = 0
+        self.length = self.work_length = 0
 
     def pieces(self, pieces: tuple[Piece, ...], dot: Value) -> None:
         for piece in pieces:
-            self._step(piece)
+            self._step(piece.pipe.at if piece.pipe else 0)
             if piece.pipe is None:
                 self._write(piece.text)
             elif piece.kind == "output":
@@ -103,6 +105,7 @@ class _Run:
             self.pieces(piece.other, dot)
         scope = len(self.variables)
         for pair in pairs:
+            self._step(pipe.at)
             named = zip(pipe.names, pair if len(pipe.names) > 1 else pair[1:], strict=False)
             self.variables[scope:] = named
             self.pieces(piece.body, pair[1])
@@ -154,10 +157,16 @@ class _Run:
     def _called(self, function: Operand, arguments: list[Value]) -> Value:
         if function.path:
             raise wrong(self.source, function.at, f"{function.value} has no fields")
+        self._step(function.at)
         try:
-            return FUNCTIONS[function.value](*arguments)
-        except (TypeError, ValueError) as error:
+            result = FUNCTIONS[function.value](*arguments)
+        except (TypeError, ValueError, OverflowError) as error:
             raise wrong(self.source, function.at, f"{function.value}: {error}") from error
+        self.work_length += sum(len(v) for v in (*arguments, result) if isinstance(v, str))
+        if self.work_length > WORK_LENGTH_MAX:
+            problem = f"its functions take more than {WORK_LENGTH_MAX} characters"
+            raise wrong(self.source, function.at, problem)
+        return result
 
     def _operand(self, operand: Operand, dot: Value) -> Value:
         match operand.kind:
@@ -199,8 +208,7 @@ class _Run:
             raise wrong(self.source, 0, f"it prints more than {OUTPUT_LENGTH_MAX} characters")
         self.out.append(text)
 
-    def _step(self, piece: Piece) -> None:
+    def _step(self, at: int) -> None:
         self.steps += 1
         if self.steps > STEPS_MAX:
-            at = piece.pipe.at if piece.pipe else 0
             raise wrong(self.source, at, f"it takes more than {STEPS_MAX} steps")

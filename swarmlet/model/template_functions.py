@@ -3,11 +3,12 @@ ValueError with the sentence that `template` shows together with the place."""
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 _VERB: Final = re.compile(r"%([-+ 0#]*)(\d*)(?:\.(\d+))?(.)", re.DOTALL)
 _WIDTH_MAX: Final = 1_000  # characters a printf verb may be padded to
+TEXT_LENGTH_MAX: Final = 4_194_304  # characters a function may make of its values
 _WORD: Final = re.compile(r"(?:^|(?<=\s))\S")
 
 Value = Any
@@ -60,7 +61,19 @@ def _join(*parts: Value) -> str:
         raise TypeError("a list and a separator are needed")
     if not isinstance(separator, str):
         raise TypeError("the separator must be a text")
-    return separator.join(printed(item) for item in items)
+    return _together((printed(item) for item in items), separator)
+
+
+def _together(parts: Iterable[str], separator: str = "") -> str:
+    """Joined, unless that is too long: a text that doubles itself is soon larger than memory."""
+    kept: list[str] = []
+    length = 0
+    for part in parts:
+        length += len(part) + len(separator)
+        if length > TEXT_LENGTH_MAX:
+            raise ValueError(f"it makes a text of more than {TEXT_LENGTH_MAX} characters")
+        kept.append(part)
+    return separator.join(kept)
 
 
 def _json(value: Value) -> str:
@@ -96,25 +109,36 @@ def _len(value: Value) -> int:
 
 def _print(*values: Value) -> str:
     """Go's Sprint: a space between two operands neither of which is a text."""
-    out: list[str] = []
+    return _together(_operands(values))
+
+
+def _operands(values: tuple[Value, ...]) -> Iterator[str]:
     for place, value in enumerate(values):
         if place and not isinstance(value, str) and not isinstance(values[place - 1], str):
-            out.append(" ")
-        out.append(printed(value))
-    return "".join(out)
+            yield " "
+        yield printed(value)
 
 
 def _println(*values: Value) -> str:
-    return " ".join(printed(value) for value in values) + "\n"
+    return _together((printed(value) for value in values), " ") + "\n"
 
 
 def _printf(form: Value, *values: Value) -> str:
     """%s %v %d %q %t %f %x %% with flags and a width."""
     left = list(values)
-    text = _VERB.sub(lambda match: _verb(match, left), _text(form))
+    text = _together(_pieces(_text(form), left))
     if left:
         raise ValueError(f"{len(left)} more values than verbs")
     return text
+
+
+def _pieces(form: str, left: list[Value]) -> Iterator[str]:
+    at = 0
+    for match in _VERB.finditer(form):
+        yield form[at : match.start()]
+        yield _verb(match, left)
+        at = match.end()
+    yield form[at:]
 
 
 def _verb(match: re.Match[str], left: list[Value]) -> str:

@@ -243,11 +243,17 @@ class Parser:
             case "variable":
                 return "variable", token.text, ()
             case "number" | "string":
-                return "constant", _constant(token), ()
+                return "constant", self._constant(token), ()
             case "word":
                 return *self._named(token), ()
             case _:
                 return "pipe", self._parenthesis(token), ()
+
+    def _constant(self, token: Token) -> Value:
+        try:
+            return _constant(token)
+        except ValueError:  # Python reads no number of thousands of digits
+            self._fail(token, "the number is too long")
 
     def _named(self, token: Token) -> tuple[str, Value]:
         if token.text in _CONSTANTS:

@@ -182,6 +182,46 @@ def test_work_and_output_are_bounded():
         compile("{{range .L}}{{$.T}}{{end}}").render(many)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{{$a := "0123456789"}}' + "{{$a = printf `%s%s` $a $a}}" * 40,
+        '{{$a := "0123456789"}}' + "{{$a = print $a $a}}" * 40,
+        '{{$a := "0123456789"}}' + "{{$a = println $a $a}}" * 40,
+        '{{$a := "0123456789"}}' + "{{$a = join $a $a $a $a}}" * 40,
+        '{{"\\""' + "|printf `%q`" * 40 + "}}",
+        "{{range .L}}{{range $.L}}{{$x := upper $.T}}{{end}}{{end}}",
+    ],
+)
+def test_texts_that_functions_make_are_bounded(text):
+    with pytest.raises(TemplateError, match=r"more than \d+ characters"):
+        compile(text).render({"L": [0] * 1000, "T": "x" * 10_000})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{{range .L}}{{range $.L}}{{end}}{{end}}",
+        "{{range .L}}{{$x := (eq 1 1)}}" + "{{$x = (eq 1 (len (upper `a`)))}}" * 100 + "{{end}}",
+    ],
+)
+def test_rounds_and_calls_are_steps(text):
+    with pytest.raises(TemplateError, match=f"more than {STEPS_MAX} steps"):
+        compile(text).render({"L": [0] * 1000})
+
+
+@pytest.mark.parametrize("number", ["9" * 5_000, "-" + "1" * 10_000])
+def test_number_of_thousands_of_digits_is_refused(number):
+    with pytest.raises(TemplateError, match="the number is too long"):
+        compile(f"{{{{{number}}}}}")
+
+
+@pytest.mark.parametrize("verb", ["%d", "%x"])
+def test_infinite_number_is_refused(verb):
+    with pytest.raises(TemplateError, match="infinity"):
+        compile(f"{{{{printf `{verb}` 1e999}}}}").render({})
+
+
 @given(st.text(alphabet='{}.$-|()"` \n:=,x1iefndrag%', max_size=60))
 def test_any_text_compiles_and_renders_or_is_refused_with_a_place(text):
     try:
