@@ -9,7 +9,7 @@ import pytest
 
 from swarmlet.core.errors import InvalidArgumentError
 from swarmlet.core.ids import TaskID
-from swarmlet.runtime.base import RuntimeProblemError
+from swarmlet.runtime.base import RuntimeProblemError, TemporaryProblemError
 from swarmlet.runtime.docker import client as client_module
 from swarmlet.runtime.docker.client import (
     EngineClient,
@@ -173,6 +173,36 @@ async def test_answer_without_end_is_cut_off(script, client, monkeypatch):
 async def test_silence_ends_at_the_deadline(client):
     with pytest.raises(EngineDownError, match=r"nothing came within 0\.1 s"):
         await client.call("GET", "/info", timeout_s=0.1)
+
+
+async def test_stream_that_does_not_begin_ends_at_the_deadline(client, monkeypatch):
+    monkeypatch.setattr(client_module, "CALL_TIMEOUT_S", 0.1)
+    with pytest.raises(EngineDownError, match=r"nothing came within 0\.1 s"):
+        async with client.stream("GET", "/events", {}):
+            pass
+
+
+async def test_engine_of_another_version_than_the_one_before_is_asked_anew(script, client):
+    words = b'{"message":"client version 1.41 is too old. Minimum supported API version is 1.44"}'
+    script.answers = {
+        "/version": answer(VERSION),
+        "/v1.41/": answer(words, "400 Bad Request"),
+        "/v1.47/info": answer(b'{"NCPU":2}'),
+    }
+    with pytest.raises(EngineDownError, match=r"1\.41 is too old"):
+        await client.ask(EngineInfo, "/info")
+    script.answers["/version"] = answer(b'{"ApiVersion":"1.52","MinAPIVersion":"1.44"}')
+    assert (await client.ask(EngineInfo, "/info")).cpus == 2
+
+
+async def test_stop_that_is_refused_is_tried_again(script):
+    script.answers |= {
+        "/stop": answer(b'{"message":"cannot stop container"}', "500 Internal Server Error"),
+        "/containers/json": answer(b'[{"Id":"c1"}]'),
+    }
+    async with at_work(open_runtime(script.host, "e")) as runtime:
+        with pytest.raises(TemporaryProblemError, match="cannot stop container"):
+            await runtime.stop(TaskID("t"), "SIGTERM", 1)
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,25 @@ async def test_removal_from_outside_ends_the_wait_with_the_reason(runtime, engin
     await runtime.remove(task.id)
 
 
+@pytest.mark.parametrize("verb", ["restart?t=0", "start"])
+async def test_container_that_is_started_again_from_outside_is_stopped(
+    runtime, engine, engine_id, verb
+):
+    task = shell("i2", "sleep 60")
+    path = f"/containers/{(await begin(runtime, task)).container_id}"
+    if verb == "start":
+        engine("POST", f"{path}/kill")
+        await runtime.wait(task.id)
+    await asyncio.to_thread(engine, "POST", f"{path}/{verb}")
+    await until(lambda: engine("GET", f"{path}/json")["State"]["Status"] == "exited")
+    assert (await runtime.wait(task.id)).exit_code == 137
+    async with at_work(open_runtime(host(), engine_id)) as next_life:
+        assert (await next_life.list_tasks())[0].exit is not None
+        await until(lambda: next_life.describe().engine_version != "")
+        await asyncio.to_thread(engine, "POST", f"{path}/start")
+        await until(lambda: engine("GET", f"{path}/json")["State"]["Status"] == "exited")
+
+
 async def test_healthy_returns_once_the_check_passes(runtime):
     check = HealthConfig(test=["CMD-SHELL", "test -e /tmp/up"], interval=SECOND_NS // 5, retries=50)
     task = shell("j1", "sleep 1; touch /tmp/up; sleep 60", healthcheck=check)

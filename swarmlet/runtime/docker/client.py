@@ -3,6 +3,7 @@
 Why not a library: docs/adr/0002.
 """
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -26,6 +27,8 @@ ANSWER_SIZE_MAX_B: Final = 64 * 1024 * 1024  # a list of 20,000 containers
 REFUSAL_SIZE_MAX_B: Final = 64 * 1024
 REFUSED_FROM: Final = 300  # an engine redirects what is no path of its API: to somewhere else
 NOT_MODIFIED: Final = 304  # started, or stopped, already
+BAD_REQUEST: Final = 400
+VERSION_REFUSED: Final = "client version "  # moby's words, api/server/middleware/version.go
 AUTH_HEADER: Final = "X-Registry-Auth"
 
 T = TypeVar("T")
@@ -120,20 +123,24 @@ class EngineClient:
         headers: Mapping[str, str] | None = None,
         idle_s: float | None = None,
     ) -> AsyncIterator[aiohttp.StreamReader]:
-        """The body as it comes, however long; `idle_s` without a byte is an EngineDownError."""
+        """The body as it comes, however long; `idle_s` without a byte is an EngineDownError, and
+        so is an answer that does not begin."""
         target = self._url(f"/v{await self.api_version()}{path}", query)
         timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=idle_s
         )
+        begin_s = idle_s or CALL_TIMEOUT_S
         try:
-            async with self._opened().request(
-                method, target, headers=headers, timeout=timeout, allow_redirects=False
-            ) as answer:
+            async with asyncio.timeout(begin_s):
+                answer = await self._opened().request(
+                    method, target, headers=headers, timeout=timeout, allow_redirects=False
+                )
+            async with answer:
                 if answer.status >= REFUSED_FROM:
-                    raise _refusal(answer.status, await _read(answer, REFUSAL_SIZE_MAX_B))
+                    raise await self._refusal(answer)
                 yield answer.content
         except (aiohttp.ClientError, OSError) as error:
-            raise self.down(_why(error, idle_s)) from error
+            raise self.down(_why(error, begin_s)) from error
 
     def down(self, why: str) -> EngineDownError:
         return EngineDownError(
@@ -172,10 +179,17 @@ class EngineClient:
                 allow_redirects=False,
             ) as answer:
                 if answer.status >= REFUSED_FROM and answer.status != NOT_MODIFIED:
-                    raise _refusal(answer.status, await _read(answer, REFUSAL_SIZE_MAX_B))
+                    raise await self._refusal(answer)
                 return await _read(answer, ANSWER_SIZE_MAX_B)
         except (aiohttp.ClientError, OSError) as error:
             raise self.down(_why(error, timeout_s)) from error
+
+    async def _refusal(self, answer: aiohttp.ClientResponse) -> SwarmError:
+        refusal = _refusal(answer.status, await _read(answer, REFUSAL_SIZE_MAX_B))
+        if refusal.status != BAD_REQUEST or not refusal.message.startswith(VERSION_REFUSED):
+            return refusal
+        self._api_version = ""  # another engine than the one asked for its version
+        return self.down(refusal.message)
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:

@@ -29,7 +29,7 @@ RECONNECT_MAX_S: Final = 2.0
 EVENT_SIZE_MAX_B: Final = 1024 * 1024  # it repeats every label
 OVERLAP_S: Final = 2  # asked for again at each connect: a stream answers before it listens
 _EXIT_CODE: Final = re.compile(r"[0-9]{1,3}")
-WATCHED: Final = ("create", "die", "destroy", "health_status", "oom")
+WATCHED: Final = ("create", "start", "die", "destroy", "health_status", "oom")
 
 
 class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,13 +11,13 @@ class Known:
     """One task. `sight` is the last look, None once anything may have changed since.
 
     `is_new`: created here and never asked to start. `is_doubtful`: a create was sent and its
-    outcome is unknown. `told_exit`: the exit code an event told. `job`: what must be over before
-    anything else is asked of the container.
+    outcome is unknown. `has_ended`: it ran and died. `told_exit`: the exit code an event told.
+    `job`: what must be over before anything else is asked of the container.
     """
 
     def __init__(self, task_id: TaskID, container_id: str = "") -> None:
         self.task_id, self.container_id = task_id, container_id
-        self.is_new = self.is_doubtful = False
+        self.is_new = self.is_doubtful = self.has_ended = False
         self.told_exit: int | None = None
         self.job: Job[None] | None = None
         self.sight: Sight | None = None

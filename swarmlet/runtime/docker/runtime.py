@@ -159,8 +159,10 @@ class DockerRuntime:
         known = await self._find(task_id)
         if known is None:
             return Exit(exit_code=0, at_ms=self._env.clock.wall_ms(), problem=NEVER_STARTED)
-        grace_s = min(grace_s, GRACE_MAX_S)
-        await self._engine.stop(known.container_id, math.ceil(grace_s))
+        try:
+            await self._engine.stop(known.container_id, math.ceil(min(grace_s, GRACE_MAX_S)))
+        except EngineRefusedError as refusal:  # it may run on, so its end is no one's to report
+            raise TemporaryProblemError(refusal.message) from refusal
         known.ring()
         try:
             async with asyncio.timeout(STOP_SLACK_S):
@@ -186,6 +188,8 @@ class DockerRuntime:
         for sight in sights:
             known = self._tasks.setdefault(sight.task_id, Known(sight.task_id))
             known.container_id = known.container_id or sight.id
+            if sight.was_started and sight.is_over:
+                known.has_ended = True
         return [runtime_task(sight, now_ms) for sight in sights]
 
     async def logs(self, task_id: TaskID, options: LogOptions) -> AsyncIterator[LogLine]:
@@ -354,14 +358,26 @@ class DockerRuntime:
                 extra = {"task_id": task_id, "problem": problem.message}
                 log.warning("task.latecomer_not_removed", extra=extra)
 
+    async def _undo_restart(self, known: Known) -> None:
+        """Somebody else started it again; its slot may have another task by now."""
+        try:
+            if (await self._look_anew(known)).runs:
+                log.warning("task.restart_undone", extra={"task_id": known.task_id})
+                await self._engine.stop(known.container_id, 0)
+        except RuntimeProblemError as problem:
+            extra = {"task_id": known.task_id, "problem": problem.message}
+            log.warning("task.restart_not_undone", extra=extra)
+
     def _on_event(self, event: Event) -> None:
         known = self._tasks.get(event.task_id)
         if event.action == "create":
             if known is None and event.task_id in self._doubtful:
                 self._jobs.begin(lambda: self._sweep([event.task_id]), "sweep")
         elif known is not None:
-            if event.action == "die":
-                known.told_exit = event.exit_code
+            if event.action == "start" and known.has_ended:
+                self._jobs.begin(lambda: self._undo_restart(known), "restart undone")
+            elif event.action == "die":
+                known.told_exit, known.has_ended = event.exit_code, True
             known.ring()
 
     def _on_connect(self, info: EngineInfo) -> None:
