@@ -117,7 +117,12 @@ def _settings(data_dir: str, host: str, options: dict[str, str | bool]) -> Setti
     if options["log_file"]:
         options["log_file"] = os.path.abspath(str(options["log_file"]))
     options["docker_host_variable"] = os.environ.get("DOCKER_HOST", "")
-    return Settings(data_dir=where, socket_path=socket_path(address), **options)  # type: ignore[arg-type]
+    return Settings(
+        data_dir=where,
+        socket_path=socket_path(address),
+        open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        **options,  # type: ignore[arg-type]
+    )
 
 
 def _run(settings: Settings) -> None:
@@ -160,7 +165,8 @@ class _Signals:
 
 
 def _raise_file_limit() -> None:
-    """Sessions cost a descriptor each; the soft limit is often 1,024."""
+    """Sessions cost a descriptor each; the soft limit is often 1,024. Tasks get the old one back:
+    a program that uses select(2) goes wrong above."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 

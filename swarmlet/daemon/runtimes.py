@@ -17,6 +17,7 @@ from swarmlet.env.base import Env
 from swarmlet.runtime.base import Runtime
 from swarmlet.runtime.docker.client import probe
 from swarmlet.runtime.docker.runtime import DockerRuntime
+from swarmlet.runtime.process.host import look_at_host
 from swarmlet.runtime.process.runtime import ProcessRuntime
 
 log = logging.getLogger("swarmlet.daemon")
@@ -92,6 +93,7 @@ class Runtimes:
             data_dir=self._data.path,
             socket_path=self._settings.socket_path,
             allow_root_tasks=self._settings.allow_root_tasks,
+            host=look_at_host(open_files=self._settings.open_files),
         )
 
 

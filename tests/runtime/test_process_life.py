@@ -4,6 +4,7 @@ import asyncio
 import ctypes
 import dataclasses
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -293,6 +294,19 @@ async def test_ulimits_hold_and_are_clipped_to_what_we_may_give(runtime):
     task = shell("t", script, ulimits=limits)
     assert (await run(runtime, task)).exit_code == 0
     assert (await output(runtime, "t")).split() == ["64", "128", "0"]
+
+
+async def test_tasks_begin_with_the_soft_limit_of_files_the_daemon_found(tmp_path):
+    runtime = open_runtime(tmp_path, host=look_at_host(open_files=77))
+    script = "ulimit -Sn; ulimit -Hn"
+    await run(runtime, shell("t", script))
+    await run(runtime, shell("u", script, ulimits=[Ulimit(name="nofile", soft=64, hard=128)]))
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    assert (await output(runtime, "t")).split() == ["77", str(hard)]
+    assert (await output(runtime, "u")).split() == ["64", "128"]
+    for task_id in ("t", "u"):
+        await runtime.remove(TaskID(task_id))
+    await runtime.close()
 
 
 async def test_memory_limit_holds_for_private_memory(runtime):

@@ -199,6 +199,16 @@ async def test_raised_oom_score_is_given(runtime):
     assert await output(runtime, "t") == "300\n"
 
 
+@pytest.mark.skipif(not has_capability(CAP_SYS_RESOURCE), reason="needs to bind an OOM score")
+def test_score_that_nobody_may_lower_stays_where_none_is_asked_for():
+    code = "from swarmlet.runtime.process.sandbox import _score; _score(0)"
+    switch = "exec setpriv --bounding-set -sys_resource"
+    show = "print(open('/proc/self/oom_score_adj').read())"
+    line = f'echo 200 > /proc/self/oom_score_adj; {switch} {sys.executable} -c "{code}; {show}"'
+    done = subprocess.run(["sh", "-c", line], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "200"
+
+
 async def test_namespaces_first_process_killed_ends_the_task(runtime, tmp_path):
     await begin(runtime, shell("t", f"sleep {MARK}.1 & sleep {MARK}.2"))
     os.kill(pid_of(tmp_path, "t", "init"), 9)

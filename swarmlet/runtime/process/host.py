@@ -1,6 +1,7 @@
 """What this host is and allows: its boot, its size, and whether tasks can be isolated."""
 
 import os
+import resource
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +22,15 @@ _UNPRIVILEGED_PORT: Final = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
     """Facts that hold while the daemon runs. `isolation_problem` says, as root, why tasks cannot
-    get namespaces of their own; empty where they can, or where there is no root to give them."""
+    get namespaces of their own; empty where they can, or where there is no root to give them.
+    `open_files`: soft and hard limit a task begins with; None for the daemon's own."""
 
     boot_id: str
     uid: int
     hostname: str
     unprivileged_port_min: int
     isolation_problem: str
+    open_files: tuple[int, int] | None = None
 
     @property
     def is_root(self) -> bool:
@@ -38,15 +41,18 @@ class Host:
         return self.is_root and not self.isolation_problem
 
 
-def look_at_host() -> Host:
-    """Look once; as root this tries the namespaces in a process of its own (15 ms)."""
+def look_at_host(*, open_files: int = 0) -> Host:
+    """Look once; as root this tries the namespaces in a process of its own (15 ms). `open_files`:
+    the soft limit a task begins with, 0 for the daemon's own."""
     uid = os.geteuid()
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return Host(
         boot_id=_BOOT_ID.read_text().strip(),
         uid=uid,
         hostname=os.uname().nodename,
         unprivileged_port_min=int(_UNPRIVILEGED_PORT.read_text()),
         isolation_problem=_try_isolation() if uid == 0 else "",
+        open_files=(open_files, hard) if open_files else None,
     )
 
 

@@ -249,6 +249,8 @@ def _limits(
     """Ulimits as given; a memory limit bounds the private memory of each process (RLIMIT_DATA), a
     limit of processes those of the task's own account (RLIMIT_NPROC)."""
     found: dict[int, tuple[int, int, int]] = {}
+    if host.open_files:
+        found[resource.RLIMIT_NOFILE] = (resource.RLIMIT_NOFILE, *host.open_files)
     limits = spec.resources.limits if spec.resources else None
     if limits and (size_b := limits.memory_bytes):
         found[resource.RLIMIT_DATA] = (resource.RLIMIT_DATA, size_b, size_b)

@@ -100,9 +100,16 @@ def _groups(config: Config) -> list[int]:
 
 
 def _score(wanted: int) -> None:
+    """Never the daemon's own. 0 is what nobody asked for: an ordinary user's tasks keep the higher
+    score a session of systemd has, and that the kernel lets nobody lower."""
     with open("/proc/self/oom_score_adj", "r+b", 0) as file:
-        if int(file.read()) != wanted:
+        if int(file.read()) == wanted:
+            return
+        try:
             file.write(b"%d" % wanted)
+        except PermissionError:
+            if wanted:
+                raise
 
 
 def _limit(kind: int, soft: int, hard: int) -> None:
