@@ -37,7 +37,6 @@ class ProbeResult:
 
     exit_code: int = -1
     problem: str = ""
-    output: str = ""
 
     @property
     def was_healthy(self) -> bool:
@@ -86,7 +85,7 @@ class HealthWatch:
             return ended.result()
         if check.health.status is HealthStatus.UNHEALTHY:
             raise RuntimeProblemError(
-                UNHEALTHY, remedy="The node's log has what the check said (task.probe_failed)."
+                UNHEALTHY, remedy="The node's log has each failure (task.probe_failed)."
             )
         return None
 
@@ -132,7 +131,6 @@ def _tell(task_id: str, before: Health, now: Health, result: ProbeResult) -> Non
                 "exit_code": result.exit_code,
                 "problem": result.problem,
                 "failures": now.failures,
-                "output": result.output,
             },
         )
     if now.status is not before.status:
@@ -229,18 +227,14 @@ async def _dying(pidfd: int, life_end: int) -> AsyncIterator[asyncio.Event]:
 
 
 def _result(answer: bytes) -> ProbeResult:
-    line, _, output = answer.partition(b"\n")
-    text = output.decode(errors="replace")
-    words = line.split()
+    words = answer.split()
     if words[:1] == [b"exit"] and len(words) == 2:
-        return ProbeResult(exit_code=int(words[1]), output=text)
+        return ProbeResult(exit_code=int(words[1]))
     if words[:1] == [b"timeout"]:
-        return ProbeResult(problem="it took longer than its timeout", output=text)
+        return ProbeResult(problem="it took longer than its timeout")
     if words[:1] == [b"failed"] and len(words) == 3:
         step, number = words[1].decode(), int(words[2])
         if step == "own_users":
             return ProbeResult(problem="the task went into a user namespace of its own")
         return ProbeResult(problem=f"{step}: {os.strerror(number)}")
-    return ProbeResult(
-        problem="it was killed with its task" if not line else answer.decode(errors="replace")
-    )
+    return ProbeResult(problem=answer.decode(errors="replace") or "it was killed with its task")
