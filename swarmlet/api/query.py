@@ -78,7 +78,7 @@ def registry_auth(headers: Mapping[str, str]) -> str:
             msgspec.json.decode(base64.urlsafe_b64decode(padded), type=dict)
     except binascii.Error:
         problem = "illegal base64 data"
-    except (ValueError, msgspec.MsgspecError):
+    except (ValueError, msgspec.MsgspecError, RecursionError):
         problem = "must be a valid JSON object"
     if problem:
         raise InvalidArgumentError(

@@ -74,7 +74,7 @@ class TextFormat(logging.Formatter):
         time = f"{_stamp(record)} " if self._has_time else ""
         line = f"{time}{record.levelname:<7} {record.getMessage()}{pairs}"
         if record.exc_info:
-            line += "\n" + self.formatException(record.exc_info)
+            line += _indented(self.formatException(record.exc_info))
         return redact_text(line)
 
 
@@ -121,8 +121,18 @@ def _redacted(value: object) -> object:
 
 
 def _plain(value: object) -> str:
+    """As it is, or quoted where it could be taken for something else, by a terminal too."""
     text = str(value)
-    return json.dumps(text) if not text or any(c in text for c in ' "=\n') else text
+    is_plain = text.isprintable() and text and not any(c in text for c in ' "=')
+    return text if is_plain else json.dumps(text)
+
+
+def _indented(text: str) -> str:
+    """Lines of which none looks like an event, without what a terminal would obey."""
+    lines = (line.replace("\t", " ") for line in text.split("\n"))
+    return "".join(
+        f"\n  {line if line.isprintable() else json.dumps(line)[1:-1]}" for line in lines
+    )
 
 
 def is_journal(environment: Mapping[str, str], descriptor: int) -> bool:

@@ -36,6 +36,25 @@ def run_program(text, *arguments, prefix=()):
 
 
 @pytest.mark.parametrize(
+    "text", ["a\nb", "a\rb", "a\x1b[2Jb", "a\u2028b", "a\x9b2Jb", "a\x7fb", "a\u202eb", ""]
+)
+def test_value_is_one_word_that_no_terminal_obeys(text):
+    line = TextFormat().format(logging.makeLogRecord({"msg": "task.event", "field": text}))
+    assert line.isprintable()
+    assert json.loads(line.partition(" field=")[2]) == text
+
+
+def test_exception_makes_no_line_that_looks_like_an_event():
+    try:
+        raise ValueError("x\n2026-01-01T00:00:00Z ERROR fake.event\x1b[31m\ttab")
+    except ValueError:
+        record = logging.makeLogRecord({"msg": "task.event", "exc_info": sys.exc_info()})
+    _, *lines = TextFormat().format(record).split("\n")
+    assert any("fake.event" in line for line in lines)
+    assert all(line.startswith("  ") and line.isprintable() for line in lines)
+
+
+@pytest.mark.parametrize(
     ("text", "levels"),
     [
         ("info", {"": "info"}),
