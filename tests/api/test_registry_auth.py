@@ -57,7 +57,7 @@ async def test_padding_may_be_left_out_and_the_object_may_be_empty(api, auth):
         (b64encode(b"\xfb\xff\xfe{}").decode(), "illegal base64 data"),
         (urlsafe_b64encode(b"hush").decode(), "must be a valid JSON object"),
         (urlsafe_b64encode(b'["hush"]').decode(), "must be a valid JSON object"),
-        (urlsafe_b64encode(b'{"hush":' + b"[" * 30_000).decode(), "must be a valid JSON object"),
+        (urlsafe_b64encode(b'{"hush":' + b"[" * 5_000).decode(), "must be a valid JSON object"),
     ],
 )
 async def test_bad_credentials_are_400_and_not_repeated(api, auth, said):
