@@ -121,13 +121,24 @@ class Membership:
 
     async def leave(self) -> None:
         """Stop and remove this node's tasks, as far as the runtime lets us."""
-        is_away = bool(self._runtime.condition.problem)
-        wait_s = LEAVE_TROUBLED_WAIT_S if is_away else LEAVE_WAIT_S
+        began_s = self._env.clock.mono_s()
         try:
-            async with asyncio.timeout(wait_s):
+            async with asyncio.timeout(LEAVE_WAIT_S) as limit, asyncio.TaskGroup() as group:
+                watching = group.create_task(self._hurry(limit), name="leave")
                 await self.agent.leave()
-        except TimeoutError:
-            log.warning("swarm.leave-slow", extra={"waited_s": wait_s})
+                watching.cancel()
+        except* TimeoutError:
+            waited_s = round(self._env.clock.mono_s() - began_s)
+            log.warning("swarm.leave-slow", extra={"waited_s": waited_s})
+
+    async def _hurry(self, limit: asyncio.Timeout) -> None:
+        """Wait no longer than it helps for a runtime that is away, or goes away meanwhile."""
+        problem = self._runtime.condition.problem
+        while not problem:
+            problem = await self._runtime.condition.changed(problem)
+        soon_s = asyncio.get_running_loop().time() + LEAVE_TROUBLED_WAIT_S
+        if not limit.expired():
+            limit.reschedule(min(limit.when() or soon_s, soon_s))
 
     def is_at_rest(self) -> bool:
         """Whether nothing happens here until somebody asks or a task ends."""

@@ -309,6 +309,17 @@ def test_leave_while_the_engine_is_down_cleans_up_when_it_is_back(
     wait_for(lambda: not containers(engine), what="every container to be gone", limit_s=60)
 
 
+def test_leave_does_not_wait_for_an_engine_that_died_just_before(
+    engine: DockerEngine, swarm: Daemon
+):
+    engine.kill()
+    began_s = time.monotonic()
+    swarm.client().post("/swarm/leave?force=1")
+    assert time.monotonic() - began_s < 20
+    engine.start()
+    wait_for(lambda: not containers(engine), what="every container to be gone", limit_s=60)
+
+
 def test_leave_removes_every_container(engine: DockerEngine, swarm: Daemon):
     swarm.client().post("/swarm/leave?force=1")
     assert containers(engine) == []
