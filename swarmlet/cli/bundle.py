@@ -32,6 +32,7 @@ LISTED_FILES_MAX: Final = 20_000
 PROGRAM_TIMEOUT_S: Final = 20.0
 DOCTOR_TIMEOUT_S: Final = 60.0
 FILE_SIZE_MAX_B: Final = 65_536  # of a small file of the system
+_VOLUME_CONTENT: Final = "_data"  # the folder that tasks see of a volume
 _OBJECTS: Final = (
     ("version.json", "/version", "the daemon's version"),
     ("info.json", "/info", "what `swarmlet info` knows"),
@@ -236,13 +237,15 @@ def _host_facts(data_dir: str) -> Iterator[str]:
 
 
 def _files(data_dir: str) -> Iterator[str]:
-    """Mode, owner, size, time and name of what lies below; never a byte of a content."""
+    """Mode, owner, size, time and name of what lies below; never a byte of a content. What tasks
+    have in volumes is theirs, its names too, and may be nested deeper than anybody can walk."""
     problems: list[str] = []
     listed = 0
     for folder, folders, names in os.walk(
         data_dir, onerror=lambda error: problems.append(f"{error.filename}: {error.strerror}")
     ):
-        folders.sort()
+        folders[:] = sorted(name for name in folders if not name.startswith(_VOLUME_CONTENT))
+        listed += len(folders)
         for name in sorted(names):
             listed += 1
             if listed > LISTED_FILES_MAX:
@@ -256,7 +259,8 @@ def _files(data_dir: str) -> Iterator[str]:
 def _file_line(path: str) -> str:
     facts = os.lstat(path)
     owner, when = f"{facts.st_uid}:{facts.st_gid}", stamp_of(facts.st_mtime)
-    return f"{stat.filemode(facts.st_mode)} {owner:<11} {facts.st_size:>12} {when} {path}"
+    shown = path if path.isprintable() else json.dumps(path)
+    return f"{stat.filemode(facts.st_mode)} {owner:<11} {facts.st_size:>12} {when} {shown}"
 
 
 def write_bundle(path: str, folder: str, parts: list[Part], wall_s: float) -> int:

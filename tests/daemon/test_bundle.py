@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import stat
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from swarmlet.cli.bundle import _files
+from swarmlet.runtime.process.volumes import remove_content
 from tests.daemon.harness import running_daemon, service, wait_running
 
 UNLOCK_KEY = "SWMKEY-1-7c37Cc8654o6p38HnroywCi19pllOnGtbdZEgtKxZu8"
@@ -126,6 +129,30 @@ def test_bundle_of_a_daemon_in_no_swarm_says_what_is_missing(daemon, tmp_path):
     assert "info.json" in parts
     assert "nodes.json: This node is not a swarm manager" in parts["README.txt"]
     assert "nodes.json" in ran.stderr
+
+
+def nested(folder, depth):
+    """Folders in each other, deeper than any path goes."""
+    at = os.open(folder, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir("a", dir_fd=at)
+        below = os.open("a", os.O_RDONLY, dir_fd=at)
+        os.close(at)
+        at = below
+    os.close(at)
+
+
+def test_names_are_listed_but_those_that_tasks_gave(tmp_path):
+    content = tmp_path / "volumes" / "v" / "_data"
+    content.mkdir(parents=True)
+    (content / "theirs").touch()
+    (tmp_path / "line\n\x1b[2J").touch()
+    nested(content, 2_000)
+    (line,) = list(_files(str(tmp_path)))
+    assert line.isprintable()
+    assert line.endswith('line\\n\\u001b[2J"')
+    for _ in remove_content(str(content)):
+        pass
 
 
 def test_bundle_is_made_where_no_daemon_answers(tmp_path):
