@@ -1,22 +1,14 @@
 """Where this node listens and what it tells others: addresses as users give them."""
 
 import errno
-import fcntl
 import socket
-import struct
 from typing import Final, Protocol
 
 from swarmlet.core.errors import FailedPreconditionError, InvalidArgumentError
 from swarmlet.model.address import Address, is_ip
+from swarmlet.network.interfaces import ipv4_of, outgoing_address
 
 LOOPBACK: Final = "127.0.0.1"
-INTERFACE_LENGTH_MAX: Final = 15  # bytes; IFNAMSIZ less the final zero
-_IFREQ: Final = "16s24x"
-_SIOCGIFADDR: Final = 0x8915  # netdevice(7): an interface's IPv4 address
-_IN_ADDR: Final = slice(20, 24)  # of struct ifreq: name, then family and port, then this
-# Documentation prefixes (RFC 5737, RFC 3849): "connecting" a datagram socket sends nothing, it only
-# asks the kernel which source address the default route has.
-_PROBES: Final = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
 
 
 class Addresses(Protocol):
@@ -42,30 +34,16 @@ class HostAddresses:
     """The kernel's answers."""
 
     def own(self) -> str:
-        for family, probe in _PROBES:
-            with socket.socket(family, socket.SOCK_DGRAM) as asked:
-                try:
-                    asked.connect((probe, 9))
-                except OSError:
-                    continue
-                return str(asked.getsockname()[0])
-        return LOOPBACK
+        return outgoing_address() or LOOPBACK
 
     def resolve(self, host: str) -> str:
-        if is_ip(host):
-            return host
-        name = host.encode()
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
-            try:
-                answer = fcntl.ioctl(asked, _SIOCGIFADDR, struct.pack(_IFREQ, name))
-            except OSError:
-                name = b""
-        if not 0 < len(name) <= INTERFACE_LENGTH_MAX:
+        address = host if is_ip(host) else ipv4_of(host)
+        if not address:
             raise InvalidArgumentError(
                 f"{host!r} is no IP address, and no interface of this host that has one",
                 remedy="Give one of this host's addresses; `ip addr` lists them.",
             )
-        return socket.inet_ntoa(answer[_IN_ADDR])
+        return address
 
     def check_free(self, host: str, port: int) -> None:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET

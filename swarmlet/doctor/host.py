@@ -1,9 +1,6 @@
-"""Probes of the host: Python, privileges, memory, load, names, addresses, clock, security."""
+"""Probes of the host: Python, privileges, memory, load, names, addresses, security."""
 
-import fcntl
 import os
-import socket
-import struct
 import sys
 from ipaddress import IPv6Address
 from typing import Final
@@ -11,7 +8,8 @@ from typing import Final
 import msgspec
 
 from swarmlet.doctor.finding import Judgement, Probe, fail, ok, skipped, warn
-from swarmlet.doctor.world import World, look_up, outgoing_address, read
+from swarmlet.doctor.world import World, look_up, read
+from swarmlet.network.interfaces import interfaces, ipv4_of, outgoing_address
 
 PYTHON_MIN: Final = (3, 11)
 MEMORY_FREE_MIN_B: Final = 256 * 1024 * 1024  # a daemon takes about 60 MiB, a task's shim 10 MiB
@@ -26,8 +24,6 @@ NEEDED: Final = {
     21: "CAP_SYS_ADMIN",
 }
 """Capabilities of root that isolation and networks need; numbers of capabilities(7)."""
-_SIOCGIFADDR: Final = 0x8915  # netdevice(7): an interface's IPv4 address
-_IN_ADDR: Final = slice(20, 24)  # of struct ifreq: name, then family and port, then this
 _KIB: Final = 1024
 
 
@@ -173,23 +169,10 @@ class Addresses(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def look_at_addresses(_world: World) -> Addresses:
-    found = [(name, address) for name in _interfaces() if (address := _ipv4(name))]
+    found = [(name, address) for name in interfaces() if (address := ipv4_of(name))]
     found += parse_if_inet6(read("/proc/net/if_inet6") or "")
     own = tuple((name, address) for name, address in found if not address.startswith("127."))
     return Addresses(all=own, advertised=outgoing_address())
-
-
-def _interfaces() -> list[str]:
-    return [name for _, name in sorted(socket.if_nameindex())]
-
-
-def _ipv4(interface: str) -> str:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
-        try:
-            answer = fcntl.ioctl(asked, _SIOCGIFADDR, struct.pack("16s24x", interface.encode()))
-        except OSError:  # it has none
-            return ""
-    return socket.inet_ntoa(answer[_IN_ADDR])
 
 
 def parse_if_inet6(text: str) -> list[tuple[str, str]]:

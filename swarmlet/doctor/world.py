@@ -23,9 +23,6 @@ ASK_TIMEOUT_S: Final = 2.0  # for connecting, and for each part of an answer
 BODY_SIZE_MAX_B: Final = 4 * 1024 * 1024
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Where programs are looked for after $PATH: an ordinary user's has no sbin."""
-# Documentation prefixes (RFC 5737, RFC 3849): "connecting" a datagram socket sends nothing, it only
-# asks the kernel which source address the default route has.
-_PROBES: Final = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
 _KINDS: Final = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
 _NO_REASON: Final = "Command failed -"  # ip names the line of its input
 _LOGGED: Final = re.compile(r'msg="((?:[^"\\]|\\.)*)"')  # runc writes its reason as a log line
@@ -219,18 +216,6 @@ def bind_problem(kind: str, host: str, port: int) -> int:
         except OSError as error:
             return error.errno or 1
     return 0
-
-
-def outgoing_address() -> str:
-    """The address this host uses towards others; "" where it has no way out."""
-    for family, probe in _PROBES:
-        with socket.socket(family, socket.SOCK_DGRAM) as asked:
-            try:
-                asked.connect((probe, 9))
-            except OSError:
-                continue
-            return str(asked.getsockname()[0])
-    return ""
 
 
 def look_up(name: str) -> tuple[str, ...]:
