@@ -1,13 +1,14 @@
 """Probe of the clock: who keeps it, how far it may be off, whether it jumps."""
 
+import ctypes
 import os
 from typing import Final
 
 import msgspec
 
 from swarmlet.doctor.finding import Judgement, Probe, fail, ok, warn
-from swarmlet.doctor.scratch import STA_UNSYNC, read_kernel_clock
 from swarmlet.doctor.world import World, clocks_s, pause, read
+from swarmlet.runtime.process.kernel import libc
 
 WALL_MIN_S: Final = 1_767_225_600  # 2026-01-01: no certificate of this software is older
 OFF_MAX_S: Final = 1.0  # logs of several nodes can still be read side by side
@@ -18,6 +19,35 @@ KEEPERS: Final = ("chronyd", "ntpd", "systemd-timesyn", "openntpd", "ptp4l", "ph
 """Names of programs that keep a clock, as /proc cuts them (15 characters)."""
 _KEEP: Final = "timedatectl set-ntp true, or apt-get install chrony"
 _DAY_S: Final = 86_400
+STA_UNSYNC: Final = 0x0040  # adjtimex(2)
+
+
+class Timex(ctypes.Structure):
+    """struct timex of adjtimex(2)."""
+
+    _fields_ = [  # type: ignore[mutable-override]
+        ("modes", ctypes.c_uint),
+        ("offset", ctypes.c_long),
+        ("freq", ctypes.c_long),
+        ("maxerror", ctypes.c_long),
+        ("esterror", ctypes.c_long),
+        ("status", ctypes.c_int),
+        ("constant", ctypes.c_long),
+        ("precision", ctypes.c_long),
+        ("tolerance", ctypes.c_long),
+        ("time", ctypes.c_long * 2),
+        ("tick", ctypes.c_long),
+        ("ppsfreq", ctypes.c_long),
+        ("jitter", ctypes.c_long),
+        ("shift", ctypes.c_int),
+        ("stabil", ctypes.c_long),
+        ("jitcnt", ctypes.c_long),
+        ("calcnt", ctypes.c_long),
+        ("errcnt", ctypes.c_long),
+        ("stbcnt", ctypes.c_long),
+        ("tai", ctypes.c_int),
+        ("reserved", ctypes.c_int * 11),
+    ]
 
 
 class Clock(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,6 +67,15 @@ def look_at_clock(_world: World) -> Clock:
         jump_s=_watch(),
         keeper=_keeper(),
     )
+
+
+def read_kernel_clock() -> Timex:
+    """What the kernel knows of its clock; changes nothing. Raises OSError."""
+    found = Timex()  # modes 0: only read
+    if libc.adjtimex(ctypes.byref(found)) < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return found
 
 
 def _watch() -> float:

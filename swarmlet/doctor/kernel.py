@@ -1,4 +1,4 @@
-"""Probes of what the kernel lets this user do: namespaces, control groups, overlayfs."""
+"""Probes of what the kernel lets this user do: namespaces, overlayfs."""
 
 import os
 from typing import Final

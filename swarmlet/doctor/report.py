@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from swarmlet.doctor.finding import GROUPS, Finding, Verdict
+from swarmlet.doctor.finding import Finding, Verdict
 
 _COLOURS: Final[dict[Verdict, str]] = {
     "ok": "32",
@@ -69,11 +69,6 @@ def summary(findings: Sequence[Finding]) -> str:
 def as_json(findings: Sequence[Finding]) -> str:
     """A list of objects, indented: the fields of Finding."""
     return json.dumps(msgspec.to_builtins(list(findings)), indent=2, ensure_ascii=False)
-
-
-def in_order(findings: Iterable[Finding]) -> list[Finding]:
-    """By group; within one as they came."""
-    return sorted(findings, key=lambda finding: GROUPS.index(finding.group))
 
 
 def _painted(text: str, parameters: str) -> str:

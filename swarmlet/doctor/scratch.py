@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable
 from typing import Final
 
+from swarmlet.runtime.process.kernel import MS_PRIVATE, MS_REC, PR_SET_PDEATHSIG, libc
+
 CLONE: Final = {
     "mnt": 0x0002_0000,
     "cgroup": 0x0200_0000,
@@ -16,11 +18,7 @@ CLONE: Final = {
     "net": 0x4000_0000,
 }
 """unshare(2)'s flags."""
-MS_REC, MS_PRIVATE = 0x4000, 0x4_0000
-PR_SET_PDEATHSIG: Final = 1
 WORDS_SIZE_MAX_B: Final = 4_096
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def _check(code: int, what: str) -> None:
@@ -34,12 +32,12 @@ def unshare(*kinds: str) -> None:
     flags = 0
     for kind in kinds:
         flags |= CLONE[kind]
-    _check(_libc.unshare(flags), "unshare")
+    _check(libc.unshare(flags), "unshare")
 
 
 def mount(source: str, target: str, kind: str, *, flags: int = 0, options: str = "") -> None:
     """mount(2). Raises OSError."""
-    answer = _libc.mount(
+    answer = libc.mount(
         source.encode(), os.fsencode(target), kind.encode(), ctypes.c_ulong(flags), options.encode()
     )
     _check(answer, f"mount {kind}" if kind else "mount")
@@ -71,7 +69,7 @@ def _write(path: str, text: str) -> None:
 
 def die_with(parent: int) -> None:
     """Be killed when the process that forked this one, `parent`, dies; or now if it did."""
-    _check(_libc.prctl(PR_SET_PDEATHSIG, 9, 0, 0, 0), "prctl")
+    _check(libc.prctl(PR_SET_PDEATHSIG, 9, 0, 0, 0), "prctl")
     if os.getppid() != parent:
         os._exit(1)
 
@@ -114,44 +112,3 @@ def clear(path: str) -> None:
         for name in os.listdir(path):
             clear(os.path.join(path, name))
         os.rmdir(path)
-
-
-class Timex(ctypes.Structure):
-    """struct timex of adjtimex(2)."""
-
-    _fields_ = [  # type: ignore[mutable-override]
-        ("modes", ctypes.c_uint),
-        ("offset", ctypes.c_long),
-        ("freq", ctypes.c_long),
-        ("maxerror", ctypes.c_long),
-        ("esterror", ctypes.c_long),
-        ("status", ctypes.c_int),
-        ("constant", ctypes.c_long),
-        ("precision", ctypes.c_long),
-        ("tolerance", ctypes.c_long),
-        ("time", ctypes.c_long * 2),
-        ("tick", ctypes.c_long),
-        ("ppsfreq", ctypes.c_long),
-        ("jitter", ctypes.c_long),
-        ("shift", ctypes.c_int),
-        ("stabil", ctypes.c_long),
-        ("jitcnt", ctypes.c_long),
-        ("calcnt", ctypes.c_long),
-        ("errcnt", ctypes.c_long),
-        ("stbcnt", ctypes.c_long),
-        ("tai", ctypes.c_int),
-        ("reserved", ctypes.c_int * 11),
-    ]
-
-
-STA_UNSYNC: Final = 0x0040
-STA_NANO: Final = 0x2000
-
-
-def read_kernel_clock() -> Timex:
-    """What the kernel knows of its clock; changes nothing. Raises OSError."""
-    found = Timex()  # modes 0: only read
-    if _libc.adjtimex(ctypes.byref(found)) < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-    return found
