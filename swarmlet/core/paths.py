@@ -14,6 +14,8 @@ ROOT_SOCKET: Final = "/run/swarmlet/swarmlet.sock"
 SOCKET_NAME: Final = "swarmlet.sock"
 SOCKET_PATH_LENGTH_MAX_B: Final = 107  # bytes; sun_path of unix(7) holds 108 with its final zero
 UNIX_PREFIX: Final = "unix://"
+DOCKER_HOST: Final = "unix:///var/run/docker.sock"
+"""Where a Docker Engine listens unless it is told otherwise."""
 
 
 def default_data_dir(env: Mapping[str, str], uid: int) -> str:

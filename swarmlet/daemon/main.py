@@ -11,7 +11,7 @@ from typing import Final, NoReturn
 import click
 
 from swarmlet.core.errors import InvalidArgumentError, SwarmError
-from swarmlet.core.paths import default_data_dir, default_host, socket_path
+from swarmlet.core.paths import DOCKER_HOST, default_data_dir, default_host, socket_path
 from swarmlet.core.service import EXIT_STOPPED
 from swarmlet.daemon.data_dir import locked
 from swarmlet.daemon.logs import is_journal, levels_of, priority_of, start_logging
@@ -54,7 +54,7 @@ def _levels_checked(_ctx: click.Context, _param: click.Parameter, text: str) -> 
     "--docker-host",
     default="",
     metavar="URL",
-    help="The Docker Engine to use; else $DOCKER_HOST, else unix:///var/run/docker.sock",
+    help=f"The Docker Engine to use; else $DOCKER_HOST, else {DOCKER_HOST}",
 )
 @click.option(
     "--log-level",

@@ -1,8 +1,11 @@
-"""Which runtime adapter runs this node's tasks: chosen as it enters a swarm, then kept."""
+"""Which runtime adapter runs this node's tasks: chosen as it enters a swarm, then kept.
+
+Adapters are imported where they are made: what a node does not use costs it neither start nor
+memory (the docker runtime and its client 1.5 MiB).
+"""
 
 import logging
 import os
-from typing import Final
 
 from swarmlet.core.errors import (
     InvalidArgumentError,
@@ -10,20 +13,13 @@ from swarmlet.core.errors import (
     UnavailableError,
     UnsupportedError,
 )
-from swarmlet.core.paths import UNIX_PREFIX
+from swarmlet.core.paths import DOCKER_HOST, UNIX_PREFIX
 from swarmlet.daemon.data_dir import DataDir
 from swarmlet.daemon.settings import Settings
 from swarmlet.env.base import Env
 from swarmlet.runtime.base import Runtime
-from swarmlet.runtime.docker.client import probe
-from swarmlet.runtime.docker.runtime import DockerRuntime
-from swarmlet.runtime.process.host import look_at_host
-from swarmlet.runtime.process.runtime import ProcessRuntime
 
 log = logging.getLogger("swarmlet.daemon")
-
-DOCKER_HOST: Final = "unix:///var/run/docker.sock"
-"""Where a Docker Engine listens unless it is told otherwise."""
 
 
 class Runtimes:
@@ -57,7 +53,7 @@ class Runtimes:
     async def at_init(self, present: Runtime) -> Runtime:
         """What runs the tasks of a swarm that is entered now: `present` where that is of the chosen
         kind. Raises UnavailableError where the Docker Engine that was asked for is not there."""
-        if self._settings.runtime == "docker" and (problem := await probe(self.docker_host)):
+        if self._settings.runtime == "docker" and (problem := await self._probe()):
             raise UnavailableError(
                 f"The docker runtime was asked for, and cannot be used: {problem}",
                 remedy="Start the Docker Engine, name it with --docker-host, or start the daemon "
@@ -70,13 +66,19 @@ class Runtimes:
         """docker if its socket answers, else process; what was asked for goes before."""
         if self._settings.runtime != "auto":
             return self._settings.runtime
-        problem = await probe(self.docker_host)
+        problem = await self._probe()
         kind = "process" if problem else "docker"
         log.info(
             "runtime.chosen",
             extra={"runtime": kind, "docker_host": self.docker_host, "cause": problem},
         )
         return kind
+
+    async def _probe(self) -> str:
+        """ "" where a Docker Engine answers, else why not."""
+        from swarmlet.runtime.docker.client import probe
+
+        return await probe(self.docker_host)
 
     def _adapter(self, kind: str) -> Runtime:
         if kind == "oci":
@@ -85,8 +87,13 @@ class Runtimes:
                 remedy="Start the daemon with --runtime docker, or process for the host's files.",
             )
         if kind == "docker":
+            from swarmlet.runtime.docker.runtime import DockerRuntime
+
             engine_id = self._data.engine_id(self._env.entropy)
             return DockerRuntime(self._env, host=self.docker_host, engine_id=engine_id)
+        from swarmlet.runtime.process.host import look_at_host
+        from swarmlet.runtime.process.runtime import ProcessRuntime
+
         return ProcessRuntime(
             self._env,
             state_dir=self._data.tasks,

@@ -2,17 +2,14 @@
 
 import os
 from collections.abc import Mapping
-from typing import Final
 
 import msgspec
 
 from swarmlet.core.errors import InvalidArgumentError
-from swarmlet.core.paths import UNIX_PREFIX, default_data_dir, default_host
+from swarmlet.core.paths import DOCKER_HOST, UNIX_PREFIX, default_data_dir, default_host
 from swarmlet.doctor.daemon import ask_daemon
 from swarmlet.doctor.world import World, peer_pid
 from swarmlet.model.address import is_ip, parse_address
-
-DOCKER_HOST: Final = "unix:///var/run/docker.sock"
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,13 +31,16 @@ def look_around(options: Options, env: Mapping[str, str], uid: int) -> World:
     answer = ask_daemon(host)
     found = answer.body if answer.is_object else {}
     data_dir = data_dir or str(found.get("DataDir") or "") or default_data_dir(env, uid)
-    docker_host = options.docker_host or env.get("DOCKER_HOST", "")
+    socket_host = host if host.startswith(UNIX_PREFIX) else UNIX_PREFIX + host
+    named = options.docker_host
+    if not named and not found and env.get("DOCKER_HOST") != socket_host:
+        named = env.get("DOCKER_HOST", "")
     world = World(
         data_dir=data_dir,
         pid=os.getpid(),
-        socket_host=host if host.startswith(UNIX_PREFIX) else UNIX_PREFIX + host,
-        docker_host=docker_host or DOCKER_HOST,
-        is_docker_wanted=bool(docker_host) or found.get("Runtime") == "docker",
+        socket_host=socket_host,
+        docker_host=named or str(found.get("DockerHost") or DOCKER_HOST),
+        is_docker_wanted=bool(named) or found.get("Runtime") == "docker",
         is_daemon_wanted=bool(options.host),
         daemon_pid=peer_pid(host) if found else 0,
         uid=uid,

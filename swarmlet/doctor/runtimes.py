@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
+from swarmlet.core.paths import DOCKER_HOST
 from swarmlet.doctor.finding import Judgement, Probe, fail, ok, skipped, warn
 from swarmlet.doctor.world import World, ask, find, run
 
@@ -58,7 +59,7 @@ def judge_docker(facts: Docker) -> Judgement:
     if facts.is_swarmlet:
         return fail(
             f"What answers at {facts.host} is a swarmlet daemon, no Docker Engine.",
-            "--docker-host unix:///var/run/docker.sock",
+            f"--docker-host {DOCKER_HOST}",
         )
     found = f"Docker Engine {facts.version} (API {facts.api_version}) answers at {facts.host}"
     if _api(facts.api_version) < API_MIN:

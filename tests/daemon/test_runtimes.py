@@ -5,8 +5,9 @@ import asyncio
 import pytest
 
 from swarmlet.core.errors import InvalidArgumentError, SwarmStateError, UnsupportedError
+from swarmlet.core.paths import DOCKER_HOST
 from swarmlet.daemon.data_dir import DataDir
-from swarmlet.daemon.runtimes import DOCKER_HOST, Runtimes, docker_host
+from swarmlet.daemon.runtimes import Runtimes, docker_host
 from swarmlet.daemon.settings import Settings
 from swarmlet.env.real import real_env
 from tests.daemon.test_parts import FILE, opened
