@@ -7,6 +7,8 @@ import msgspec
 
 from swarmlet.core.errors import InvalidArgumentError
 
+HOST_IMAGES: Final = ("host", "host:latest")  # the docker CLI writes the tag out
+"""No image but the node's own files, which the process runtime alone runs."""
 NAME_LENGTH_MAX: Final = 255  # characters of domain and path; distribution/reference
 _TEXT_LENGTH_MAX: Final = 1_024  # name, tag of 128 and the longest digest in use fit twice
 _HEX_ID: Final = re.compile(r"[a-f0-9]{64}")

@@ -12,12 +12,10 @@ from typing import Final, NamedTuple
 
 from swarmlet.core.limits import PORT_MAX
 from swarmlet.model.node import RUNTIME_LABEL, Node, NodeState
+from swarmlet.model.reference import HOST_IMAGES
 from swarmlet.model.service import GenericResource, Placement, Resources, ServiceSpec
 from swarmlet.reconcile.allocator.needs import is_ingress, ports_of
 from swarmlet.reconcile.slots import satisfies
-
-HOST_IMAGES: Final = ("host", "host:latest")  # the docker CLI writes the tag out
-"""The image that stands for the host's own files; only the process runtime runs it."""
 
 _ARCHITECTURES: Final[Mapping[str, str]] = {"x86_64": "amd64", "aarch64": "arm64"}
 

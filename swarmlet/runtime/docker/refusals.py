@@ -14,12 +14,11 @@ from swarmlet.model.container import (
     TmpfsOptions,
     VolumeOptions,
 )
+from swarmlet.model.reference import HOST_IMAGES
 from swarmlet.model.service import TaskSpec
 from swarmlet.runtime.base import RuntimeProblemError
 from swarmlet.wire.messages import AssignedTask
 
-PROCESS_IMAGES: Final = ("host", "host:latest")
-"""The node's own files: an image of the process runtime."""
 MOUNT_TYPES: Final = ("bind", "volume", "tmpfs")
 
 _LEAVE_OUT: Final = "Leave the option out."
@@ -48,7 +47,7 @@ def refuse_options(task: AssignedTask) -> None:
             "The task has no ContainerSpec, and a Docker Engine runs nothing else.",
             remedy="Give a ContainerSpec with an image.",
         )
-    if container.image in PROCESS_IMAGES:
+    if container.image in HOST_IMAGES:
         raise RuntimeProblemError(
             'The image "host" stands for a node\'s own files, and this node runs containers.',
             remedy="Name an image, or run the service where the process runtime is.",

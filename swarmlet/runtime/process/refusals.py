@@ -4,11 +4,9 @@ from collections.abc import Callable
 from typing import Final
 
 from swarmlet.model.container import ContainerSpec, DNSConfig, Privileges
+from swarmlet.model.reference import HOST_IMAGES
 from swarmlet.model.service import TaskSpec
 from swarmlet.runtime.base import RuntimeProblemError
-
-IMAGES: Final = ("host", "host:latest")
-"""The host's own files; the docker client adds the tag."""
 
 _LEAVE_OUT: Final = "Leave the option out, or run the service where a container runtime is."
 
@@ -44,7 +42,7 @@ def refuse_options(spec: TaskSpec) -> ContainerSpec:
             "The task has no ContainerSpec, and this runtime runs nothing else.",
             remedy="Give a ContainerSpec with the image host.",
         )
-    if container.image not in IMAGES:
+    if container.image not in HOST_IMAGES:
         raise RuntimeProblemError(
             f'The process runtime runs the image "host", the node\'s own files, not '
             f'"{container.image}".',
