@@ -4,6 +4,9 @@ import os
 import select
 import signal
 from dataclasses import dataclass
+from typing import Final
+
+ENVIRONMENT_MAX_B: Final = 6 * 1024 * 1024  # of arguments and environment together (execve(2))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +99,10 @@ def left_of(leader: ProcessIdentity | None, entry: str) -> list[ProcessIdentity]
 
 
 def _environment(pid: str) -> bytes:
-    """As it was given at the start; nothing where that is not ours to see."""
+    """As it was given at the start; nothing where that is not ours to see. A process may afterwards
+    call all of its memory its environment (PR_SET_MM)."""
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
-            return file.read()
+            return file.read(ENVIRONMENT_MAX_B)
     except PermissionError:
         return b""
