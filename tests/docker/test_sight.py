@@ -41,6 +41,7 @@ def sight(state: dict, ports: dict | None = None) -> Sight:
         ("", 0),
         ("yesterday, about twelve", 0),
         ("2026-13-01T00:00:00Z", 0),
+        ("9999-12-31T23:59:59-23:59", 0),
     ],
 )
 def test_time_is_read_to_the_nanosecond(text, ns):
@@ -104,6 +105,14 @@ def test_health_is_the_engines_word(health, healthy, unhealthy):
     assert (is_healthy(seen), is_unhealthy(seen)) == (healthy, unhealthy)
     over = sight({"Status": "exited", "Health": health})
     assert not is_unhealthy(over)
+
+
+@pytest.mark.parametrize(
+    ("key", "port"), [("x/tcp", "9"), ("9" * 5000, "9"), ("80/tcp", "9" * 5000), ("80/tcp", "x")]
+)
+def test_port_that_is_none_is_not_told(key, port):
+    seen = sight({"Status": "running"}, {key: [{"HostIp": "", "HostPort": port}]})
+    assert started(seen, None).ports == ()
 
 
 def test_each_wanted_port_is_told_once_whatever_the_families():

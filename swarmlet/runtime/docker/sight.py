@@ -1,5 +1,6 @@
 """What the engine says of one container, and what that means for its task. Pure."""
 
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Final
@@ -18,6 +19,7 @@ UNHEALTHY_STATUS: Final = "unhealthy"
 _OVER: Final = ("exited", "dead", "removing")
 _HEALTHY: Final = ("", "none", "healthy")
 _NANO_DIGITS: Final = 9
+_PORT: Final = re.compile(r"[0-9]{1,5}")
 
 
 class _Health(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
@@ -132,6 +134,7 @@ def _ports(
             ("", protocol, int(target), port)
             for key, ports in bound.items()
             for target, _, protocol in (key.partition("/"),)
+            if _PORT.fullmatch(target)
             for port in ports
         ]
     for name, protocol, target, published in wanted:
@@ -152,7 +155,7 @@ def _host_ports(bindings: Iterable[_Binding]) -> list[int]:
     """Each port once: an engine tells the IPv4 and the IPv6 side of one apart."""
     ordered = sorted(bindings, key=lambda binding: ":" in binding.host_ip)
     with_v4 = [b for b in ordered if ":" not in b.host_ip] or ordered
-    return list(dict.fromkeys(int(b.host_port) for b in with_v4 if b.host_port.isdecimal()))
+    return list(dict.fromkeys(int(b.host_port) for b in with_v4 if _PORT.fullmatch(b.host_port)))
 
 
 def time_ns(text: str) -> int:
@@ -165,6 +168,6 @@ def time_ns(text: str) -> int:
     try:
         moment = datetime.fromisoformat(text[:19] + ("+00:00" if zone in ("", "Z") else zone))
         nanos = int(fraction[:_NANO_DIGITS].ljust(_NANO_DIGITS, "0"))
-    except ValueError:
+        return int(moment.astimezone(UTC).timestamp()) * 1_000_000_000 + nanos
+    except (ValueError, OverflowError):
         return 0
-    return int(moment.astimezone(UTC).timestamp()) * 1_000_000_000 + nanos
