@@ -181,8 +181,10 @@ def _put(path: str, text: str, *, force: bool) -> bool:
         )
     os.makedirs(os.path.dirname(path), exist_ok=True)
     draft = f"{path}.new"
+    with suppress(FileNotFoundError):  # of a broken attempt, or somebody's link to another file
+        os.unlink(draft)
     try:
-        with open(draft, "w", encoding="utf-8") as file:
+        with open(draft, "x", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

@@ -138,6 +138,17 @@ def test_install_writes_once_and_says_where(unit, capsys):
     assert list(unit.parent.iterdir()) == [unit]
 
 
+def test_install_follows_no_link_in_its_drafts_place(unit, tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    unit.parent.mkdir()
+    (unit.parent / "swarmlet.service.new").symlink_to(victim)
+    assert installed(unit) == 0
+    assert victim.read_text() == "mine"
+    assert list(unit.parent.iterdir()) == [unit]
+    assert not unit.is_symlink()
+
+
 def test_install_starts_this_very_installation(unit):
     assert installed(unit, "--allow-root-tasks", "--log-format", "json") == 0
     command = unquoted(settings(unit.read_text())["ExecStart"])
