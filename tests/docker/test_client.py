@@ -195,6 +195,23 @@ async def test_engine_of_another_version_than_the_one_before_is_asked_anew(scrip
     assert (await client.ask(EngineInfo, "/info")).cpus == 2
 
 
+async def test_container_that_the_engine_cannot_show_does_not_hide_the_others(script):
+    listed = b'[{"Id":"c%d","Labels":{"com.docker.swarm.task.id":"t%d"}}]'
+    two = listed[:-1] % (1, 1) + b"," + listed[1:] % (2, 2)
+    whole = b'{"Id":"c2","Config":{"Labels":{"com.docker.swarm.task.id":"t2"}}}'
+    script.answers |= {
+        "/containers/json": answer(two),
+        "/c1/json": answer(b'{"message":"RWLayer is unexpectedly nil"}', "500 Server Error"),
+        "/c2/json": answer(whole),
+    }
+    async with at_work(open_runtime(script.host, "e")) as runtime:
+        broken, other = await runtime.list_tasks()
+        assert (broken.task_id, other.task_id, other.started) == ("t1", "t2", None)
+        assert broken.started is not None  # so that it is stopped
+        with pytest.raises(RuntimeProblemError, match="RWLayer"):
+            await runtime.wait(TaskID("t1"))
+
+
 async def test_stop_that_is_refused_is_tried_again(script):
     script.answers |= {
         "/stop": answer(b'{"message":"cannot stop container"}', "500 Internal Server Error"),

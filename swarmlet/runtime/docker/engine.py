@@ -24,8 +24,11 @@ class _Created(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
     id: str
 
 
-class _Listed(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
+class Listed(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
+    """A container as a list has it."""
+
     id: str
+    labels: dict[str, str] | None = None
 
 
 class Engine:
@@ -98,12 +101,16 @@ class Engine:
                 raise
             return Sight(id=container, is_gone=True)
 
-    async def container_ids(self, task_id: TaskID | str = "") -> list[str]:
+    async def container_ids(self, task_id: TaskID) -> list[str]:
+        """In order; a task has one at most."""
+        return [one.id for one in await self.containers(task_id)]
+
+    async def containers(self, task_id: TaskID | str = "") -> list[Listed]:
         """Of all tasks, or of one; in order of the ids."""
         labels = [f"{ENGINE_LABEL}={self._engine_id}", TASK_LABEL]
         if task_id:
             labels[1] = f"{TASK_LABEL}={task_id}"
         filters = msgspec.json.encode({"label": labels}).decode()
         query = {"all": "1", "filters": filters}
-        listed = await self._client.ask(list[_Listed], "/containers/json", query)
-        return sorted(one.id for one in listed)
+        listed = await self._client.ask(list[Listed], "/containers/json", query)
+        return sorted(listed, key=lambda one: one.id)

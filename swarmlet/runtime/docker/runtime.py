@@ -25,7 +25,7 @@ from swarmlet.runtime.base import (
 from swarmlet.runtime.docker.client import EngineClient, EngineDownError, EngineRefusedError
 from swarmlet.runtime.docker.create import image_name, refuse_options
 from swarmlet.runtime.docker.distribution import read_distribution
-from swarmlet.runtime.docker.engine import Engine
+from swarmlet.runtime.docker.engine import Engine, Listed
 from swarmlet.runtime.docker.events import EngineInfo, Event, Watcher
 from swarmlet.runtime.docker.jobs import Jobs
 from swarmlet.runtime.docker.known import Known
@@ -39,6 +39,7 @@ from swarmlet.runtime.docker.sight import (
     is_unhealthy,
     runtime_task,
     started,
+    unseen,
 )
 from swarmlet.runtime.process.host import describe_host
 from swarmlet.wire.messages import AssignedTask, LogLine, LogOptions
@@ -182,9 +183,9 @@ class DockerRuntime:
 
     async def list_tasks(self) -> list[RuntimeTask]:
         """Every container with our label, looked at."""
-        ids = await self._engine.container_ids()
+        listed = await self._engine.containers()
         now_ms = self._env.clock.wall_ms()
-        sights = [sight for sight in await self._look_at_all(ids) if not sight.is_gone]
+        sights = [sight for sight in await self._look_at_all(listed) if not sight.is_gone]
         for sight in sights:
             known = self._tasks.setdefault(sight.task_id, Known(sight.task_id))
             known.container_id = known.container_id or sight.id
@@ -318,17 +319,21 @@ class DockerRuntime:
 
     # --- all tasks -------------------------------------------------------------------------------
 
-    async def _look_at_all(self, ids: Iterable[str]) -> list[Sight]:
-        """In order of `ids`, some at once. Raises the first problem."""
-        waiting = list(enumerate(ids))[::-1]
+    async def _look_at_all(self, listed: Iterable[Listed]) -> list[Sight]:
+        """In order of `listed`, some at once. Raises the first problem."""
+        waiting = list(enumerate(listed))[::-1]
         sights: dict[int, Sight] = {}
         problems: list[RuntimeProblemError] = []
 
         async def look() -> None:
             while waiting and not problems:
-                at, container_id = waiting.pop()
+                at, one = waiting.pop()
                 try:
-                    sights[at] = await self._engine.look(container_id)
+                    sights[at] = await self._engine.look(one.id)
+                except EngineRefusedError as refusal:  # one broken container is not the node's end
+                    extra = {"container_id": one.id, "problem": refusal.message}
+                    log.warning("engine.container_not_shown", extra=extra)
+                    sights[at] = unseen(one.id, one.labels or {})
                 except RuntimeProblemError as problem:
                     problems.append(problem)
 
@@ -349,7 +354,7 @@ class DockerRuntime:
         is swept at the next connect."""
         for task_id in task_ids:
             try:
-                for container_id in await self._engine.container_ids(task_id):
+                for container_id in await self._engine.container_ids(TaskID(task_id)):
                     if self._doubtful.pop(task_id, "") is None:  # else it was assigned again
                         log.info("task.latecomer_removed", extra={"task_id": task_id})
                         await self._delete(container_id)

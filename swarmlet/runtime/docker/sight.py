@@ -89,6 +89,13 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
         return self.labels.get(ENGINE_LABEL) == engine_id and self.task_id == task_id
 
 
+def unseen(container_id: str, labels: dict[str, str]) -> Sight:
+    """Of a container that the engine lists and cannot say more of. It counts as running: who waits
+    for it asks again, and stops it."""
+    state = _State(status="running", started_at="1970-01-01T00:00:01Z")
+    return Sight(id=container_id, state=state, config=_Config(labels=labels))
+
+
 def is_healthy(sight: Sight) -> bool:
     """Also where nothing checks its health."""
     return sight.health in _HEALTHY
