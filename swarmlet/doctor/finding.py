@@ -12,8 +12,6 @@ Verdict = Literal["ok", "warn", "fail", "unknown", "skipped"]
 """fail: swarmlet cannot work so; warn: something of it will not, or not well; unknown: the probe
 got no answer; skipped: it could not be tried, or there is nothing to look at."""
 
-GROUPS: Final = ("host", "disk", "kernel", "network", "runtimes", "daemon")
-"""In the order of the report."""
 DEADLINE_S: Final = 5.0  # for a probe; the slowest takes half a second where nothing else runs
 
 Facts = TypeVar("Facts")
