@@ -80,18 +80,21 @@ def cluster_of(view: View) -> Cluster:
     raise AssertionError("the store has no cluster object")
 
 
+def spec_version(view: View, service_id: str, number: int) -> SpecVersion:
+    """A spec version that a row names; the store keeps it for as long as one does."""
+    row = view.specs.get(spec_version_id(service_id, number))
+    assert row is not None, f"service {service_id} lost its spec version {number}"
+    return row
+
+
 def spec_of(view: View, service: Service) -> ServiceSpec:
     """A service's current spec."""
-    row = view.specs.get(spec_version_id(service.id, service.spec_version))
-    assert row is not None, f"service {service.id} lost its spec version {service.spec_version}"
-    return row.spec
+    return spec_version(view, service.id, service.spec_version).spec
 
 
 def task_spec_version_of(view: View, task: Task) -> SpecVersion:
     """The row of the spec version a task was made from."""
-    row = view.specs.get(spec_version_id(task.service_id, task.spec_version))
-    assert row is not None, f"task {task.id} lost its spec version {task.spec_version}"
-    return row
+    return spec_version(view, task.service_id, task.spec_version)
 
 
 def task_spec_of(view: View, task: Task) -> ServiceSpec:

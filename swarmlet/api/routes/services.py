@@ -14,15 +14,9 @@ from swarmlet.api.render.spec import spec_json
 from swarmlet.manager.control import ServiceStatus, service_status
 from swarmlet.model.defaults import with_defaults
 from swarmlet.model.parse import parse
-from swarmlet.model.service import Service, ServiceSpec, SpecVersion, spec_version_id
+from swarmlet.model.service import Service, ServiceSpec, spec_version_id
 from swarmlet.model.task import Task
-from swarmlet.model.view import View, spec_of
-
-
-def _spec_row(view: View, service: Service) -> SpecVersion:
-    row = view.specs.get(spec_version_id(service.id, service.spec_version))
-    assert row is not None, f"service {service.id} lost its spec version"
-    return row
+from swarmlet.model.view import View, spec_of, spec_version
 
 
 def _render(
@@ -37,7 +31,7 @@ def _render(
     previous = view.specs.get(spec_version_id(service.id, service.previous_spec_version))
     return render_service(
         service,
-        specs.of(_spec_row(view, service)),
+        specs.of(spec_version(view, service.id, service.spec_version)),
         None if previous is None else specs.of(previous),
         status=status,
         spec_json=spec,
@@ -56,7 +50,10 @@ async def list_all(call: Call) -> web.Response:
     filters = parse_filters(call.query.get("filters", ""), SERVICE_KEYS)
     with_status = strict_flag(call.query, "status")
     view = await control.read()
-    rows = ((service, _spec_row(view, service)) for service in view.services.all())
+    rows = (
+        (service, spec_version(view, service.id, service.spec_version))
+        for service in view.services.all()
+    )
     found = sorted(select_services(rows, filters), key=lambda row: row[0].id)
     return reply(
         [

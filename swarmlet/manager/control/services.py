@@ -31,7 +31,7 @@ from swarmlet.model.service import (
 )
 from swarmlet.model.unsupported import refuse_service
 from swarmlet.model.validate_service import check_service
-from swarmlet.model.view import View
+from swarmlet.model.view import View, spec_version
 
 ROLLBACK_NONE = ("", "none")
 ROLLBACK_PREVIOUS = "previous"
@@ -83,7 +83,7 @@ class ServiceVerbs(ControlBase):
         service = self.find_service(view, ref)
         _refuse_rollback(service, rollback)
         check_service(spec)
-        old = _version_row(view, service.id, service.spec_version)
+        old = spec_version(view, service.id, service.spec_version)
         new = normal_service(spec)
         _refuse_other_kind(old.spec, new)
         check_version(version, service.version, f"service {ref}")
@@ -216,7 +216,7 @@ def _mode(mode: ServiceMode) -> tuple[bool, ...]:
 
 def _kept_auth(view: View, service: Service, auth_from: str) -> str:
     if auth_from in AUTH_FROM_SPEC:
-        return _version_row(view, service.id, service.spec_version).registry_auth
+        return spec_version(view, service.id, service.spec_version).registry_auth
     if auth_from != AUTH_FROM_PREVIOUS:
         raise UnknownValueError(
             f"unsupported registryAuthFrom value {auth_from}",
@@ -224,13 +224,7 @@ def _kept_auth(view: View, service: Service, auth_from: str) -> str:
         )
     if not service.previous_spec_version:
         raise FailedPreconditionError(f"service {service.id} does not have a previous spec")
-    return _version_row(view, service.id, service.previous_spec_version).registry_auth
-
-
-def _version_row(view: View, service_id: str, number: int) -> SpecVersion:
-    row = view.specs.get(spec_version_id(service_id, number))
-    assert row is not None, f"service {service_id} lost its spec version {number}"
-    return row
+    return spec_version(view, service.id, service.previous_spec_version).registry_auth
 
 
 def _update(view: View, service: Service, old: SpecVersion, new: SpecVersion) -> list[Change]:
