@@ -11,6 +11,7 @@ import msgspec
 from multidict import MultiDictProxy
 
 from swarmlet.core.errors import InvalidArgumentError
+from swarmlet.core.limits import NS_PER_S
 
 REGISTRY_AUTH: Final = "X-Registry-Auth"
 UINT64_MAX: Final = 2**64 - 1
@@ -64,7 +65,7 @@ def time_ns(query: MultiDictProxy[str], name: str) -> int:
             f"invalid value for {name}: {text}",
             remedy="Send seconds since 1970, such as 1700000000.5.",
         )
-    return int(match[1]) * 1_000_000_000 + int((match[2] or "0").ljust(9, "0"))
+    return int(match[1]) * NS_PER_S + int((match[2] or "0").ljust(9, "0"))
 
 
 def registry_auth(headers: Mapping[str, str]) -> str:

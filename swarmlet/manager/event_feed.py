@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import Final, Self
 
+from swarmlet.core.limits import NS_PER_MS
 from swarmlet.env.base import Clock
 from swarmlet.manager.events import EventMessage, messages_of
 from swarmlet.model.change import Event
@@ -15,7 +16,6 @@ EVENTS_KEPT: Final = 256  # for those who ask for the past; moby's daemon/events
 READER_EVENTS_MAX: Final = 1_024  # that wait for one reader, before it is cut off
 
 Wanted = Callable[[EventMessage], bool]
-_NS_PER_MS: Final = 1_000_000
 
 
 class EventReader:
@@ -90,7 +90,7 @@ class EventFeed:
 
     def now_ns(self) -> int:
         """The wall clock that `until` is compared with."""
-        return self._clock.wall_ms() * _NS_PER_MS
+        return self._clock.wall_ms() * NS_PER_MS
 
     def subscribe(self, since_ns: int, until_ns: int, wants: Wanted) -> EventReader:
         """Those kept from `since_ns` to `until_ns` (0: no bound; none where both are 0) and, from
@@ -100,9 +100,7 @@ class EventFeed:
             past = [
                 message
                 for message in self._kept
-                if since_ns
-                <= message.at_ms * _NS_PER_MS
-                <= (until_ns or message.at_ms * _NS_PER_MS)
+                if since_ns <= message.at_ms * NS_PER_MS <= (until_ns or message.at_ms * NS_PER_MS)
                 and wants(message)
             ]
         reader = EventReader(past, wants, self._forget)

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Final
 
 from swarmlet.core.ids import NodeID, ServiceID, TaskID, new_id
+from swarmlet.core.limits import NS_PER_MS
 from swarmlet.env.base import Env
 from swarmlet.manager.dispatcher import Dispatcher
 from swarmlet.model.change import Event
@@ -105,7 +106,7 @@ class _Reading:
 
     def say(self, task_id: TaskID, problem: str) -> None:
         """One line of our own, on stderr."""
-        at_ns = self._env.clock.wall_ms() * 1_000_000
+        at_ns = self._env.clock.wall_ms() * NS_PER_MS
         self._queue.append((LogLine(task_id, at_ns, STDERR, f"swarmlet: {problem}\n".encode()),))
         self._changed.set()
 

@@ -2,11 +2,9 @@
 
 import msgspec
 
+from swarmlet.core.limits import MS_PER_S, NS_PER_MS
 from swarmlet.manager.events import EventMessage
 from swarmlet.model.base import ApiStruct
-
-_NS_PER_MS = 1_000_000
-_MS_PER_S = 1_000
 
 
 class ActorJson(ApiStruct, frozen=True, kw_only=True):
@@ -29,6 +27,6 @@ def render_event(message: EventMessage) -> EventJson:
         action=message.action,
         actor=ActorJson(id=message.id, attributes=message.attributes),
         scope="swarm",
-        time=message.at_ms // _MS_PER_S,
-        time_nano=message.at_ms * _NS_PER_MS,
+        time=message.at_ms // MS_PER_S,
+        time_nano=message.at_ms * NS_PER_MS,
     )

@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from swarmlet.ca.join_token import new_join_token
 from swarmlet.core.errors import FailedPreconditionError, UnsupportedError
-from swarmlet.core.limits import ENTRY_CHANGES_MAX
+from swarmlet.core.limits import ENTRY_CHANGES_MAX, NS_PER_MS
 from swarmlet.manager.control.base import ControlBase, check_version
 from swarmlet.model.change import Change, Remove, SetStatus, Update
 from swarmlet.model.cluster import Cluster, JoinTokens, RemovedCertificate, SwarmSpec
@@ -21,7 +21,6 @@ ORPHANED_MESSAGE: Final = "Task belonged to a node that has been deleted"  # Swa
 RENEWABLE_AFTER_EXPIRY_MS: Final = (
     365 * 24 * 3_600 * 1_000
 )  # an expired certificate may still renew
-_NS_PER_MS: Final = 1_000_000
 _BESIDE_ORPHANS: Final = 2  # the cluster's row and the node's
 
 
@@ -115,7 +114,7 @@ class ClusterVerbs(ControlBase):
 
     def _certificate_end_ms(self, cluster: Cluster) -> int:
         """When no certificate of a node removed now can be used or renewed any more."""
-        lifetime_ms = cluster.spec.ca_config.node_cert_expiry // _NS_PER_MS
+        lifetime_ms = cluster.spec.ca_config.node_cert_expiry // NS_PER_MS
         return self._env.clock.wall_ms() + lifetime_ms + RENEWABLE_AFTER_EXPIRY_MS
 
 
