@@ -24,7 +24,8 @@ from urllib.parse import quote
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from tests.docker.engine import IMAGE, UnixHTTP, missing, running_engine  # noqa: E402
+from tests.daemon.harness import UnixConnection  # noqa: E402
+from tests.docker.engine import IMAGE, missing, running_engine  # noqa: E402
 
 LOOK_S = 0.05
 LIMIT_S = 300.0
@@ -35,7 +36,7 @@ class Api:
     """One keep-alive connection."""
 
     def __init__(self, socket: str) -> None:
-        self._connection = UnixHTTP(socket)
+        self._connection = UnixConnection(socket)
 
     def __call__(self, method: str, path: str, body: object = None) -> object:
         data = None if body is None else json.dumps(body)

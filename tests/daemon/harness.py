@@ -28,8 +28,10 @@ class ApiError(Exception):
         self.remedy = answer.get("remedy", "")
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str, timeout_s: float) -> None:
+class UnixConnection(http.client.HTTPConnection):
+    """http.client over a unix socket."""
+
+    def __init__(self, path: str, timeout_s: float = 60.0) -> None:
         super().__init__("localhost", timeout=timeout_s)
         self._path = path
 
@@ -48,7 +50,7 @@ class Client:
     def call(self, method: str, url: str, body: object = None, *, raw: bytes | None = None):
         data = raw if raw is not None else None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json"} if data is not None else {}
-        with closing(_UnixConnection(self.path, self.timeout_s)) as connection:
+        with closing(UnixConnection(self.path, self.timeout_s)) as connection:
             connection.request(method, url, data, headers)
             response = connection.getresponse()
             answer = response.read()

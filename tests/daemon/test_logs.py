@@ -23,8 +23,14 @@ from swarmlet.daemon.logs import (
     is_journal,
     levels_of,
 )
-from tests.daemon.harness import ApiError, Client, running_daemon, service, wait_running
-from tests.daemon.harness import _UnixConnection as UnixConnection
+from tests.daemon.harness import (
+    ApiError,
+    Client,
+    UnixConnection,
+    running_daemon,
+    service,
+    wait_running,
+)
 
 SOURCES = Path(__file__).parents[2] / "swarmlet"
 SECRET = "SWMTKN-1-3ksdh2gfz0vy8fbcz3u6y5e2-8vxv8rssmk743ojnwacrr2e7c"

@@ -6,19 +6,19 @@ runs the command without.
 """
 
 import contextlib
-import http.client
 import io
 import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tarfile
 import tempfile
 import time
 from pathlib import Path
+
+from tests.daemon.harness import UnixConnection
 
 VARIABLE = "SWARMLET_TEST_DOCKER"
 IMAGE = "swarmlet-test:1"
@@ -45,17 +45,6 @@ def missing() -> str:
         if shutil.which(program) is None:
             return f"{program} is not installed (Debian package {package})"
     return ""
-
-
-class UnixHTTP(http.client.HTTPConnection):
-    def __init__(self, path: str, timeout_s: float = 60.0) -> None:
-        super().__init__("localhost", timeout=timeout_s)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
 
 
 class DockerEngine:
@@ -136,7 +125,7 @@ class DockerEngine:
         return "\n".join(Path(self.folder, "dockerd.log").read_text().splitlines()[-15:])
 
     def _send(self, method: str, path: str, body: bytes | None, kind: str) -> object:
-        connection = UnixHTTP(self.socket)
+        connection = UnixConnection(self.socket)
         try:
             connection.request(method, path, body, {"Content-Type": kind})
             answer = connection.getresponse()

@@ -9,7 +9,8 @@ from itertools import count
 import pytest
 
 from swarmlet.runtime.docker.create import container_name, create_body
-from tests.docker.engine import IMAGE, VARIABLE, UnixHTTP
+from tests.daemon.harness import UnixConnection
+from tests.docker.engine import IMAGE, VARIABLE
 from tests.runtime.test_docker_create import task
 
 pytestmark = pytest.mark.skipif(
@@ -75,7 +76,7 @@ FULL = {
 
 
 def call(method: str, path: str, body: object = None) -> tuple[int, dict]:
-    connection = UnixHTTP(os.environ[VARIABLE].removeprefix("unix://"))
+    connection = UnixConnection(os.environ[VARIABLE].removeprefix("unix://"))
     try:
         content = None if body is None else json.dumps(body)
         connection.request(method, API + path, content, {"Content-Type": "application/json"})

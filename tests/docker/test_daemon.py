@@ -11,7 +11,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -26,7 +25,7 @@ from tests.daemon.harness import (
     wait_for,
     wait_running,
 )
-from tests.docker.engine import IMAGE, VARIABLE, DockerEngine, missing
+from tests.docker.engine import IMAGE, VARIABLE, DockerEngine, missing, running_engine
 
 pytestmark = pytest.mark.skipif(
     VARIABLE not in os.environ or bool(missing()),
@@ -40,14 +39,8 @@ REPLICAS = 3
 @pytest.fixture(scope="module")
 def one_engine() -> Iterator[DockerEngine]:
     """An engine that these tests alone may kill."""
-    folder = Path(tempfile.mkdtemp(prefix="swarmlet-docker-"))
-    engine = DockerEngine(folder, folder.name)
-    try:
-        engine.start()
-        engine.add_image()
+    with running_engine() as engine:
         yield engine
-    finally:
-        engine.close()
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from swarmlet.runtime.base import Started
 from swarmlet.runtime.docker.create import ENGINE_LABEL
 from swarmlet.runtime.docker.runtime import DockerRuntime
 from swarmlet.wire.messages import AssignedTask, LogLine, LogOptions
-from tests.docker.engine import IMAGE, VARIABLE, UnixHTTP
+from tests.daemon.harness import UnixConnection
+from tests.docker.engine import IMAGE, VARIABLE
 
 WHY_SKIPPED = f"{VARIABLE} names no Docker Engine (python -m tests.docker.engine COMMAND gives one)"
 WAIT_S = 20.0
@@ -95,7 +96,7 @@ class Api:
         self._path = at.removeprefix("unix://")
 
     def __call__(self, method: str, path: str, body: object = None) -> object:
-        connection = UnixHTTP(self._path)
+        connection = UnixConnection(self._path)
         try:
             content = None if body is None else json.dumps(body)
             connection.request(method, path, content, {"Content-Type": "application/json"})
