@@ -36,7 +36,7 @@ class SwarmState(msgspec.Struct, frozen=True, kw_only=True):
 
 class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     """The host and its runtime, as they are now. `runtime_problem`: why the runtime can run
-    nothing, in a sentence; "" while all is well."""
+    nothing, in a sentence; "" while all is well. `docker_host`: where it looks for an engine."""
 
     engine_id: str
     hostname: str
@@ -49,6 +49,7 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     memory_b: int
     cpus: int
     runtime_problem: str = ""
+    docker_host: str = ""
 
 
 class Engine(Protocol):

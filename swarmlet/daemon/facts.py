@@ -11,7 +11,7 @@ from swarmlet.runtime.base import Runtime
 _OS_RELEASE: Final = "/etc/os-release"
 
 
-def gather_facts(env: Env, data: DataDir, runtime: Runtime) -> EngineFacts:
+def gather_facts(env: Env, data: DataDir, runtime: Runtime, docker_host: str = "") -> EngineFacts:
     """Look once; the kernel's and the distribution's own words."""
     system, described = os.uname(), runtime.describe()
     return EngineFacts(
@@ -25,6 +25,7 @@ def gather_facts(env: Env, data: DataDir, runtime: Runtime) -> EngineFacts:
         runtimes=(described.name,),
         memory_b=described.resources.memory_bytes,
         cpus=len(os.sched_getaffinity(0)),
+        docker_host=docker_host,
     )
 
 

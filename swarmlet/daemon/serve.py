@@ -37,7 +37,7 @@ async def serve(
             env=env,
             data=data,
             runtime=runtime,
-            facts=gather_facts(env, data, runtime),
+            facts=gather_facts(env, data, runtime, runtimes.docker_host),
             addresses=HostAddresses(),
             settle=settle_memory,
             choose=runtimes.at_init,

@@ -119,6 +119,21 @@ def test_running_daemon_is_asked_and_is_no_docker_engine():
     assert found["docker"]["found"].endswith("is a swarmlet daemon, no Docker Engine.")
 
 
+def test_running_daemon_says_where_its_docker_engine_is(tmp_path):
+    engine = f"unix://{tmp_path}/engine.sock"
+    with running_daemon("--docker-host", engine) as daemon:
+        arguments = ("--host", daemon.socket, "doctor", "--json", "docker")
+        code, found = doctor(*arguments, DOCKER_HOST=f"unix://{daemon.socket}")
+    assert code == 0
+    assert f"at {engine}" in found["docker"]["found"]
+
+
+def test_docker_host_that_names_the_daemon_is_no_engine(tmp_path):
+    arguments = ("--host", str(tmp_path / "s.sock"), "doctor", "--json", "docker")
+    _, found = doctor(*arguments, DOCKER_HOST=f"unix://{tmp_path}/s.sock")
+    assert "at unix:///var/run/docker.sock" in found["docker"]["found"]
+
+
 def test_named_daemon_that_does_not_answer_fails(tmp_path):
     code, found = doctor("--host", str(tmp_path / "s.sock"), "doctor", "--json", "daemon")
     assert code == 1

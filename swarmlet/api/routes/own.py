@@ -19,6 +19,7 @@ async def describe_daemon(call: Call) -> web.Response:
             "DataDir": facts.data_dir,
             "Runtime": facts.runtime.name,
             "Runtimes": list(facts.runtimes),
+            "DockerHost": facts.docker_host,
             "SwarmState": call.engine.swarm_state().state,
         }
     )
