@@ -66,4 +66,13 @@ def _lines(known: Object) -> list[str]:
         f"  API version:      {server.get('ApiVersion', '')} (minimum version {least})",
         f"  OS/Arch:          {server.get('Os', '')}/{server.get('Arch', '')}",
         f"  Kernel:           {server.get('KernelVersion', '')}",
+        *_runtimes(server),
     ]
+
+
+def _runtimes(server: Object) -> list[str]:
+    lines = []
+    for part in server.get("Components") or []:
+        if part["Name"] != "Engine":
+            lines += [f" {part['Name']}:", f"  Version:          {part['Version']}"]
+    return lines

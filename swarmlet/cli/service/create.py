@@ -47,7 +47,7 @@ def _repeated_options(command: F) -> F:
 
 @click.command(
     epilog=example(
-        "swarmlet service create --name web --replicas 3 host python3 -m http.server 8000",
+        "swarmlet service create --name web --replicas 3 --publish mode=host,target=80 nginx",
         "swarmlet service create --name api --publish mode=host,target=80,published=8080 \\",
         "    --env MODE=test --limit-memory 64M --constraint node.role==manager host ./api",
     ),

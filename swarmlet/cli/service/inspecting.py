@@ -3,12 +3,13 @@
 import click
 
 from swarmlet.cli.client import Client, Object, quote
-from swarmlet.cli.format import human_size, long_time
+from swarmlet.cli.format import ago, human_size
 from swarmlet.cli.lazy import example
 from swarmlet.cli.names import complete_service
 from swarmlet.cli.options import inspect_format_option, pretty_option
 from swarmlet.cli.output import check_pretty_alone, inspect
 from swarmlet.cli.service.listing import mode_of
+from swarmlet.cli.world import wall_s
 from swarmlet.model.duration import format_duration
 
 _NANO = 1_000_000_000
@@ -72,7 +73,7 @@ def _update_status(status: Object | None) -> list[str]:
     lines = ["UpdateStatus:", f" State:\t\t{status['State']}"]
     for field, text in (("StartedAt", "Started"), ("CompletedAt", "Completed")):
         if status.get(field):
-            lines.append(f" {text}:\t{long_time(status[field])}")
+            lines.append(f" {text}:\t{ago(status[field], wall_s())}")
     return [*lines, f" Message:\t{status.get('Message', '')}"]
 
 
