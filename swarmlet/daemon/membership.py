@@ -108,7 +108,7 @@ class Membership:
         try:
             await self.agent.registered(REGISTER_WAIT_S)
         except TimeoutError:
-            log.warning("swarm.register-slow", extra={"waited_s": REGISTER_WAIT_S})
+            log.warning("swarm.register_slow", extra={"waited_s": REGISTER_WAIT_S})
 
     async def stop(self) -> None:
         """Say goodbye, make durable what was proposed and answer it; tasks run on."""
@@ -117,7 +117,7 @@ class Membership:
             async with asyncio.timeout(STOP_WAIT_S):
                 await self.log.stop()
         except TimeoutError:
-            log.warning("swarm.stop-slow", extra={"waited_s": STOP_WAIT_S})
+            log.warning("swarm.stop_slow", extra={"waited_s": STOP_WAIT_S})
 
     async def leave(self) -> None:
         """Stop and remove this node's tasks, as far as the runtime lets us."""
@@ -129,7 +129,7 @@ class Membership:
                 watching.cancel()
         except* TimeoutError:
             waited_s = round(self._env.clock.mono_s() - began_s)
-            log.warning("swarm.leave-slow", extra={"waited_s": waited_s})
+            log.warning("swarm.leave_slow", extra={"waited_s": waited_s})
 
     async def _hurry(self, limit: asyncio.Timeout) -> None:
         """Wait no longer than it helps for a runtime that is away, or goes away meanwhile."""

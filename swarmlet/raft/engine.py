@@ -232,7 +232,7 @@ class RaftEngine:
             await self._env.blocking(partial(self._files.journal.write, batch))
         except DiskFullError as error:
             if self._unwritten is None:
-                log.warning("raft.disk-full", extra={"problem": error.message})
+                log.warning("raft.disk_full", extra={"problem": error.message})
             self._unwritten = batch
             return False
         except OSError as error:
@@ -313,7 +313,7 @@ class RaftEngine:
             size_b = await self._files.snapshot.write(facts, chunks, self._env.blocking)
         except DiskFullError as error:
             self._snapshot_not_before_s = self._env.clock.mono_s() + SNAPSHOT_RETRY_S
-            log.warning("raft.snapshot-disk-full", extra={"problem": error.message})
+            log.warning("raft.snapshot_disk_full", extra={"problem": error.message})
         except OSError as error:
             raise self._broken("snapshot", error) from error
         else:

@@ -81,7 +81,7 @@ async def follow(call: Call) -> web.StreamResponse:
         await out.response.prepare(call.request)
         await while_read(call, _copy(reader, out, limit_s), reader.cut_off())
     if reader.is_behind:
-        log.warning("api.events_cut_off", extra={"reason": "the client does not read"})
+        log.warning("api.events_cut_off")
         if call.request.transport is not None:
             call.request.transport.abort()
     return out.response
