@@ -43,6 +43,7 @@ class Exit(msgspec.Struct, frozen=True, kw_only=True):
 
 UNHEALTHY: Final = "unhealthy container"
 """Docker's words for a task that fails its health check."""
+NEVER_STARTED: Final = "The task was never started."
 
 
 class RuntimeTask(msgspec.Struct, frozen=True, kw_only=True):

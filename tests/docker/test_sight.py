@@ -4,9 +4,9 @@ import msgspec
 import pytest
 
 from swarmlet.model.service import PortConfig
+from swarmlet.runtime.base import NEVER_STARTED
 from swarmlet.runtime.docker.sight import (
     DESTROYED,
-    NEVER_STARTED,
     Sight,
     exit_of,
     is_healthy,

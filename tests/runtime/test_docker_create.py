@@ -18,9 +18,8 @@ from swarmlet.runtime.docker.create import (
     container_name,
     create_body,
     image_name,
-    refuse_options,
 )
-from swarmlet.runtime.docker.refusals import parse_version
+from swarmlet.runtime.docker.refusals import parse_version, refuse_options
 from swarmlet.wire.messages import AssignedTask
 from tests.model.strategies import specs
 

@@ -14,16 +14,6 @@ from swarmlet.runtime.docker.host_config import Json, given, host_config, port_b
 from swarmlet.runtime.docker.refusals import refuse_newer, refuse_options
 from swarmlet.wire.messages import AssignedTask
 
-__all__ = [
-    "ENGINE_LABEL",
-    "SYSTEM_LABEL",
-    "TASK_LABEL",
-    "container_name",
-    "create_body",
-    "image_name",
-    "refuse_options",
-]
-
 ENGINE_LABEL: Final = "swarmlet.engine"
 """Says which daemon a container belongs to; others may use the same engine."""
 SYSTEM_LABEL: Final = "com.docker.swarm"

@@ -13,6 +13,7 @@ from swarmlet.core.limits import NS_PER_S
 from swarmlet.env.base import Env
 from swarmlet.model.service import Resources
 from swarmlet.runtime.base import (
+    NEVER_STARTED,
     UNHEALTHY,
     Condition,
     Exit,
@@ -23,7 +24,7 @@ from swarmlet.runtime.base import (
     TemporaryProblemError,
 )
 from swarmlet.runtime.docker.client import EngineClient, EngineDownError, EngineRefusedError
-from swarmlet.runtime.docker.create import image_name, refuse_options
+from swarmlet.runtime.docker.create import image_name
 from swarmlet.runtime.docker.distribution import read_distribution
 from swarmlet.runtime.docker.engine import Engine, Listed
 from swarmlet.runtime.docker.events import EngineInfo, Event, Watcher
@@ -31,8 +32,8 @@ from swarmlet.runtime.docker.jobs import Jobs
 from swarmlet.runtime.docker.known import Known
 from swarmlet.runtime.docker.logs import log_query, read_log
 from swarmlet.runtime.docker.pull import Pulls
+from swarmlet.runtime.docker.refusals import refuse_options
 from swarmlet.runtime.docker.sight import (
-    NEVER_STARTED,
     Sight,
     exit_of,
     is_healthy,

@@ -9,11 +9,10 @@ import msgspec
 
 from swarmlet.core.ids import TaskID
 from swarmlet.model.service import PortConfig
-from swarmlet.runtime.base import Exit, RuntimeTask, Started
+from swarmlet.runtime.base import NEVER_STARTED, Exit, RuntimeTask, Started
 from swarmlet.runtime.docker.create import ENGINE_LABEL, TASK_LABEL
 
 DESTROYED: Final = "container destroyed"  # moby's words, daemon/cluster/executor/container
-NEVER_STARTED: Final = "The task was never started."
 LOST_EXIT_CODE: Final = 137  # of a container that is gone: it was killed
 UNHEALTHY_STATUS: Final = "unhealthy"
 _OVER: Final = ("exited", "dead", "removing")

@@ -13,6 +13,7 @@ from swarmlet.core.errors import DiskFullError
 from swarmlet.core.ids import TaskID
 from swarmlet.env.base import Env
 from swarmlet.runtime.base import (
+    NEVER_STARTED,
     Condition,
     Exit,
     RuntimeDescription,
@@ -44,7 +45,6 @@ from swarmlet.wire.messages import AssignedTask, LogLine, LogOptions
 log = logging.getLogger("swarmlet.runtime")
 
 REBOOTED: Final = "task: the host was restarted"
-NEVER_STARTED: Final = "The task was never started."
 
 
 class ProcessRuntime:
