@@ -17,7 +17,7 @@ from swarmlet.model.service import Service, ServiceSpec, UpdateConfig
 from swarmlet.model.task import Task, TaskState
 from swarmlet.model.view import View, spec_of
 from swarmlet.reconcile.restart import CLOCK_SLACK_MS, NS_PER_MS, ended_ms
-from swarmlet.reconcile.slots import Dirt, is_wanted, newest, wanted_of
+from swarmlet.reconcile.slots import Dirt, counting_tasks, is_wanted, newest, wanted_of
 
 DEFAULT_CONFIG: Final = UpdateConfig(parallelism=1)
 ENDED_BY_ITSELF: Final = (TaskState.COMPLETE, TaskState.FAILED, TaskState.REJECTED)
@@ -63,7 +63,8 @@ def settings_of(spec: ServiceSpec) -> Settings:
 class SlotFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Where a slot stands in the update, whatever the time.
 
-    `is_fresh`: all that should run there was made from older specs, and the update has yet to try.
+    `is_fresh`: what makes it count was made from older specs, if only a task that ended and is not
+    restarted, and the update has yet to try.
     `is_tried`: the update has put a task there. `is_in_flight`: that task, or the one that follows
     it because it had to move, has not come to run yet; `reached_ms` (leader's clock, 0: not yet)
     when it did, or ended before. `failed`: it ended by itself too soon, or without running.
@@ -102,14 +103,13 @@ class Made(NamedTuple):
 def facts_of(view: View, dirt: Dirt, tasks: Sequence[Task], made: Made) -> SlotFacts:
     """The facts of a slot with these tasks, none of which is on its way out."""
     own = sorted(filter(made.by_update, tasks), key=lambda t: t.id)
-    if not own:
-        alone = [task for task in tasks if is_wanted(task)]
-        if len(alone) < 2:  # as in nearly all slots: told at once
-            return _UNTRIED[dirt.is_on(view, alone[0])] if alone else _EMPTY
+    counting = counting_tasks(view, tasks) if tasks else ()
+    if not own and len(counting) < 2:  # as in nearly all slots: told at once
+        return _UNTRIED[dirt.is_on(view, counting[0])] if counting else _EMPTY
     wanted = wanted_of(view, dirt, tasks)
     tip = _tip(own, wanted.clean) if own or wanted.dirty else None
     return SlotFacts(
-        is_taken=bool(wanted.clean or wanted.dirty),
+        is_taken=bool(counting),
         is_fresh=bool(wanted.dirty) and not wanted.clean and not own,
         is_tried=bool(own),
         is_in_flight=tip is not None and tip.status.state < TaskState.RUNNING,
@@ -195,7 +195,8 @@ class Rollout:
     def dirty_task(self, view: View, slot: int) -> Task:
         """What is to be replaced in a fresh slot."""
         tasks = view.tasks.scan("slot", (self.service_id, slot))
-        return wanted_of(view, self._dirt, tasks).dirty[0]
+        counting = counting_tasks(view, [t for t in tasks if t.desired < TaskState.REMOVE])
+        return next(iter(wanted_of(view, self._dirt, counting).dirty), counting[0])
 
     def resting(self, now_ms: int) -> list[int]:
         """When those slots end their delay that are still in it, soonest first."""

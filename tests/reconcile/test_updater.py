@@ -157,6 +157,57 @@ def test_other_modes_are_left_alone(mode):
     assert UpdaterDecider().decide(world, ("service", "gone"), Moment(1, Ids())) == REST
 
 
+# What has ended ----------------------------------------------------------------------------------
+@pytest.mark.parametrize("order", ["stop-first", "start-first"])
+@pytest.mark.parametrize(
+    ("policy", "end"),
+    [
+        (RestartPolicy(condition="none"), FAILED),
+        (RestartPolicy(condition="none"), COMPLETE),
+        (RestartPolicy(condition="on-failure"), COMPLETE),
+        (RestartPolicy(max_attempts=1, delay=0), FAILED),
+    ],
+)
+def test_update_replaces_what_ended_and_was_not_restarted(policy, end, order):
+    """Else a service that had given up stays so whatever is put right in its spec."""
+    cluster = Cluster(2, policy=policy, parallelism=1, order=order)
+    for _ in range(2):
+        for row in cluster.wanted():
+            cluster.report(row.id, end)
+    assert not cluster.wanted()
+    assert_at_rest(cluster.world, all_deciders)
+    cluster.update()
+    assert cluster.state == "updating"
+    assert cluster.slots_of(2) == [1]
+    cluster.finish()
+    assert cluster.state == "completed"
+    assert cluster.slots_of(2) == [1, 2]
+    assert len(cluster.wanted()) == 2
+    assert_at_rest(cluster.world, all_deciders)
+
+
+def test_old_task_that_ends_for_good_before_its_turn_is_replaced():
+    cluster = Cluster(2, policy=RestartPolicy(condition="none"), parallelism=1)
+    cluster.update()
+    cluster.report(next(t.id for t in cluster.of(1) if t.slot == 2), COMPLETE)
+    cluster.finish()
+    assert cluster.state == "completed"
+    assert cluster.slots_of(2) == [1, 2]
+
+
+def test_what_an_update_put_in_place_and_ended_for_good_is_not_tried_again():
+    cluster = Cluster(2, policy=RestartPolicy(condition="none"), failure_action="continue")
+    cluster.update()
+    for _ in range(4):
+        for row in cluster.of(2):
+            if row.desired <= RUNNING:
+                cluster.report(row.id, FAILED)
+    cluster.finish()
+    assert cluster.state == "completed"
+    assert [t.slot for t in cluster.world.service_tasks() if t.spec_version == 2] == [1, 2]
+    assert_at_rest(cluster.world, all_deciders)
+
+
 # Start first ------------------------------------------------------------------------------------
 def test_start_first_stops_the_old_task_once_the_new_one_runs():
     cluster = Cluster(2, parallelism=1, order="start-first")
