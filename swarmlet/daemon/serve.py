@@ -30,7 +30,8 @@ async def serve(
     env = real_env()
     data = DataDir(env.disk, settings.data_dir)
     data.open()
-    runtimes = Runtimes(env, data, settings)
+    # A thread of its own: what the runtime waits for must not hold up the log.
+    runtimes = Runtimes(real_env("runtime"), data, settings)
     runtime = await runtimes.at_start()
     async with asyncio.TaskGroup() as group:
         host = Host(

@@ -1,5 +1,7 @@
 """Mounts of the process runtime: what is refused in words, and what a root daemon's tasks get."""
 
+import asyncio
+import dataclasses
 import os
 import shutil
 import tempfile
@@ -8,12 +10,14 @@ from pathlib import Path
 import pytest
 
 from swarmlet.core.ids import TaskID
+from swarmlet.env.real import real_env
 from swarmlet.model.base import Driver
 from swarmlet.model.container import BindOptions, HealthConfig, Mount, TmpfsOptions, VolumeOptions
 from swarmlet.runtime.base import RuntimeProblemError
 from swarmlet.runtime.process import runtime as process_runtime
 from swarmlet.runtime.process.host import Host
 from swarmlet.runtime.process.mounts import is_within, plan_mounts
+from swarmlet.runtime.process.runtime import ProcessRuntime
 from swarmlet.runtime.process.volumes import remove_content
 from tests.runtime.process_world import (
     IS_ROOT,
@@ -205,6 +209,29 @@ async def test_missing_source_is_refused_in_dockers_words(runtime, place):
     assert await refused(runtime, bind(f"{place}/nowhere", f"{place}/target")) == (
         f'invalid mount config for type "bind": bind source path does not exist: {place}/nowhere'
     )
+
+
+@needs_root
+async def test_looking_for_a_source_does_not_hold_up_the_event_loop(place, tmp_path):
+    """A file system that is gone, as NFS, keeps whoever asks it for a file."""
+    gone, back = asyncio.Event(), asyncio.Event()
+
+    async def asked(work):
+        gone.set()
+        await back.wait()
+        return work()
+
+    env = dataclasses.replace(real_env(), blocking=asked)
+    runtime = ProcessRuntime(env, state_dir=f"{tmp_path}/tasks", data_dir=str(tmp_path))
+    task = shell("hung", "exit 3", mounts=[bind(f"{place}/source", f"{place}/target")])
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        starting = [group.create_task(runtime.start(task)) for _ in range(2)]
+        await gone.wait()
+        assert await runtime.list_tasks() == []
+        back.set()
+    assert starting[0].result() == starting[1].result()
+    assert (await runtime.wait(task.id)).exit_code == 3
+    await runtime.remove(task.id)
 
 
 @needs_root

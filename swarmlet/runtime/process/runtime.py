@@ -105,15 +105,15 @@ class ProcessRuntime:
         """Make the bundle and the volumes; as root this settles the task's uid."""
         plan = self._plan(task)
         if await self._find(task.id) is None:
-            self._prepare(task.id, plan)
+            self._prepare(task.id, plan, await self._placed(task.id, plan))
 
     async def start(self, task: AssignedTask) -> Started:
         """Start it once; a failed start stays failed, but for reasons that pass."""
         plan = self._plan(task)
         known = await self._find(task.id)
         if known is None:
-            self._prepare(task.id, plan)
-            known = self._spawn(task.id, plan)
+            mounts = await self._placed(task.id, plan)
+            known = self._tasks.get(task.id) or self._spawn(task.id, plan, mounts)
         try:
             started = await known.started()
         except StartFailedError as failure:
@@ -223,9 +223,21 @@ class ProcessRuntime:
         at_ms = self._env.clock.wall_ms()
         return Exit(exit_code=LOST_EXIT_CODE, at_ms=at_ms, problem=REBOOTED)
 
-    def _prepare(self, task_id: str, plan: Plan) -> None:
+    async def _placed(self, task_id: str, plan: Plan) -> tuple[PlacedMount, ...]:
+        """Looked up off the event loop: a file system that is gone keeps whoever asks it."""
+        if not plan.mounts:
+            return ()
         bundle = Bundle(self._env.disk, self._state_dir, task_id)
-        mounts = self._place_mounts(bundle, plan)
+
+        def look() -> tuple[PlacedMount, ...]:
+            return place_mounts(
+                plan.mounts, self._hidden, lambda i, name: self._volumes.place(bundle.path, i, name)
+            )
+
+        return await self._env.blocking(look)
+
+    def _prepare(self, task_id: str, plan: Plan, mounts: Sequence[PlacedMount]) -> None:
+        bundle = Bundle(self._env.disk, self._state_dir, task_id)
         if bundle.exists() and bundle.state().boot_id == self._host.boot_id:
             self._make_volumes(mounts)
             return
@@ -238,19 +250,15 @@ class ProcessRuntime:
             bundle.save(BundleState(boot_id=self._host.boot_id, uid=uid))
         self._make_volumes(mounts)
 
-    def _place_mounts(self, bundle: Bundle, plan: Plan) -> tuple[PlacedMount, ...]:
-        return place_mounts(
-            plan.mounts, self._hidden, lambda i, name: self._volumes.place(bundle.path, i, name)
-        )
-
     def _make_volumes(self, mounts: Sequence[PlacedMount]) -> None:
         with _disk_problems():
             for one in mounts:
                 if one.plan.kind == "volume":
                     self._volumes.make(one.source, one.plan, self._env.clock.wall_ms())
 
-    def _spawn(self, task_id: str, plan: Plan) -> Supervised:
+    def _spawn(self, task_id: str, plan: Plan, mounts: tuple[PlacedMount, ...]) -> Supervised:
         """No await from choosing the ports to having the task in memory: nobody else takes them."""
+        self._prepare(task_id, plan, mounts)
         bundle = Bundle(self._env.disk, self._state_dir, task_id)
         ports = choose_ports(plan.ports, self._ports_taken(), self._env.rng.randrange)
         state = msgspec.structs.replace(
@@ -261,7 +269,7 @@ class ProcessRuntime:
             account=self._account(state, plan),
             ports=ports,
             hidden=self._hidden if self._host.isolates else None,
-            mounts=self._place_mounts(bundle, plan),
+            mounts=mounts,
         )
         known = Supervised(bundle, self._env.clock, ports)
         with _disk_problems():
