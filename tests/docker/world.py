@@ -6,16 +6,18 @@ import json
 import os
 from collections.abc import AsyncIterator, Callable
 
-from swarmlet.core.ids import NodeID, ServiceID, TaskID
+from msgspec.structs import replace
+
+from swarmlet.core.ids import TaskID
 from swarmlet.env.real import real_env
-from swarmlet.model.container import ContainerSpec
-from swarmlet.model.service import Limit, ResourceRequirements, TaskSpec
+from swarmlet.model.service import Limit, ResourceRequirements
 from swarmlet.runtime.base import Started
 from swarmlet.runtime.docker.create import ENGINE_LABEL
 from swarmlet.runtime.docker.runtime import DockerRuntime
 from swarmlet.wire.messages import AssignedTask, LogLine, LogOptions
 from tests.daemon.harness import UnixConnection
 from tests.docker.engine import IMAGE, VARIABLE
+from tests.runtime.process_world import assigned
 
 WHY_SKIPPED = f"{VARIABLE} names no Docker Engine (python -m tests.docker.engine COMMAND gives one)"
 WAIT_S = 20.0
@@ -36,24 +38,15 @@ def shell(
     **container: object,
 ) -> AssignedTask:
     """A task that runs `script`; `ports` are (protocol, target, published)."""
-    fields = {"image": IMAGE, "command": ["/bin/sh", "-c", script], **container}
     limits = Limit(memory_bytes=memory_b) if memory_b else None
-    return AssignedTask(
-        id=TaskID(task_id),
-        service_id=ServiceID("service"),
-        service_name="web",
-        service_labels={},
-        slot=1,
-        node_id=NodeID("node"),
-        desired=512,
-        spec=TaskSpec(
-            container_spec=ContainerSpec(**fields),
-            resources=ResourceRequirements(limits=limits),
-        ),
-        ports=tuple(("", *port) for port in ports),
-        task_name=name or f"web.1.{task_id}",
-        registry_auth=auth,
+    task = assigned(
+        task_id,
+        *("/bin/sh", "-c", script),
+        ports=ports,
+        resources=ResourceRequirements(limits=limits),
+        **{"image": IMAGE, **container},
     )
+    return replace(task, task_name=name or f"web.1.{task_id}", registry_auth=auth)
 
 
 def open_runtime(at: str, engine_id: str) -> DockerRuntime:
