@@ -103,7 +103,8 @@ class Made(NamedTuple):
 def facts_of(view: View, dirt: Dirt, tasks: Sequence[Task], made: Made) -> SlotFacts:
     """The facts of a slot with these tasks, none of which is on its way out."""
     own = sorted(filter(made.by_update, tasks), key=lambda t: t.id)
-    counting = counting_tasks(view, tasks) if tasks else ()
+    alone = [task for task in tasks if is_wanted(task)]
+    counting = alone or (counting_tasks(view, tasks) if tasks else ())
     if not own and len(counting) < 2:  # as in nearly all slots: told at once
         return _UNTRIED[dirt.is_on(view, counting[0])] if counting else _EMPTY
     wanted = wanted_of(view, dirt, tasks)
