@@ -6,6 +6,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import click
@@ -301,14 +302,21 @@ def test_now_refuses_where_a_daemon_that_is_no_service_answers(
     assert "A daemon that is no service answers" in capsys.readouterr().err
 
 
-def test_ordinary_user_gets_a_unit_of_his_own(tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def short_path():
+    """A folder whose socket path the kernel takes, however deep pytest's own lie."""
+    with tempfile.TemporaryDirectory(prefix="swi-", dir="/tmp") as folder:
+        yield Path(folder)
+
+
+def test_ordinary_user_gets_a_unit_of_his_own(short_path, monkeypatch, capsys):
     monkeypatch.setattr(os, "getuid", lambda: 54321)
-    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("HOME", str(short_path))
     for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR", "SWARMLET_HOST"):
         monkeypatch.delenv(name, raising=False)
     assert main(["daemon", "install"]) == 0
-    text = (tmp_path / ".config/systemd/user/swarmlet.service").read_text()
-    assert f"--data-dir {tmp_path}/.local/share/swarmlet" in text
+    text = (short_path / ".config/systemd/user/swarmlet.service").read_text()
+    assert f"--data-dir {short_path}/.local/share/swarmlet" in text
     assert "WantedBy=default.target" in text
     seen = capsys.readouterr()
     assert "systemctl --user enable --now swarmlet" in seen.out

@@ -351,16 +351,16 @@ class DockerRuntime:
         self._doubtful[task_id] = None
 
     async def _sweep(self, task_ids: Iterable[str]) -> None:
-        """Remove what came to be of tasks that were removed meanwhile; what cannot be removed now
-        is swept at the next connect."""
+        """Remove what came to be of tasks that were removed meanwhile. They stay doubtful: a second
+        create may have been lost too, and what cannot be removed now is swept at the next
+        connect."""
         for task_id in task_ids:
             try:
                 for container_id in await self._engine.container_ids(TaskID(task_id)):
-                    if self._doubtful.pop(task_id, "") is None:  # else it was assigned again
+                    if task_id in self._doubtful:  # else it was assigned again
                         log.info("task.latecomer_removed", extra={"task_id": task_id})
                         await self._delete(container_id)
             except RuntimeProblemError as problem:
-                self._doubt(task_id)
                 extra = {"task_id": task_id, "problem": problem.message}
                 log.warning("task.latecomer_not_removed", extra=extra)
 
