@@ -10,6 +10,7 @@ from swarmlet.cli.client import Client
 from swarmlet.cli.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE
 from swarmlet.cli.lazy import LazyGroup, example
 from swarmlet.core.errors import SwarmError
+from swarmlet.core.version import VERSION
 
 COMMANDS: Final = {
     "init": "swarm:init",
@@ -55,7 +56,7 @@ def _root() -> Root:
     root.params.append(
         click.Option(["-H", "--host"], metavar="URL", envvar="SWARMLET_HOST", help=host_help)
     )
-    return root
+    return click.version_option(VERSION, message="swarmlet %(version)s")(root)
 
 
 root: Final = _root()

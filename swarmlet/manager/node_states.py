@@ -7,7 +7,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import Final
 
-from swarmlet.core.errors import DiskFullError, UnavailableError
+from swarmlet.core.errors import DiskFullError, NotLeaderError, UnavailableError
 from swarmlet.core.ids import NodeID
 from swarmlet.core.limits import ENTRY_CHANGES_MAX
 from swarmlet.env.base import Env
@@ -140,6 +140,9 @@ class NodeStates:
         changes = [SetNodeStatus(id=node_id, status=status) for node_id, status in wanted.items()]
         try:
             await self._store.batch(changes)
+        except NotLeaderError:  # the next leader writes what it sees itself
+            await asyncio.sleep(PAUSE_S)
+            return
         except (DiskFullError, UnavailableError) as problem:
             log.warning("dispatcher.node_not_written", extra={"cause": problem.message})
             await asyncio.sleep(PAUSE_S)

@@ -10,6 +10,7 @@ import pytest
 
 from swarmlet.cli import main as main_module
 from swarmlet.cli.main import main, root
+from swarmlet.core.version import VERSION
 
 
 def commands_below(group: click.Group, path: tuple[str, ...] = ()):
@@ -125,3 +126,8 @@ def test_completion_prints_a_script_and_completes_live_names(daemon, monkeypatch
     assert [item.value for item in found] == ["web"]
     nobody = complete.get_completions(["--host", "/nowhere.sock", "service", "rm"], "w")
     assert nobody == []
+
+
+def test_version_flag_says_the_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"swarmlet {VERSION}\n"

@@ -209,7 +209,7 @@ class Brute:
             elif text == "runtime":
                 is_host = spec.task_template.container_spec.image == "host"
                 names = "process" if is_host else "docker or oci"
-                parts.append(f"no runtime for the image ({names}) on {nodes}")
+                parts.append(f"no {names} runtime, which the image needs, on {nodes}")
             else:
                 parts.append(f"{text} on {nodes}")
         return "no suitable node" + (f" ({'; '.join(parts)})" if parts else "")

@@ -97,7 +97,7 @@ def test_task_waits_without_nodes():
 @pytest.mark.parametrize(
     ("spec", "reason"),
     [
-        ({"image": "nginx"}, "no runtime for the image (docker or oci) on 1 node"),
+        ({"image": "nginx"}, "no docker or oci runtime, which the image needs, on 1 node"),
         (
             {"placement": Placement(constraints=["node.labels.zone==eu"])},
             "scheduling constraints not satisfied on 1 node",

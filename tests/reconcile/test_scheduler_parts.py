@@ -168,7 +168,7 @@ def test_constraint_that_cannot_be_parsed_fits_nobody():
         ),
         (
             {Filter.RUNTIME: 3},
-            "no suitable node (no runtime for the image (docker or oci) on 3 nodes)",
+            "no suitable node (no docker or oci runtime, which the image needs, on 3 nodes)",
         ),
     ],
 )

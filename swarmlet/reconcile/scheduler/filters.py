@@ -154,5 +154,5 @@ def _words(failed: Filter, count: int, needs: Needs) -> str:
     if failed is Filter.READY:
         return f"{nodes} not available for new tasks"
     if failed is Filter.RUNTIME:
-        return f"no runtime for the image ({' or '.join(needs.fixed.runtimes)}) on {nodes}"
+        return f"no {' or '.join(needs.fixed.runtimes)} runtime, which the image needs, on {nodes}"
     return f"{_WORDS[failed]} on {nodes}"
