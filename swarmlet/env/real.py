@@ -5,6 +5,7 @@ import errno
 import os
 import random
 import shutil
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,8 @@ from swarmlet.env.base import Env, File
 T = TypeVar("T")
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_PAGE_B = 4096
+_KEY_B = 32  # what is as long as a key may be one
 
 
 class RealClock:
@@ -150,12 +153,34 @@ class WorkerThread:
         self._pool.shutdown()
 
 
+class PooledEntropy:
+    """The kernel's random bytes, drawn a page at a time: a system call for each id costs more than
+    the rest of the id. Keys come from the kernel alone, and what was handed out is not kept. For
+    any thread, in one process: nothing here forks and goes on in Python."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._page, self._used_b = bytearray(), 0
+
+    def __call__(self, size_b: int) -> bytes:
+        if size_b >= _KEY_B:
+            return os.urandom(size_b)
+        with self._lock:
+            start, end = self._used_b, self._used_b + size_b
+            if end > len(self._page):
+                start, end, self._page = 0, size_b, bytearray(os.urandom(_PAGE_B))
+            drawn = bytes(self._page[start:end])
+            self._page[start:end] = bytes(size_b)
+            self._used_b = end
+        return drawn
+
+
 def real_env(thread_name: str = "disk") -> Env:
     """The production world; each call has a worker thread of its own."""
     return Env(
         clock=RealClock(),
         rng=random.Random(os.urandom(16)),
-        entropy=os.urandom,
+        entropy=PooledEntropy(),
         disk=RealDisk(),
         blocking=WorkerThread(thread_name),
     )

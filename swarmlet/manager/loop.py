@@ -155,9 +155,12 @@ class ControlLoop:
             self._forget_all()
 
     def _on_events(self, events: Sequence[Event]) -> None:
-        index = self._store.view().index
-        self._events.extend((index, event) for event in events)
-        self._changed.set()
+        tables = self._decider.tables
+        wanted = [event for event in events if event.table in tables]
+        if wanted:
+            index = self._store.index
+            self._events.extend((index, event) for event in wanted)
+            self._changed.set()
 
     async def _take_events(self) -> None:
         """Ask the decider which keys to look at again, a few events a turn. Nothing is awaited

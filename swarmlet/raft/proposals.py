@@ -10,11 +10,13 @@ from swarmlet.core.errors import (
     SwarmError,
     UnavailableError,
 )
+from swarmlet.core.limits import PROPOSAL_TIMEOUT_S
 from swarmlet.raft.hardening import MISSING_LEADER, NOT_LEADER, SUCCESS, Answer
 
 OVERHEAD_B: Final = 64  # of an entry in the journal: its index, term and framing, rounded up
 
-Place: TypeAlias = tuple[asyncio.Future[int], int]
+Place: TypeAlias = tuple[asyncio.Future[int], int, float]
+"""Who waits, bytes in the journal, until when (the loop's clock)."""
 
 
 def outcome_unknown(cause: str) -> OutcomeUnknownError:
@@ -31,10 +33,19 @@ def not_leader() -> NotLeaderError:
     )
 
 
+def _no_room() -> UnavailableError:
+    return UnavailableError(
+        f"The disk had no room for the change for {PROPOSAL_TIMEOUT_S:g} s; nothing was changed.",
+        remedy="Make room on the disk of this manager.",
+    )
+
+
 class Proposals:
-    """Each is answered once: with its index, or with an error when `fail_all` says so.
+    """Each is answered once: with its index, or with an error when `fail_all` says so or the time
+    for a call is over.
 
     A caller that went away is not missed; its proposal goes on and counts until it is settled.
+    One timer watches all: one each would cost as much as the rest of a proposal.
     """
 
     def __init__(self, count_max: int, size_max_b: int) -> None:
@@ -42,6 +53,8 @@ class Proposals:
         self._open: dict[int, Place] = {}
         self._waiting: list[Place] = []  # for room on the disk
         self._last = self.size_b = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     def check(self, entry: bytes) -> int:
         """Bytes the entry takes in the journal. Raises UnavailableError where too much waits."""
@@ -56,37 +69,63 @@ class Proposals:
 
     def open(self, size_b: int) -> tuple[asyncio.Future[int], Answer]:
         """A place for one proposal: what to wait for, and how the engine answers."""
-        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        place = self._place(size_b)
         self._last += 1
-        self._open[self._last] = future, size_b
+        self._open[self._last] = place
         self.size_b += size_b
-        return future, partial(self._settle, self._last)
+        return place[0], partial(self._settle, self._last)
 
     def wait_for_room(self, size_b: int) -> asyncio.Future[int]:
-        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._waiting.append((future, size_b))
-        return future
+        place = self._place(size_b)
+        self._waiting.append(place)
+        return place[0]
 
     @property
     def wanted_b(self) -> int:
         """Room that those who wait for it need, beside what is already proposed; 0 if none wait."""
-        return self.size_b + sum(size for _, size in self._waiting) if self._waiting else 0
+        return self.size_b + sum(size for _, size, _ in self._waiting) if self._waiting else 0
 
     def room_found(self, error: SwarmError | None = None) -> None:
         """Let those who wait for room look again, or tell them why there is none."""
         waiting, self._waiting = self._waiting, []
-        for future, _ in waiting:
+        for future, _, _ in waiting:
             _answer(future, error or 0)
 
     def fail_all(self, cause: str) -> None:
         """Nobody can say any more what becomes of the open proposals."""
         places, self._open, self.size_b = self._open, {}, 0
-        for future, _ in places.values():
+        for future, _, _ in places.values():
             _answer(future, outcome_unknown(cause))
         self.room_found(not_leader())
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _place(self, size_b: int) -> Place:
+        loop = self._loop = self._loop or asyncio.get_running_loop()
+        until_s = loop.time() + PROPOSAL_TIMEOUT_S
+        if self._timer is None:
+            self._timer = loop.call_at(until_s, self._expire)
+        return loop.create_future(), size_b, until_s
+
+    def _expire(self) -> None:
+        """Answer those whose time is over; then watch the next."""
+        assert self._loop is not None, "a place was made"
+        now_s, self._timer = self._loop.time(), None
+        for future, _, until_s in self._open.values():
+            if until_s <= now_s:
+                _answer(future, outcome_unknown(f"{PROPOSAL_TIMEOUT_S:g} s went by"))
+        late = [place for place in self._waiting if place[2] <= now_s]
+        self._waiting = [place for place in self._waiting if place[2] > now_s]
+        for future, _, _ in late:
+            _answer(future, _no_room())
+        left = [place[2] for place in self._open.values() if not place[0].done()]
+        left += [place[2] for place in self._waiting]
+        if left:
+            self._timer = self._loop.call_at(min(left), self._expire)
 
     def _settle(self, number: int, index: int | None, reason: int) -> None:
-        future, size_b = self._open.pop(number, (None, 0))
+        future, size_b, _ = self._open.pop(number, (None, 0, 0.0))
         self.size_b -= size_b
         if future is None:
             return

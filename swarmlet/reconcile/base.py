@@ -47,6 +47,11 @@ class Decider(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def tables(self) -> frozenset[type]:
+        """The rows whose changes it wants to hear of: others do not wake it."""
+        ...
+
     def start(self, view: View) -> Iterable[Key]:
         """Every key to decide when leadership begins; an indexing decider fills its index here."""
         ...

@@ -28,6 +28,7 @@ class ReaperDecider:
     """Removes task and spec version rows; writes nothing else. Keeps no index."""
 
     name: Final = "reaper"
+    tables: Final = frozenset({Task, Service, Cluster})
 
     def start(self, view: View) -> Iterable[Key]:
         keys: dict[Key, None] = {("specs", service.id): None for service in view.services.all()}

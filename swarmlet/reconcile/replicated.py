@@ -49,6 +49,7 @@ class ReplicatedDecider:
     """Writes `desired`, creates tasks. Its index: service -> slot -> tasks that are not leaving."""
 
     name: Final = "replicated"
+    tables: Final = frozenset({Service, Node, Task})
 
     def __init__(self) -> None:
         self._taken: dict[str, dict[int, int]] = {}

@@ -41,6 +41,7 @@ class UpdaterDecider:
     """
 
     name: Final = "updater"
+    tables: Final = frozenset({Service, Task})
 
     def __init__(self) -> None:
         self._rollouts: dict[str, Rollout] = {}

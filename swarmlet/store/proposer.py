@@ -60,9 +60,9 @@ class RaftLog(Protocol):
     async def propose(self, entry: bytes, proposal_id: int) -> int:
         """The entry's index, once it is committed and applied here.
 
-        Raises NotLeaderError or DiskFullError (nothing was proposed), OutcomeUnknownError
-        (leadership lost or time out after proposing: repeat with the same `proposal_id`, it is
-        applied once).
+        Raises NotLeaderError, DiskFullError or UnavailableError (nothing was proposed),
+        OutcomeUnknownError (leadership lost, or PROPOSAL_TIMEOUT_S over, after proposing: repeat
+        with the same `proposal_id`, it is applied once).
         """
         ...
 

@@ -1,6 +1,5 @@
 """The store: tables driven by the log, transactions proposed to it."""
 
-import asyncio
 import logging
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,7 +17,6 @@ from swarmlet.core.limits import (
     ENTRY_CHANGES_MAX,
     ENTRY_SIZE_MAX_B,
     OUTCOMES_MAX,
-    PROPOSAL_TIMEOUT_S,
 )
 from swarmlet.env.base import Env
 from swarmlet.model.change import TABLE_NUMBERS, TABLES, Change, Event, Guard
@@ -267,9 +265,8 @@ class Store:
         made, so that proposals reach the log in the order they were looked at."""
         assert self._log is not None, "the store has no log yet"
         try:
-            async with asyncio.timeout(PROPOSAL_TIMEOUT_S):
-                await self._log.propose(flight.bytes, flight.proposal_id)
-        except (TimeoutError, OutcomeUnknownError) as error:
+            await self._log.propose(flight.bytes, flight.proposal_id)
+        except OutcomeUnknownError as error:
             if flight.outcome is None:
                 raise _unknown() from error
         finally:

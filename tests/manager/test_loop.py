@@ -32,6 +32,7 @@ class Toy:
     rule: Callable[[Config | None, Moment], Decision]
     decided: list[Key] = field(default_factory=list)
     name: str = "toy"
+    tables: frozenset[type] = frozenset({Config})
 
     def start(self, view: View) -> Iterable[Key]:
         return [("config", row.id) for row in view.configs.all()]
@@ -347,3 +348,23 @@ def test_loop_goes_on_with_a_key_that_has_more_to_do():
         await ground.rests()
 
     play(Toy(rule), story)
+
+
+def test_loop_sleeps_through_changes_of_rows_its_decider_does_not_want():
+    class Deaf(Toy):
+        def keys_of(self, event: Event, view: View) -> Iterable[Key]:
+            raise AssertionError("told of what it does not want")
+
+    toy = Deaf(mark_done, tables=frozenset())
+
+    async def main():
+        ground = Ground(toy)
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(ground.loop.run())
+            await asyncio.sleep(0)
+            await ground.create(config("a"))
+            assert ground.loop.is_at_rest()
+            running.cancel()
+
+    run_virtual(main())
+    assert toy.decided == []

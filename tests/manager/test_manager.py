@@ -219,6 +219,7 @@ def test_manager_stops_a_task_as_soon_as_that_is_desired(swarm: Swarm):
 def test_manager_restarts_its_components_when_one_goes_down(tmp_path: Path):
     class Fragile:
         name = "fragile"
+        tables = frozenset()
         starts = 0
 
         def start(self, view):

@@ -8,7 +8,7 @@ proposals:
     fail_next("unknown")    applied; answered OutcomeUnknownError
     fail_next("late")       answered OutcomeUnknownError now; applied with the next group
     fail_next("duplicate")  applied twice, at two indexes
-    fail_next("silent")     never applied, never answered
+    fail_next("silent")     never applied; answered OutcomeUnknownError when the time is over
     fail_next("full")       DiskFullError; not proposed
 """
 
@@ -23,6 +23,7 @@ from swarmlet.core.errors import (
     UnsupportedError,
 )
 from swarmlet.core.ids import RaftID
+from swarmlet.core.limits import PROPOSAL_TIMEOUT_S
 from swarmlet.store.proposer import Leadership, Member, MemberChange, StateMachine
 
 ME = Member(raft_id=RaftID(1), node_id="node-1", address="127.0.0.1:2377")
@@ -55,9 +56,11 @@ class MemoryLog:
         done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         if fault == "lost":
             raise OutcomeUnknownError("The proposal got lost.")
-        if fault != "silent":
-            self._queue.append((entry, fault, done))
-            self._schedule()
+        if fault == "silent":
+            await asyncio.sleep(PROPOSAL_TIMEOUT_S)
+            raise OutcomeUnknownError("Nobody answered.")
+        self._queue.append((entry, fault, done))
+        self._schedule()
         if fault == "late":
             raise OutcomeUnknownError("Leadership was lost.")
         return await done

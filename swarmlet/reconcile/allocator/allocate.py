@@ -24,6 +24,7 @@ class AllocatorDecider:
     """Writes status PENDING and a service's endpoint. Keeps no index."""
 
     name: Final = "allocator"
+    tables: Final = frozenset({Task, Service})
 
     def start(self, view: View) -> Iterable[Key]:
         return [NEW_TASKS, *(("service", service.id) for service in view.services.all())]

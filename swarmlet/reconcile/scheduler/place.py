@@ -36,6 +36,7 @@ class SchedulerDecider:
     node. An index of nodes and tasks; see the package's docstring."""
 
     name: Final = "scheduler"
+    tables: Final = frozenset({Task, Node, SpecVersion})
 
     def __init__(self) -> None:
         self._reset()
