@@ -9,11 +9,12 @@ from pathlib import Path
 
 class Proxy:
     """`cut_at`: once these bytes are sent to the engine, its answer is lost with the connection.
-    While not `speaks`, connections are taken and nothing is answered."""
+    `drop_at`: these never reach the engine, and the connection is lost. While not `speaks`,
+    connections are taken and nothing is answered."""
 
     def __init__(self, path: Path, engine_path: str) -> None:
         self.host, self._path, self._engine_path = f"unix://{path}", str(path), engine_path
-        self.cut_at: bytes = b""
+        self.cut_at = self.drop_at = b""
         self.cuts = 0
         self.speaks = asyncio.Event()
         self.speaks.set()
@@ -57,6 +58,10 @@ class Proxy:
         with contextlib.suppress(ConnectionError):
             while data := await source.read(65_536):
                 await self.speaks.wait()
+                if asker is not None and self.drop_at and self.drop_at in data:
+                    self.drop_at, self.cuts = b"", self.cuts + 1
+                    asker.transport.abort()
+                    break
                 target.write(data)
                 await target.drain()
                 if asker is not None and self.cut_at and self.cut_at in data:

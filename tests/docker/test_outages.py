@@ -1,7 +1,6 @@
 """An engine that dies, restarts, stops answering, or loses a connection in the middle of a call."""
 
 import asyncio
-import contextlib
 
 import pytest
 
@@ -74,7 +73,7 @@ async def test_create_lost_with_the_connection_leaves_nothing_when_removed(
     with pytest.raises(TemporaryProblemError, match="the connection broke off"):
         await by_proxy.prepare(task)
     await stubbornly(lambda: by_proxy.remove(task.id))
-    await asyncio.sleep(0.5)
+    await asyncio.sleep(1.5)  # whatever the engine still makes of the lost request
     assert engine.containers(engine_id) == []
 
 
@@ -82,14 +81,15 @@ async def test_container_that_comes_to_be_after_its_tasks_removal_is_removed(
     by_proxy, proxy, engine, engine_id
 ):
     task = shell("xe", "sleep 60")
-    proxy.cut_at = b"/containers/create"
+    proxy.drop_at = b"/containers/create"
     with pytest.raises(TemporaryProblemError):
         await by_proxy.prepare(task)
     await stubbornly(lambda: by_proxy.remove(task.id))
+    assert proxy.cuts == 1
     body = create_body(task, engine_id=engine_id, api_version="1.41")
-    with contextlib.suppress(AssertionError):  # the lost request was carried out after all
+    for _ in range(2):  # the lost request is carried out after all, and another one before it
         engine("POST", f"/containers/create?name={task.task_name}", body)
-    await until(lambda: engine.containers(engine_id) == [])
+        await until(lambda: engine.containers(engine_id) == [])
 
 
 async def test_socket_that_vanishes_is_the_condition_and_heals(by_proxy, proxy, engine):
