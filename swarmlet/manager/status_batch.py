@@ -11,7 +11,13 @@ import msgspec
 
 from swarmlet.core.errors import DiskFullError, UnavailableError
 from swarmlet.core.ids import NodeID, TaskID
-from swarmlet.core.limits import ENTRY_CHANGES_MAX, STATUS_BATCH_MAX, STATUS_BATCH_PERIOD_S
+from swarmlet.core.limits import (
+    ENTRY_CHANGES_MAX,
+    STATUS_BATCH_MAX,
+    STATUS_BATCH_PAUSE_S,
+    STATUS_BATCH_PERIOD_MIN_S,
+    STATUS_BATCH_PERIOD_S,
+)
 from swarmlet.env.base import Env
 from swarmlet.model.change import SetStatus
 from swarmlet.model.task import TaskStatus
@@ -24,8 +30,8 @@ PAUSE_S: Final = 1.0  # after a full disk or an unknown outcome
 
 class StatusBatch:
     """The newest status of each task; the first after a quiet time is written at once, the
-    others every 100 ms or when 10,000 wait. Whoever added statuses is called back once they are
-    in the store."""
+    others after a pause of 10 to 100 ms, the longer the more were just written, or when 10,000
+    wait. Whoever added statuses is called back once they are in the store."""
 
     def __init__(self, store: Store, env: Env, manager_id: NodeID) -> None:
         self._store, self._env, self._manager_id = store, env, manager_id
@@ -61,12 +67,14 @@ class StatusBatch:
         self._clear()
         while True:
             await self._has_news.wait()
-            await self._flush()
+            pause_s = STATUS_BATCH_PAUSE_S * await self._flush()
+            pause_s = min(max(pause_s, STATUS_BATCH_PERIOD_MIN_S), STATUS_BATCH_PERIOD_S)
             with suppress(TimeoutError):
-                async with asyncio.timeout(STATUS_BATCH_PERIOD_S):
+                async with asyncio.timeout(pause_s):
                     await self._is_full.wait()
 
-    async def _flush(self) -> None:
+    async def _flush(self) -> int:
+        """Write what was gathered; how many statuses."""
         statuses, self._statuses = self._statuses, {}
         waiting, self._waiting = self._waiting, []
         self._has_news.clear()
@@ -79,6 +87,7 @@ class StatusBatch:
         self._is_writing = False
         for written in waiting:
             written()
+        return len(statuses)
 
     async def _write(self, statuses: Mapping[TaskID, TaskStatus]) -> None:
         while changes := self._changes(statuses):

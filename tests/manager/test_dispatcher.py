@@ -391,3 +391,26 @@ def test_status_batch_keeps_what_is_further_where_an_older_report_comes_late(swa
             running.cancel()
 
     play(swarm, story)
+
+
+@pytest.mark.parametrize(("count", "pause_s"), [(1, 0.01), (50, 0.05), (400, 0.1)])
+def test_status_batch_pauses_the_longer_the_more_it_has_just_written(
+    swarm: Swarm, count: int, pause_s: float
+):
+    async def story(swarm: Swarm):
+        ids = [TaskID(f"t{number}") for number in range(count)]
+        for task_id in ids:
+            await swarm.create(task_row(task_id))
+        batch, loop = StatusBatch(swarm.store, swarm.env, NODE), asyncio.get_running_loop()
+        written: list[float] = []
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(batch.run())
+            await asyncio.sleep(0)
+            for number, state in enumerate((S.ACCEPTED, S.PREPARING), start=1):
+                statuses = [(task_id, TaskStatus(state=int(state))) for task_id in ids]
+                await batch.add(statuses, lambda: written.append(loop.time()))
+                await until(lambda wanted=number: len(written) == wanted)
+            running.cancel()
+        assert written[1] - written[0] == pytest.approx(pause_s, abs=0.005)
+
+    play(swarm, story)
