@@ -19,6 +19,7 @@ PARALLEL_MAX: Final = 6  # processes at once: most wait, few compute
 CLEAR_TIMEOUT_S: Final = 2.0
 BURY_TIMEOUT_S: Final = 0.5  # a killed process that the kernel holds (a dead NFS) is left to init
 READ_SIZE_B: Final = 65_536
+INTERRUPTIONS: Final = (signal.SIGINT, signal.SIGTERM)
 
 Named = tuple[str, Probe[Any]]
 """A probe with the name of its group."""
@@ -44,8 +45,7 @@ def examine(probes: Sequence[Named], world: World) -> Iterator[Finding]:
     try:
         while told < len(probes):
             while waiting and len(running) < PARALLEL_MAX:
-                child = _start_probe(waiting.pop(), world)
-                running[child.reader] = child
+                _start_probe(running, waiting.pop(), world)
             for child, judgement in _wait(running):
                 finding = _finding(child, judgement)
                 done[finding.name] = finding
@@ -58,13 +58,13 @@ def examine(probes: Sequence[Named], world: World) -> Iterator[Finding]:
         _clear(world)
 
 
-def _start_probe(named: Named, world: World) -> _Child:
+def _start_probe(running: dict[int, _Child], named: Named, world: World) -> None:
     probe = named[1]
 
     def work() -> bytes:
         return msgspec.json.encode(_judge(probe, world))
 
-    return _start(work, deadline_s=probe.deadline_s, named=named)
+    _start(running, work, deadline_s=probe.deadline_s, named=named)
 
 
 def _judge(probe: Probe[Any], world: World) -> Judgement:
@@ -75,14 +75,34 @@ def _judge(probe: Probe[Any], world: World) -> Judgement:
         return unknown(f"The probe itself failed: {type(error).__name__}: {words}.")
 
 
-def _start(work: Callable[[], bytes], *, deadline_s: float, named: Named | None = None) -> _Child:
-    """Fork; the child does its work in a process group of its own, silently, and ends."""
+def _start(
+    running: dict[int, _Child],
+    work: Callable[[], bytes],
+    *,
+    deadline_s: float,
+    named: Named | None = None,
+) -> None:
+    """Fork; the child does its work in a process group of its own, silently, and ends. An
+    interruption waits until the child is in `running`, where it is ended with all it started."""
     parent = os.getpid()
     reader, writer = os.pipe()
-    pid = os.fork()
+    pid, before = -1, signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTIONS)
+    try:
+        pid = os.fork()
+        if pid:
+            now_s = mono_s()
+            running[reader] = _Child(
+                pid=pid, reader=reader, started_s=now_s, deadline_s=now_s + deadline_s, named=named
+            )
+    finally:
+        if pid:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
     if pid == 0:
         try:
             os.setpgid(0, 0)
+            for number in INTERRUPTIONS:
+                signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
             die_with(parent)
             null = os.open(os.devnull, os.O_RDWR)
             for descriptor in (0, 1, 2):
@@ -91,10 +111,6 @@ def _start(work: Callable[[], bytes], *, deadline_s: float, named: Named | None 
         finally:
             os._exit(0)  # nothing of the parent's is flushed or unwound here
     os.close(writer)
-    now_s = mono_s()
-    return _Child(
-        pid=pid, reader=reader, started_s=now_s, deadline_s=now_s + deadline_s, named=named
-    )
 
 
 def _wait(running: dict[int, _Child]) -> list[tuple[_Child, Judgement]]:
@@ -164,8 +180,8 @@ def _clear(world: World) -> None:
             return msgspec.json.encode(unknown(f"{scratch}: {error.strerror}"))
         return msgspec.json.encode(ok(scratch))
 
-    child = _start(work, deadline_s=CLEAR_TIMEOUT_S)
-    running = {child.reader: child}
+    running: dict[int, _Child] = {}
+    _start(running, work, deadline_s=CLEAR_TIMEOUT_S)
     while running:
         for _, judgement in _wait(running):
             if judgement.verdict != "ok":
