@@ -95,7 +95,7 @@ def _start(
                 pid=pid, reader=reader, started_s=now_s, deadline_s=now_s + deadline_s, named=named
             )
     finally:
-        if pid:
+        if pid:  # the child first leaves the parent's handlers behind
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
     if pid == 0:
         try:
