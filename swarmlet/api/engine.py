@@ -23,15 +23,45 @@ class InitRequest(msgspec.Struct, frozen=True, kw_only=True):
     default_addr_pool: tuple[str, ...] | None = None  # None: not given
     subnet_size: int = 0
     force_new_cluster: bool = False
+    announce: bool = False  # tell the local network that there is a manager here
+
+
+class JoinRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """`POST /swarm/join`, parsed. Addresses as given; no `remote_addrs`: look for managers on the
+    local network."""
+
+    token: str
+    remote_addrs: tuple[str, ...] = ()
+    listen_addr: str = ""
+    advertise_addr: str = ""
+    data_path_addr: str = ""
+    availability: str = ""
+    announce: bool = False
+
+    def __repr__(self) -> str:
+        return "JoinRequest(***)"
+
+
+class OwnCertificate(msgspec.Struct, frozen=True, kw_only=True):
+    """What this node's certificate says, for people. Names as RFC 4514 text; dates wall time."""
+
+    subject: str
+    issuer: str
+    begins_ms: int
+    ends_ms: int
+    role: str
 
 
 class SwarmState(msgspec.Struct, frozen=True, kw_only=True):
-    """This node's membership. `state`: inactive, pending, active, locked, error."""
+    """This node's membership. `state`: inactive, pending, active, locked, error. `managers`: node
+    id and address (host:port) of those this node knows."""
 
     state: str
     node_id: NodeID = NodeID("")
     node_addr: str = ""
     error: str = ""
+    managers: tuple[tuple[NodeID, str], ...] = ()
+    certificate: OwnCertificate | None = None
 
 
 class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):

@@ -70,8 +70,20 @@ class NodeStatus(Record, frozen=True, kw_only=True):
     addr: str = ""
 
 
+class IssuanceState(IntEnum):
+    """How far a node's certificate is; numbers are SwarmKit's. RENEW and PENDING wait for a
+    signature; ROTATE asks the node to renew, and is ISSUED in all else."""
+
+    UNKNOWN = 0
+    RENEW = 1
+    PENDING = 2
+    ISSUED = 3
+    FAILED = 4
+    ROTATE = 5
+
+
 class NodeCertificate(Record, frozen=True, kw_only=True):
-    """Written by the CA alone. `state` is SwarmKit's IssuanceState; `certificate` is PEM."""
+    """Written by the CA alone. `state` is IssuanceState; `certificate` is PEM, leaf first."""
 
     state: int = 0
     csr: bytes = b""

@@ -6,7 +6,14 @@ from typing import Protocol
 
 from swarmlet.core.errors import UnavailableError
 from swarmlet.core.limits import FRAME_SIZE_MAX_B
+from swarmlet.wire.credentials import Credentials
 from swarmlet.wire.messages import LogBatch, Message, decode_message, encode
+from swarmlet.wire.node_api import (
+    CertificateRequest,
+    CertificateStatus,
+    CertificateTicket,
+    PortHello,
+)
 
 
 class ChannelClosedError(UnavailableError):
@@ -50,6 +57,42 @@ class LogSink(Protocol):
     async def send(self, batch: LogBatch) -> None: ...
 
     def close(self) -> None: ...
+
+
+class NodeLink(Protocol):
+    """How a node reaches a manager's port at `addr` (host:port): TLS in production, memory in the
+    simulation. `credentials` are what is shown and trusted in this one call, so that a renewed
+    certificate counts from the next call on.
+
+    Every call raises UnavailableError where nobody answers in time, UnauthorizedError where the
+    answering side is no manager of the swarm that `credentials` trust, and the port's own refusal
+    as the SwarmError it is.
+    """
+
+    async def hello(self, addr: str) -> PortHello:
+        """Whoever answers: nothing is verified."""
+        ...
+
+    async def root(self, addr: str) -> bytes:
+        """The root bundle this address shows to anybody; nothing is verified: compare digests."""
+        ...
+
+    async def request_certificate(
+        self, addr: str, request: CertificateRequest, credentials: Credentials
+    ) -> CertificateTicket:
+        """A join where the request has a token, else a renewal (then the manager's certificate may
+        be expired too)."""
+        ...
+
+    async def certificate_status(
+        self, addr: str, node_id: str, credentials: Credentials
+    ) -> CertificateStatus: ...
+
+    async def open_session(self, addr: str, credentials: Credentials) -> AgentChannel: ...
+
+    async def open_log_stream(
+        self, addr: str, subscription: str, credentials: Credentials
+    ) -> LogSink: ...
 
 
 class MemoryChannel:

@@ -38,6 +38,28 @@ class Welcome(_Message, frozen=True, kw_only=True):
     refusal: str = ""
 
 
+class ManagerAddr(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
+    """A manager that may be asked: its node and where its port is (host:port)."""
+
+    node_id: NodeID
+    addr: str
+    weight: int = 1
+
+
+class SwarmInfo(_Message, frozen=True, kw_only=True):
+    """Manager: what a node should know of the swarm, whole: behind the Welcome and on each change.
+
+    `managers` replaces what the node knew. `root_pem`: to be trusted where the node's present
+    certificate is valid under it. `certificate_state` (model.node.IssuanceState) of the node's
+    row: ROTATE asks it to renew; `role`: what its certificate should say.
+    """
+
+    managers: tuple[ManagerAddr, ...]
+    root_pem: bytes
+    certificate_state: int
+    role: str
+
+
 class Heartbeat(_Message, frozen=True, kw_only=True):
     """Both ways: still here."""
 
@@ -154,6 +176,7 @@ class LogBatch(_Message, frozen=True, kw_only=True):
 Message: TypeAlias = (
     Hello
     | Welcome
+    | SwarmInfo
     | Heartbeat
     | Condition
     | Goodbye

@@ -1,0 +1,52 @@
+"""The node port's routes and who may call each: the whole matrix."""
+
+from typing import Final
+
+import msgspec
+
+ANYBODY: Final = frozenset({"", "worker", "manager"})
+NODES: Final = frozenset({"worker", "manager"})
+MANAGERS: Final = frozenset({"manager"})
+
+
+class PortRoute(msgspec.Struct, frozen=True, kw_only=True):
+    """`roles`: whose certificates are let in, "" for a caller without one. `allows_expired`: an
+    expired certificate still says who calls (nothing else may let one in). `needs_leader`: a
+    manager that does not lead passes the call on, once, as the caller's forwarder."""
+
+    name: str
+    method: str
+    path: str
+    roles: frozenset[str]
+    allows_expired: bool = False
+    needs_leader: bool = False
+
+
+HELLO: Final = PortRoute(name="hello", method="GET", path="/node/v1/hello", roles=ANYBODY)
+ROOT: Final = PortRoute(name="root", method="GET", path="/node/v1/root", roles=ANYBODY)
+JOIN: Final = PortRoute(
+    name="join", method="POST", path="/node/v1/join", roles=ANYBODY, needs_leader=True
+)
+RENEW: Final = PortRoute(
+    name="renew",
+    method="POST",
+    path="/node/v1/renew",
+    roles=NODES,
+    allows_expired=True,
+    needs_leader=True,
+)
+CERTIFICATE: Final = PortRoute(
+    name="certificate",
+    method="GET",
+    path="/node/v1/certificates/{node_id}",
+    roles=ANYBODY,
+    allows_expired=True,
+    needs_leader=True,
+)
+SESSION: Final = PortRoute(name="session", method="GET", path="/node/v1/session", roles=NODES)
+LOGS: Final = PortRoute(name="logs", method="GET", path="/node/v1/logs/{subscription}", roles=NODES)
+API: Final = PortRoute(
+    name="api", method="*", path="/node/v1/api/{path}", roles=MANAGERS, needs_leader=True
+)
+
+ROUTES: Final = (HELLO, ROOT, JOIN, RENEW, CERTIFICATE, SESSION, LOGS, API)
