@@ -1,0 +1,208 @@
+"""Hosts for tests: each with its own network, addresses, name, data directory and clock.
+
+    with network("m1", "w1", "w2") as net:
+        net["m1"].start().init()
+        net.cut("w1", "m1")
+        net["w2"].clock_offset_s = 3 * 3600
+
+What runs in a host are the program's real daemons; `kill` and `start` are a crash and a boot.
+"""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.daemon.harness import ApiError, Client, Daemon, clean_up
+
+SUBNET = "10.97.0"
+SUBNET6 = "fd97::"
+FAKETIME = "faketime/libfaketimeMT.so.1"
+
+
+def missing() -> str:
+    """Why there can be no hosts here, or ""."""
+    if os.getuid() != 0:
+        return "only root can make network namespaces"
+    for program, package in (("ip", "iproute2"), ("nsenter", "util-linux")):
+        if shutil.which(program) is None:
+            return f"{program} is not installed (Debian package {package})"
+    if not os.path.exists("/dev/net/tun"):
+        return "this kernel has no /dev/net/tun"
+    return ""
+
+
+def faketime() -> str:
+    """The library that gives a process another clock, or "" where it is not installed."""
+    found = sorted(Path("/usr/lib").glob(f"*/{FAKETIME}"))
+    return str(found[0]) if found else ""
+
+
+class Host(Daemon):
+    """A daemon on a host of its own. `clock_offset_s` counts from the next start on."""
+
+    def __init__(self, directory: str, name: str, number: int, *options: str) -> None:
+        super().__init__(directory, *options)
+        self.name, self.namespace = name, f"swt-{os.getpid()}-{name}"
+        self.address, self.address6 = f"{SUBNET}.{number}", f"{SUBNET6}{number:x}"
+        self.clock_offset_s = 0.0
+        self.variables: dict[str, str] = {}
+        subprocess.run(["ip", "netns", "add", self.namespace], check=True)
+        subprocess.run(self.inside("ip", "link", "set", "lo", "up"), check=True)
+
+    def inside(self, *command: str) -> list[str]:
+        """The command that runs `command` on this host."""
+        return ["nsenter", f"--net=/run/netns/{self.namespace}", *command]
+
+    def environment(self) -> list[str]:
+        """What `env` is to set for the host's clock and for `variables`."""
+        variables = dict(self.variables)
+        if self.clock_offset_s:
+            assert faketime(), "libfaketime is not installed"
+            variables["LD_PRELOAD"] = faketime()
+            variables["FAKETIME"] = f"{self.clock_offset_s:+.0f}s"
+            variables["FAKETIME_DONT_FAKE_MONOTONIC"] = "1"
+        return [f"{name}={value}" for name, value in variables.items()]
+
+    def command(self) -> list[str]:
+        named = ["unshare", "--uts", "sh", "-c", 'hostname "$1" && shift && exec "$@"', "sh"]
+        return self.inside(*named, self.name, "env", *self.environment(), *super().command())
+
+    def swarmlet(self, *arguments: str, limit_s: float = 60.0) -> subprocess.CompletedProcess[str]:
+        """The CLI, as a user of this host runs it."""
+        return self.run(
+            sys.executable,
+            "-m",
+            "swarmlet",
+            "--host",
+            f"unix://{self.socket}",
+            *arguments,
+            limit_s=limit_s,
+        )
+
+    def docker(self, *arguments: str, limit_s: float = 60.0) -> subprocess.CompletedProcess[str]:
+        """The docker CLI against this host's daemon."""
+        command = ("env", f"DOCKER_HOST=unix://{self.socket}", f"DOCKER_CONFIG={self.directory}")
+        return self.run(*command, "docker", *arguments, limit_s=limit_s)
+
+    def run(self, *command: str, limit_s: float = 60.0) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.inside("env", *self.environment(), *command),
+            capture_output=True,
+            text=True,
+            timeout=limit_s,
+            check=False,
+        )
+
+    def init(self) -> Client:
+        client = self.client()
+        client.post("/swarm/init", {"ListenAddr": "0.0.0.0:2377", "AdvertiseAddr": self.address})
+        return client
+
+    def join(self, manager: "Host", role: str = "Worker", token: str = "") -> Client:
+        """Join the manager's swarm through the API, as docker does."""
+        token = token or manager.client().get("/swarm")["JoinTokens"][role]
+        client = self.client()
+        body = {
+            "ListenAddr": "0.0.0.0:2377",
+            "AdvertiseAddr": self.address,
+            "RemoteAddrs": [f"{manager.address}:2377"],
+            "JoinToken": token,
+        }
+        client.post("/swarm/join", body)
+        return client
+
+
+class Network:
+    """Hosts on one switch, all of which see each other until told otherwise."""
+
+    def __init__(self, directory: str, names: tuple[str, ...], options: tuple[str, ...]) -> None:
+        self.hosts: dict[str, Host] = {}
+        self._switch: subprocess.Popen[str] | None = None
+        for number, name in enumerate(names, start=1):
+            folder = f"{directory}/{name}"
+            os.mkdir(folder, 0o755)
+            self.hosts[name] = Host(folder, name, number, *options)
+
+    def __getitem__(self, name: str) -> Host:
+        return self.hosts[name]
+
+    def plug_in(self) -> None:
+        ports = [
+            f"{host.namespace}={host.address}/24,{host.address6}/64" for host in self.hosts.values()
+        ]
+        self._switch = subprocess.Popen(
+            [sys.executable, "-m", "tests.cluster.switch", *ports],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self._hear("ready")
+
+    def cut(self, *names: str) -> None:
+        """Nothing goes between these hosts and all others, either way."""
+        for name in names:
+            for other in self.hosts:
+                if other not in names:
+                    self.cut_one_way(name, other)
+                    self.cut_one_way(other, name)
+
+    def cut_one_way(self, source: str, target: str) -> None:
+        self._order(f"cut {self[source].namespace} {self[target].namespace}")
+
+    def lose(self, percent: float) -> None:
+        self._order(f"loss {percent}")
+
+    def delay(self, delay_ms: float) -> None:
+        """Of every frame, each way."""
+        self._order(f"delay {delay_ms}")
+
+    def heal(self) -> None:
+        self._order("heal")
+
+    def close(self) -> None:
+        self.heal_quietly()
+        for host in reversed(self.hosts.values()):
+            with contextlib.suppress(ApiError, OSError):
+                clean_up(host)
+        if self._switch is not None:
+            self._switch.communicate(timeout=10)
+        for host in self.hosts.values():
+            subprocess.run(["ip", "netns", "delete", host.namespace], check=False)
+
+    def heal_quietly(self) -> None:
+        """Whatever became of the switch."""
+        with contextlib.suppress(OSError, AssertionError):
+            self.heal()
+
+    def _order(self, line: str) -> None:
+        assert self._switch is not None
+        assert self._switch.stdin is not None
+        self._switch.stdin.write(f"{line}\n")
+        self._switch.stdin.flush()
+        self._hear("ok")
+
+    def _hear(self, word: str) -> None:
+        assert self._switch is not None
+        assert self._switch.stdout is not None
+        heard = self._switch.stdout.readline().strip()
+        assert heard == word, f"the switch says {heard!r}, not {word!r}"
+
+
+@contextlib.contextmanager
+def network(*names: str, options: tuple[str, ...] = ()) -> Iterator[Network]:
+    """Hosts of these names, gone with all that ran on them at the end."""
+    directory = tempfile.mkdtemp(prefix="swn-", dir="/tmp")
+    os.chmod(directory, 0o755)
+    net = Network(directory, names, options)
+    try:
+        net.plug_in()
+        yield net
+    finally:
+        net.close()
+        shutil.rmtree(directory, ignore_errors=True)
