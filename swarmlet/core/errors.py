@@ -134,6 +134,22 @@ def not_in_swarm() -> NotManagerError:
     )
 
 
+def not_manager_worker() -> NotManagerError:
+    return NotManagerError(
+        "This node is not a swarm manager. Worker nodes can't be used to view or modify cluster "
+        "state. Please run this command on a manager node or promote the current node to a "
+        "manager.",
+        remedy="`swarmlet info` lists the managers this node knows.",
+    )
+
+
+def certificates_expired() -> NotManagerError:
+    return NotManagerError(
+        "Swarm certificates have expired. To replace them, leave the swarm and join again.",
+        remedy="Leave with `swarmlet leave --force`, then join with a token of the swarm.",
+    )
+
+
 def manager_not_ready() -> NotManagerError:
     return NotManagerError(
         "This node is not a swarm manager. Manager is being prepared or has trouble connecting to "
@@ -154,6 +170,15 @@ def already_in_swarm() -> SwarmStateError:
         'This node is already part of a swarm. Use "docker swarm leave" to leave this swarm and '
         "join another one.",
         remedy="Leave it first: `swarmlet leave`, with --force on the last manager.",
+    )
+
+
+def join_takes_longer() -> SwarmStateError:
+    return SwarmStateError(
+        "Timeout was reached before node joined. The attempt to join the swarm will continue in "
+        'the background. Use the "docker info" command to see the current swarm status of your '
+        "node.",
+        remedy="`swarmlet info` shows how it went; `swarmlet leave` gives it up.",
     )
 
 

@@ -2,13 +2,28 @@
 
 import errno
 import socket
+from functools import partial
 from typing import Final, Protocol
 
+import msgspec
+
 from swarmlet.core.errors import FailedPreconditionError, InvalidArgumentError
-from swarmlet.model.address import Address, is_ip
+from swarmlet.core.limits import LISTEN_PORT
+from swarmlet.env.base import Env
+from swarmlet.model.address import Address, is_ip, parse_address, parse_host
 from swarmlet.network.interfaces import ipv4_of, outgoing_address
 
 LOOPBACK: Final = "127.0.0.1"
+WILDCARDS: Final = ("0.0.0.0", "::")  # noqa: S104 - compared with, never bound
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a node is: it listens at an IP address; others are told `advertised`, whose host may be
+    a name that they look up themselves. `data_path` is "" where none is given."""
+
+    listen: Address
+    advertised: Address
+    data_path: str = ""
 
 
 class Addresses(Protocol):
@@ -19,10 +34,8 @@ class Addresses(Protocol):
         ...
 
     def resolve(self, host: str) -> str:
-        """An IP address as it is, an interface's name as its address.
-
-        Raises InvalidArgumentError where it is neither: a host name may mean another host later.
-        """
+        """An IP address as it is, an interface's name as its address, a host's name as the address
+        it has now; may wait for a name server. Raises InvalidArgumentError where it is none."""
         ...
 
     def check_free(self, host: str, port: int) -> None:
@@ -37,10 +50,11 @@ class HostAddresses:
         return outgoing_address() or LOOPBACK
 
     def resolve(self, host: str) -> str:
-        address = host if is_ip(host) else ipv4_of(host)
+        address = host if is_ip(host) else ipv4_of(host) or _looked_up(host)
         if not address:
             raise InvalidArgumentError(
-                f"{host!r} is no IP address, and no interface of this host that has one",
+                f"{host!r} is no IP address, no interface of this host that has one, and no host "
+                "name that can be resolved",
                 remedy="Give one of this host's addresses; `ip addr` lists them.",
             )
         return address
@@ -58,6 +72,48 @@ class HostAddresses:
                 ) from error
             except OSError as error:
                 raise _not_free(host, port, error) from error
+
+
+async def choose_place(
+    env: Env, addresses: Addresses, *, listen: str, advertise: str, data_path: str
+) -> Place:
+    """A node's place as its user describes it, with defaults: everywhere, port 2377, this host's
+    own address. Raises InvalidArgumentError."""
+    return await env.blocking(partial(_place, addresses, listen, advertise, data_path))
+
+
+def _place(addresses: Addresses, listen: str, advertise: str, data_path: str) -> Place:
+    given = parse_address(listen or WILDCARDS[0], "ListenAddr")
+    at = Address(host=addresses.resolve(given.host), port=given.port)
+    return Place(
+        listen=at,
+        advertised=_advertised(addresses, advertise, at),
+        data_path=addresses.resolve(parse_host(data_path, "DataPathAddr")) if data_path else "",
+    )
+
+
+def _advertised(addresses: Addresses, text: str, listen: Address) -> Address:
+    """What others are told: what the user said, else the listen address, else this host's own."""
+    if text:
+        chosen = parse_address(text, "AdvertiseAddr", listen.port)
+        found = addresses.resolve(chosen.host)
+        if found in WILDCARDS:
+            raise InvalidArgumentError(
+                f"the advertise address {chosen.host} is no address that others can call",
+                remedy="Give one of this host's addresses; `ip addr` lists them.",
+            )
+        is_name = "." in chosen.host and not is_ip(chosen.host)  # an interface's has none
+        return chosen if is_name else Address(host=found, port=chosen.port)
+    host = addresses.own() if listen.host in WILDCARDS else listen.host
+    return Address(host=host, port=listen.port)
+
+
+def _looked_up(host: str) -> str:
+    try:
+        found = socket.getaddrinfo(host, LISTEN_PORT, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return ""
+    return str(found[0][4][0])
 
 
 def _not_free(host: str, port: int, error: OSError) -> FailedPreconditionError:

@@ -5,7 +5,7 @@ import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -13,13 +13,18 @@ from swarmlet.core.errors import DamagedError, SwarmStateError
 from swarmlet.core.ids import Entropy, is_id, new_id
 from swarmlet.daemon.settings import RUNTIMES
 from swarmlet.env.base import Disk, write_atomic
+from swarmlet.wire.messages import ManagerAddr
 
 FORMAT: Final = "swarmlet data 1\n"
 """Content of the file `format`; another one means another version wrote the directory."""
 
 
 class SwarmFile(msgspec.Struct, frozen=True, kw_only=True):
-    """`swarm/state.json`: this node's place in its swarm; there exactly while it is in one."""
+    """`swarm/state.json`: this node's place in its swarm; there exactly while it is in one.
+
+    Its role is not here: the certificate says it. `raft_id` is 0 where the node keeps no copy of
+    the swarm's state; `announce`: as a manager, tell the local network.
+    """
 
     node_id: str
     cluster_id: str
@@ -28,13 +33,34 @@ class SwarmFile(msgspec.Struct, frozen=True, kw_only=True):
     advertise_addr: str
     runtime: str
     data_path_addr: str  # of the tasks' traffic, for networks to come; "" where none is given
-    checksum: int = 0  # crc32 of this very file with a zero here; only on disk
+    announce: bool = False
+    checksum: int = 0  # crc32 of this very file with a zero here, which comes last; only on disk
 
 
-def _checked(file: SwarmFile) -> SwarmFile:
-    """The same with its checksum."""
-    plain = msgspec.structs.replace(file, checksum=0)
-    return msgspec.structs.replace(plain, checksum=zlib.crc32(msgspec.json.encode(plain)))
+class ManagersFile(msgspec.Struct, frozen=True, kw_only=True):
+    """`swarm/managers.json`: whom this node may ask, as its last session said."""
+
+    managers: tuple[ManagerAddr, ...]
+    checksum: int = 0  # as above
+
+
+_Checked = TypeVar("_Checked", SwarmFile, ManagersFile)
+
+
+def _encode(file: SwarmFile | ManagersFile) -> bytes:
+    """With its checksum."""
+    plain = msgspec.json.encode(msgspec.structs.replace(file, checksum=0))
+    return plain.removesuffix(b"0}") + b"%d}" % zlib.crc32(plain)
+
+
+def _decode(raw: bytes, kind: type[_Checked]) -> _Checked | None:
+    """None where the checksum is wrong; it counts for what is written, not for what this version
+    knows of it. Raises MsgspecError, UnicodeDecodeError."""
+    file = msgspec.json.decode(raw, type=kind)
+    written = b"%d}" % file.checksum
+    if not raw.endswith(written) or zlib.crc32(raw.removesuffix(written) + b"0}") != file.checksum:
+        return None
+    return msgspec.structs.replace(file, checksum=0)
 
 
 class DataDir:
@@ -49,6 +75,8 @@ class DataDir:
         self._swarm = f"{path}/swarm"
         self._state = f"{self._swarm}/state.json"
         self._unsettled = f"{self._swarm}/unsettled.json"  # it, while this node enters or leaves
+        self._managers = f"{self._swarm}/managers.json"
+        self.joining = f"{self._swarm}/joining"  # what an attempt to join goes on with, sealed
         self._leftover = f"{path}/leftover-runtime"
 
     def open(self) -> None:
@@ -93,17 +121,34 @@ class DataDir:
             self._check_no_swarm()
             return None
         try:
-            file = msgspec.json.decode(self._disk.read(self._state), type=SwarmFile)
+            file = _decode(self._disk.read(self._state), SwarmFile)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise DamagedError(f"{self._state} cannot be read: {error}.", _RESTORE) from error
-        if file != _checked(file):
+        if file is None:
             raise DamagedError(f"{self._state} is damaged: its checksum is wrong.", _RESTORE)
-        return msgspec.structs.replace(file, checksum=0)
+        return file
+
+    def managers(self) -> tuple[ManagerAddr, ...]:
+        """Whom this node may ask; none where nobody said so yet. Raises DamagedError."""
+        if not self._disk.exists(self._managers):
+            return ()
+        try:
+            file = _decode(self._disk.read(self._managers), ManagersFile)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise DamagedError(f"{self._managers} cannot be read: {error}.", _RESTORE) from error
+        if file is None:
+            raise DamagedError(f"{self._managers} is damaged: its checksum is wrong.", _RESTORE)
+        return file.managers
+
+    def write_managers(self, managers: tuple[ManagerAddr, ...]) -> None:
+        """Durably, in place of those before."""
+        content = _encode(ManagersFile(managers=managers))
+        write_atomic(self._disk, self._managers, [content], 0o600)
 
     def prepare_swarm(self, file: SwarmFile) -> None:
         """Say that what comes now into the directory belongs to a swarm that does not count yet."""
         self._disk.make_dir(self._swarm, 0o700)
-        write_atomic(self._disk, self._unsettled, [msgspec.json.encode(_checked(file))], 0o600)
+        write_atomic(self._disk, self._unsettled, [_encode(file)], 0o600)
 
     def enter_swarm(self) -> None:
         """From now on this node is in the swarm it prepared, whatever happens to the process."""

@@ -103,7 +103,7 @@ class DaemonEngine:
             if self._membership is not None:
                 raise already_in_swarm()
             runtime = await self._host.choose(self._runtime)
-            plan = plan_swarm(self._env, self._host.addresses, request, runtime.name)
+            plan = await plan_swarm(self._env, self._host.addresses, request, runtime.name)
             await _end(self._sweep_task)
             await self._run_runtime(runtime)
             try:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import socket
+import zlib
 
 import pytest
 
@@ -14,6 +15,7 @@ from swarmlet.core.errors import (
     InvalidArgumentError,
     SwarmStateError,
 )
+from swarmlet.core.ids import NodeID
 from swarmlet.daemon.addresses import HostAddresses
 from swarmlet.daemon.data_dir import DataDir, SwarmFile, locked
 from swarmlet.daemon.founding import plan_swarm
@@ -22,6 +24,7 @@ from swarmlet.daemon.logs import JsonFormat, TextFormat
 from swarmlet.env.real import RealDisk, real_env
 from swarmlet.manager.bootstrap import ingress_subnet
 from swarmlet.model.cluster import SwarmSpec
+from swarmlet.wire.messages import ManagerAddr
 
 FILE = SwarmFile(
     node_id="n",
@@ -51,12 +54,12 @@ def test_swarm_file_is_there_from_entering_to_leaving(tmp_path):
     assert opened(tmp_path).swarm_file() is None
 
 
-def test_new_swarm_keeps_the_address_for_the_tasks_traffic(tmp_path):
+async def test_new_swarm_keeps_the_address_for_the_tasks_traffic(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     listen = f"127.0.0.1:{port}"
     request = InitRequest(spec=SwarmSpec(), listen_addr=listen, data_path_addr="lo")
-    plan = plan_swarm(real_env(), HostAddresses(), request, "process")
+    plan = await plan_swarm(real_env(), HostAddresses(), request, "process")
     data = opened(tmp_path)
     data.prepare_swarm(plan.file)
     data.enter_swarm()
@@ -102,6 +105,31 @@ def test_swarm_file_with_any_byte_changed_is_damaged(tmp_path):
             data.swarm_file()
 
 
+def test_swarm_file_of_an_earlier_version_is_read(tmp_path):
+    data = opened(tmp_path)
+    data.prepare_swarm(FILE)
+    data.enter_swarm()
+    path = tmp_path / "data/swarm/state.json"
+    fields = json.loads(path.read_bytes())
+    del fields["announce"]
+    plain = json.dumps({**fields, "checksum": 0}, separators=(",", ":")).encode()
+    path.write_bytes(plain.removesuffix(b"0}") + b"%d}" % zlib.crc32(plain))
+    assert data.swarm_file() == FILE
+
+
+def test_managers_are_kept_and_a_changed_byte_is_damage(tmp_path):
+    data = opened(tmp_path)
+    data.prepare_swarm(FILE)
+    assert data.managers() == ()
+    managers = (ManagerAddr(node_id=NodeID("m"), addr="[::1]:2377"),)
+    data.write_managers(managers)
+    assert opened(tmp_path).managers() == managers
+    path = tmp_path / "data/swarm/managers.json"
+    path.write_bytes(path.read_bytes().replace(b"2377", b"2378"))
+    with pytest.raises(DamagedError, match="checksum"):
+        data.managers()
+
+
 @pytest.mark.parametrize("content", [b"", b"\xff" * 25, b"short"])
 def test_damaged_engine_id_is_refused(tmp_path, content):
     data = opened(tmp_path)
@@ -143,9 +171,13 @@ def test_interface_stands_for_its_address_and_an_address_for_itself():
     assert [addresses.resolve(ip) for ip in ("192.0.2.7", "::1")] == ["192.0.2.7", "::1"]
 
 
-@pytest.mark.parametrize("host", ["eth99", "1.2.3", "localhost", "lo" + "o" * 60])
-def test_what_is_neither_address_nor_interface_is_refused(host):
-    with pytest.raises(InvalidArgumentError, match="no IP address, and no interface"):
+def test_host_name_stands_for_the_address_it_has():
+    assert HostAddresses().resolve("localhost") in ("127.0.0.1", "::1")
+
+
+@pytest.mark.parametrize("host", ["eth99", "lo" + "o" * 70])
+def test_what_is_neither_address_interface_nor_host_is_refused(host):
+    with pytest.raises(InvalidArgumentError, match="no IP address, no interface of this host"):
         HostAddresses().resolve(host)
 
 
