@@ -98,7 +98,13 @@ class SwarmStateError(UnavailableError):
 
 
 class NotLeaderError(UnavailableError):
+    """`managers` (host:port) may be asked instead."""
+
     code = "not-leader"
+
+    def __init__(self, message: str, remedy: str = "", managers: tuple[str, ...] = ()) -> None:
+        super().__init__(message, remedy)
+        self.managers = managers
 
 
 class OutcomeUnknownError(UnavailableError):
