@@ -12,6 +12,7 @@ SecretID = NewType("SecretID", str)
 ConfigID = NewType("ConfigID", str)
 NetworkID = NewType("NetworkID", str)
 VolumeID = NewType("VolumeID", str)
+JoinTokenID = NewType("JoinTokenID", str)
 RaftID = NewType("RaftID", int)
 
 Entropy = Callable[[int], bytes]

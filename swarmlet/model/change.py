@@ -14,6 +14,7 @@ import msgspec
 from swarmlet.core.ids import NodeID, TaskID
 from swarmlet.model.cluster import Cluster
 from swarmlet.model.config import Config
+from swarmlet.model.join_token import JoinToken
 from swarmlet.model.network import Network
 from swarmlet.model.node import Node, NodeStatus
 from swarmlet.model.secret import Secret
@@ -22,10 +23,21 @@ from swarmlet.model.task import Task, TaskStatus
 from swarmlet.model.volume import Volume
 
 Object: TypeAlias = (
-    Cluster | Node | Service | SpecVersion | Task | Network | Secret | Config | Volume
+    Cluster | Node | Service | SpecVersion | Task | Network | Secret | Config | Volume | JoinToken
 )
 
-TABLES: Final = (Cluster, Node, Service, SpecVersion, Task, Network, Secret, Config, Volume)
+TABLES: Final = (
+    Cluster,
+    Node,
+    Service,
+    SpecVersion,
+    Task,
+    Network,
+    Secret,
+    Config,
+    Volume,
+    JoinToken,
+)
 """Row types in the order of their numbers in the log: append only."""
 
 TABLE_NUMBERS: Final[dict[type, int]] = {row: number for number, row in enumerate(TABLES)}

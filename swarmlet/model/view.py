@@ -5,6 +5,7 @@ from typing import Protocol, TypeAlias, TypeVar
 
 from swarmlet.model.cluster import Cluster
 from swarmlet.model.config import Config
+from swarmlet.model.join_token import JoinToken
 from swarmlet.model.network import Network
 from swarmlet.model.node import Node
 from swarmlet.model.secret import Secret
@@ -14,15 +15,16 @@ from swarmlet.model.volume import Volume
 
 Row_co = TypeVar("Row_co", covariant=True)
 
-IndexKey: TypeAlias = str | int | bool | tuple[str, int]
+IndexKey: TypeAlias = str | int | bool | bytes | tuple[str, int]
 
 
 class TableView(Protocol[Row_co]):
     """One table. Iteration is in a stable order that may differ between managers: sort what you
     decide on.
 
-    Indexes: every table but tasks, specs and nodes has `name` (lower-cased, unique). nodes:
-    `hostname` (lower-cased), `role`. services: none more. specs: `service`, `secret`, `config`,
+    Indexes: every table but tasks, specs, nodes and join tokens has `name` (lower-cased, unique).
+    nodes: `hostname` (lower-cased), `role`, `csr` (of the certificate asked for last). join tokens:
+    `secret` (its SHA-256). services: none more. specs: `service`, `secret`, `config`,
     `network` (ids it refers to). tasks: `service`, `node`, `slot` (service id, slot), `desired`,
     `state`, `spec` (spec version id), `unassigned` (True: observed below ASSIGNED and desired at
     most COMPLETE).
@@ -71,6 +73,9 @@ class View(Protocol):
 
     @property
     def volumes(self) -> TableView[Volume]: ...
+
+    @property
+    def join_tokens(self) -> TableView[JoinToken]: ...
 
 
 def cluster_of(view: View) -> Cluster:

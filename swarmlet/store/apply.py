@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from swarmlet.core.errors import FailedPreconditionError
 from swarmlet.core.ids import NodeID, ServiceID
 from swarmlet.model.change import ANY_VERSION, TABLES, Event, Object
+from swarmlet.model.join_token import JoinToken
 from swarmlet.model.node import Node
 from swarmlet.model.service import Service
 from swarmlet.model.task import Task, TaskState, TaskStatus
@@ -228,7 +229,7 @@ class _Draft:
 
 
 def _name_shown(row: Object) -> str:
-    assert not isinstance(row, Task), "tasks have no name of their own"
+    assert not isinstance(row, Task | JoinToken), "tasks and join tokens have no name of their own"
     return row.name if isinstance(row, Service) else row.spec.name
 
 

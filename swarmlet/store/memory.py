@@ -12,6 +12,7 @@ from typing import Any, Generic
 from swarmlet.model.change import TABLES
 from swarmlet.model.cluster import Cluster
 from swarmlet.model.config import Config
+from swarmlet.model.join_token import JoinToken
 from swarmlet.model.network import Network
 from swarmlet.model.node import Node
 from swarmlet.model.secret import Secret
@@ -94,6 +95,7 @@ class StoreView:
         "clusters",
         "configs",
         "index",
+        "join_tokens",
         "networks",
         "nodes",
         "secrets",
@@ -113,12 +115,14 @@ class StoreView:
     secrets: TableView[Secret]
     configs: TableView[Config]
     volumes: TableView[Volume]
+    join_tokens: TableView[JoinToken]
 
     def __init__(self, tables: Sequence[TableView[Any]], index: int) -> None:
         self.index = index
         self.tables = tuple(tables)
         self.clusters, self.nodes, self.services, self.specs, self.tasks = self.tables[:5]
-        self.networks, self.secrets, self.configs, self.volumes = self.tables[5:]
+        self.networks, self.secrets, self.configs, self.volumes = self.tables[5:9]
+        self.join_tokens = self.tables[9]
 
 
 class OverlaidView(StoreView):

@@ -7,6 +7,7 @@ from typing import Any, Final
 from swarmlet.model.change import TABLE_NUMBERS, TABLES
 from swarmlet.model.cluster import Cluster
 from swarmlet.model.config import Config
+from swarmlet.model.join_token import JoinToken
 from swarmlet.model.network import Network
 from swarmlet.model.node import Node
 from swarmlet.model.secret import Secret
@@ -30,6 +31,7 @@ WORDS: Final = (
     "secret",
     "config",
     "volume",
+    "join token",
 )
 """What people call a row of each table, in the order of TABLES."""
 assert len(WORDS) == len(TABLES)
@@ -50,6 +52,10 @@ def _service_name(row: Service) -> str:
 
 def _hostname(row: Node) -> str:
     return row.description.hostname.lower()
+
+
+def _csr(row: Node) -> bytes | None:
+    return row.certificate.csr or None
 
 
 def _unassigned(row: Task) -> bool | None:
@@ -107,7 +113,11 @@ _BY_NAME: Final = {"name": Index(_spec_name)}
 
 INDEXES: Final[dict[type, dict[str, Index]]] = {
     Cluster: _BY_NAME,
-    Node: {"hostname": Index(_hostname), "role": Index(attrgetter("role"))},
+    Node: {
+        "hostname": Index(_hostname),
+        "role": Index(attrgetter("role")),
+        "csr": Index(_csr),
+    },
     Service: {"name": Index(_service_name), "port": Index(_ports_given, is_many=True)},
     SpecVersion: {
         "service": Index(attrgetter("service_id")),
@@ -129,6 +139,7 @@ INDEXES: Final[dict[type, dict[str, Index]]] = {
     Secret: _BY_NAME,
     Config: _BY_NAME,
     Volume: _BY_NAME,
+    JoinToken: {"secret": Index(attrgetter("secret_hash"))},
 }
 """The indexes `model.view.TableView` promises, and `port`: (protocol, port) of published ports."""
 

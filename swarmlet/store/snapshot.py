@@ -84,7 +84,8 @@ def decode_snapshot(chunks: Iterable[bytes]) -> Content:
             _load(content, chunk, ids)
     except msgspec.MsgspecError as error:
         raise _damaged(str(error)) from error
-    if tuple(len(table) for table in content.tables) != header.rows:
+    missing = len(TABLES) - len(header.rows)  # tables that came with a later release
+    if tuple(len(table) for table in content.tables) != (*header.rows, *(0,) * missing):
         raise _damaged("it does not hold as many rows as its header says")
     if len(content.outcomes) != header.outcomes:
         raise _damaged("it does not hold as many outcomes as its header says")

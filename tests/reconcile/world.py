@@ -104,7 +104,7 @@ class World:
             self.tables[table] for table in TABLES[:5]
         )
         self.networks, self.secrets, self.configs, self.volumes = (
-            self.tables[table] for table in TABLES[5:]
+            self.tables[table] for table in TABLES[5:9]
         )
         spec = SwarmSpec(orchestration=OrchestrationConfig(task_history_retention_limit=history))
         self.put(Cluster(id=ClusterID("cluster"), spec=spec))

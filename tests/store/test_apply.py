@@ -122,7 +122,7 @@ def test_stale_change_is_refused_with_dockers_words(direct):
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.__name__)
 def test_remove_of_a_missing_row_names_its_kind(direct, table):
-    words = {"SpecVersion": "spec version"}
+    words = {"SpecVersion": "spec version", "JoinToken": "join token"}
     word = words.get(table.__name__, table.__name__.lower())
     refusal = direct.refusal(Remove(table=table, id="z"))
     assert isinstance(refusal, NotFoundError)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from swarmlet.model.change import TABLES
 from swarmlet.model.config import Config
+from swarmlet.model.join_token import JoinToken
 from swarmlet.model.network import Network
 from swarmlet.model.node import Node
 from swarmlet.model.service import Service, SpecVersion
@@ -18,7 +19,13 @@ from tests.store.reference import Reference
 from tests.store.worlds import START_MS, Direct, History
 
 SEEDS = st.integers(0, 2**32)
-FIELD = {Service: "services", SpecVersion: "specs", Task: "tasks", Node: "nodes"}
+FIELD = {
+    Service: "services",
+    SpecVersion: "specs",
+    Task: "tasks",
+    Node: "nodes",
+    JoinToken: "join_tokens",
+}
 
 
 def table_of(view: View, table: type) -> Any:
@@ -35,6 +42,8 @@ KEYS: dict[tuple[type, str], Callable[[Any], list[Any]]] = {
     (Service, "name"): lambda row: [row.name.lower()],
     (Node, "hostname"): lambda row: [row.description.hostname.lower()],
     (Node, "role"): lambda row: [row.role],
+    (Node, "csr"): lambda row: [row.certificate.csr] if row.certificate.csr else [],
+    (JoinToken, "secret"): lambda row: [row.secret_hash],
     (SpecVersion, "service"): lambda row: [row.service_id],
     (SpecVersion, "secret"): lambda row: [one.secret_id for one in container_of(row).secrets],
     (SpecVersion, "config"): lambda row: [one.config_id for one in container_of(row).configs],

@@ -89,6 +89,14 @@ def test_ids_of_nodes_and_services_are_one_string_after_a_restore():
     )
 
 
+def test_snapshot_from_before_a_table_came_is_read():
+    first, *others = many_tasks(500).store.snapshot()
+    version, index, rows, outcomes = msgspec.msgpack.decode(first)
+    assert rows[-1] == 0
+    older = msgspec.msgpack.encode([version, index, rows[:-1], outcomes])
+    assert restored([older, *others]).view().tasks.count("node", "n0") == 500
+
+
 @pytest.mark.parametrize("drop", [0, 1, 2, -1])
 def test_snapshot_with_a_chunk_missing_is_refused_and_nothing_is_replaced(drop):
     chunks = list(many_tasks(2000).store.snapshot())

@@ -34,8 +34,9 @@ from swarmlet.model.container import (
     Privileges,
     SecretReference,
 )
+from swarmlet.model.join_token import JoinToken
 from swarmlet.model.network import Network, NetworkSpec
-from swarmlet.model.node import Node, NodeDescription, NodeSpec, NodeStatus
+from swarmlet.model.node import Node, NodeCertificate, NodeDescription, NodeSpec, NodeStatus
 from swarmlet.model.secret import Secret, SecretSpec
 from swarmlet.model.service import (
     Endpoint,
@@ -253,7 +254,8 @@ class History:
         rng = self.rng
         if rng.random() < 0.5:
             return self._task_change(rows)
-        row = rng.choice([self._config, self._secret, self._service, self._spec, self._node])()
+        makers = [self._config, self._secret, self._service, self._spec, self._node]
+        row = rng.choice([*makers, self._join_token])()
         old = rows(type(row), row.id)
         if old is None:
             return Create(obj=row)
@@ -274,7 +276,14 @@ class History:
         return secret(self.rng.choice(SECRET_IDS), self.rng.choice(["a", "b", "B", "c", "d"]))
 
     def _node(self) -> Node:
-        return node(self.rng.choice(NODE_IDS), self.rng.choice(["h1", "H1", "h2"]))
+        certificate = NodeCertificate(csr=self.rng.choice([b"", b"x", b"y"]))
+        names = ["h1", "H1", "h2"]
+        return node(self.rng.choice(NODE_IDS), self.rng.choice(names), certificate=certificate)
+
+    def _join_token(self) -> JoinToken:
+        secret_hash, uses = self.rng.choice([b"h0", b"h1"]), self.rng.randint(0, 3)
+        row_id = self.rng.choice(["j0", "j1"])
+        return JoinToken(id=row_id, role="worker", secret_hash=secret_hash, uses=uses)
 
     def _service(self) -> Service:
         given = self.rng.choice([None, endpoint(port(self.rng.randint(80, 82)))])
