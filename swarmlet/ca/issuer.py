@@ -1,15 +1,15 @@
-"""Leaf certificates: CN node id, OU role, O cluster id, signed by the root."""
+"""Leaf certificates: CN node id, OU role, O cluster id, signed by whoever signs now."""
 
 from datetime import timedelta
 from typing import Final
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from swarmlet.ca.keys import key_from_pem, new_serial
-from swarmlet.ca.root import BACKDATE_S, ROOT_NAME, Root, moment
+from swarmlet.ca.keys import new_serial, sign_certificate, signing_key_from_pem
+from swarmlet.ca.root import BACKDATE_S, ROOT_NAME, Signer, authority_key, moment
 from swarmlet.core.ids import Entropy
 from swarmlet.core.limits import CERT_EXPIRY_MIN_NS, NODE_CERT_EXPIRY_NS, NS_PER_S
 
@@ -39,7 +39,7 @@ class Subject:
 
 
 def issue(
-    root: Root,
+    signer: Signer,
     public_key: ec.EllipticCurvePublicKey,
     subject: Subject,
     *,
@@ -47,11 +47,12 @@ def issue(
     expiry_ns: int,
     entropy: Entropy,
 ) -> bytes:
-    """A node's certificate, PEM. Under an hour, `expiry_ns` means the default (90 days)."""
+    """A node's certificate, PEM, then what leads from its signer to the trusted root. Under an
+    hour, `expiry_ns` means the default (90 days)."""
     validity_ns = expiry_ns if expiry_ns >= CERT_EXPIRY_MIN_NS else NODE_CERT_EXPIRY_NS
     now = moment(now_ms)
-    issuer = x509.load_pem_x509_certificate(root.cert_pem)
-    certificate = (
+    issuer = x509.load_pem_x509_certificate(signer.cert_pem)
+    certificate = sign_certificate(
         x509.CertificateBuilder()
         .subject_name(subject.name())
         .issuer_name(issuer.subject)
@@ -71,18 +72,10 @@ def issue(
             x509.SubjectAlternativeName([x509.DNSName(name) for name in subject.dns_names()]),
             critical=False,
         )
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(_public(issuer)), critical=False
-        )
-        .sign(key_from_pem(root.key_pem), hashes.SHA256(), ecdsa_deterministic=True)
+        .add_extension(authority_key(issuer), critical=False),
+        signing_key_from_pem(signer.key_pem),
     )
-    return certificate.public_bytes(serialization.Encoding.PEM)
-
-
-def _public(certificate: x509.Certificate) -> ec.EllipticCurvePublicKey:
-    key = certificate.public_key()
-    assert isinstance(key, ec.EllipticCurvePublicKey), "the root is always an EC key"
-    return key
+    return certificate.public_bytes(serialization.Encoding.PEM) + signer.intermediates_pem
 
 
 def _leaf_usage() -> x509.KeyUsage:

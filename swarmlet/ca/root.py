@@ -1,14 +1,14 @@
-"""The root certificate: made once, by the first manager; its key is kept in the store alone."""
+"""The root certificate and whoever signs with it; its key is kept in the store alone."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import msgspec
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import NameOID
 
-from swarmlet.ca.keys import key_to_pem, new_key, new_serial
+from swarmlet.ca.keys import key_to_pem, new_key, new_serial, sign_certificate
 from swarmlet.core.ids import Entropy
 
 ROOT_NAME: Final = "swarm-ca"  # SwarmKit ca/certificates.go
@@ -16,14 +16,20 @@ ROOT_VALIDITY_S: Final = 630_720_000  # 20 years; SwarmKit ca/certificates.go
 BACKDATE_S: Final = 3_600  # clocks of nodes may be an hour behind; SwarmKit ca/certificates.go
 
 
-class Root(msgspec.Struct, frozen=True, kw_only=True):
-    """A root's certificate and key, both PEM."""
+class Signer(msgspec.Struct, frozen=True, kw_only=True):
+    """A CA's certificate and key, and what leads from it to the root that nodes trust: nothing,
+    except while a root rotation runs. All PEM."""
 
     cert_pem: bytes
     key_pem: bytes
+    intermediates_pem: bytes = b""
 
     def __repr__(self) -> str:
-        return "Root(***)"
+        return f"{type(self).__name__}(***)"
+
+
+class Root(Signer, frozen=True, kw_only=True):
+    """A self-signed one."""
 
 
 def moment(wall_ms: int) -> datetime:
@@ -36,7 +42,7 @@ def new_root(now_ms: int, entropy: Entropy) -> Root:
     key = new_key(entropy)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, ROOT_NAME)])
     begins = moment(now_ms) - timedelta(seconds=BACKDATE_S)
-    certificate = (
+    certificate = sign_certificate(
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
@@ -45,25 +51,45 @@ def new_root(now_ms: int, entropy: Entropy) -> Root:
         .not_valid_before(begins)
         .not_valid_after(begins + timedelta(seconds=ROOT_VALIDITY_S))
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .add_extension(_signing_only(), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .sign(key, hashes.SHA256(), ecdsa_deterministic=True)
+        .add_extension(signing_only(), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False),
+        key,
     )
     return Root(
         cert_pem=certificate.public_bytes(serialization.Encoding.PEM), key_pem=key_to_pem(key)
     )
 
 
-def issuer_facts(root_pem: bytes) -> tuple[bytes, bytes]:
-    """The root's subject and public key as DER, as a node's TLS info shows them."""
-    certificate = x509.load_pem_x509_certificate(root_pem)
+def normal_pem(pem: bytes) -> bytes:
+    """The certificates of a bundle and nothing around them, so that equal ones are equal bytes.
+    Raises ValueError where there is none, or one cannot be read."""
+    return b"".join(
+        certificate.public_bytes(serialization.Encoding.PEM)
+        for certificate in x509.load_pem_x509_certificates(pem)
+    )
+
+
+def issuer_facts(ca_pem: bytes) -> tuple[bytes, bytes]:
+    """A CA's subject and public key as DER, as a node's TLS info shows its issuer. The intermediate
+    of a rotation has the same facts as the root that follows."""
+    certificate = x509.load_pem_x509_certificate(ca_pem)
     public_key = certificate.public_key().public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )
     return certificate.subject.public_bytes(), public_key
 
 
-def _signing_only() -> x509.KeyUsage:
+def authority_key(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
+    """Names the issuer's key as the issuer itself does: a user's root may count it otherwise."""
+    try:
+        known = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
+    except x509.ExtensionNotFound:
+        public_key = issuer.public_key()
+        return x509.AuthorityKeyIdentifier.from_issuer_public_key(public_key)  # type: ignore[arg-type]  # RSA or EC
+    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(known.value)
+
+
+def signing_only() -> x509.KeyUsage:
     return x509.KeyUsage(
         digital_signature=False,
         content_commitment=False,
