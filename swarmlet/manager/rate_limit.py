@@ -1,0 +1,127 @@
+"""How often strangers may try: token buckets over a given clock, in bounded memory.
+
+A join token has 128 bits, so nobody guesses one; the limits keep guessing, and broken clients, from
+costing the leader more than a little. Good attempts cost nothing but their place in the overall
+bucket, so 200 nodes behind one address join at once.
+"""
+
+import ipaddress
+import math
+from typing import Final
+
+import msgspec
+
+from swarmlet.core.errors import UnavailableError
+
+ADDRESSES_MAX: Final = 10_000  # remembered at once; the longest unseen is forgotten first
+IPV6_PREFIX: Final = 64  # one host may have all addresses of its network
+
+
+class Rate(msgspec.Struct, frozen=True, kw_only=True):
+    """`burst` at once, then one more every `refill_s`."""
+
+    burst: int
+    refill_s: float
+
+
+FAILURES_OF_ONE: Final = Rate(burst=20, refill_s=3.0)  # wrong tokens from one address
+FAILURES_OF_ALL: Final = Rate(burst=1_000, refill_s=0.05)
+ATTEMPTS_OF_ALL: Final = Rate(burst=5_000, refill_s=0.005)
+RENEWALS_OF_ONE: Final = Rate(burst=20, refill_s=10.0)  # of one node, its certificate being valid
+EXPIRED_OF_ONE: Final = Rate(burst=5, refill_s=60.0)  # of one node whose certificate has expired
+
+
+class _Bucket(msgspec.Struct):
+    level: float
+    at_s: float
+
+
+class Buckets:
+    """One bucket a key, all of one rate. A key that was forgotten begins anew."""
+
+    def __init__(self, rate: Rate, *, keys_max: int = ADDRESSES_MAX) -> None:
+        self._rate, self._keys_max = rate, keys_max
+        self._buckets: dict[str, _Bucket] = {}  # the longest unseen first
+
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+    def wait_s(self, key: str, now_s: float) -> float:
+        """How long until this key may be taken from; 0: now."""
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            return 0.0
+        return max(0.0, (1.0 - self._level(bucket, now_s)) * self._rate.refill_s)
+
+    def take(self, key: str, now_s: float) -> None:
+        """Count one; the bucket is never emptier than empty."""
+        bucket = self._buckets.pop(key, None)
+        level = self._rate.burst if bucket is None else self._level(bucket, now_s)
+        if len(self._buckets) >= self._keys_max:
+            del self._buckets[next(iter(self._buckets))]
+        self._buckets[key] = _Bucket(max(0.0, level - 1.0), now_s)
+
+    def _level(self, bucket: _Bucket, now_s: float) -> float:
+        refilled = max(0.0, now_s - bucket.at_s) / self._rate.refill_s
+        return min(float(self._rate.burst), bucket.level + refilled)
+
+
+class JoinLimits:
+    """Attempts to join by token."""
+
+    def __init__(self) -> None:
+        self._attempts, self._failures = Buckets(ATTEMPTS_OF_ALL), Buckets(FAILURES_OF_ALL)
+        self._failures_of = Buckets(FAILURES_OF_ONE)
+
+    def begin(self, source: str, now_s: float) -> None:
+        """Let an attempt in, before anything is looked at. Raises UnavailableError."""
+        key = address_key(source)
+        refuse(
+            self._failures_of.wait_s(key, now_s),
+            "Too many wrong join tokens came from this address.",
+        )
+        refuse(self._failures.wait_s("", now_s), "Too many wrong join tokens came in.")
+        refuse(self._attempts.wait_s("", now_s), "Too many nodes try to join at once.")
+        self._attempts.take("", now_s)
+
+    def failed(self, source: str, now_s: float) -> None:
+        """The attempt had no good token."""
+        self._failures_of.take(address_key(source), now_s)
+        self._failures.take("", now_s)
+
+
+class RenewalLimits:
+    """Renewals, node by node: what one node does says nothing of the others."""
+
+    def __init__(self) -> None:
+        self._valid, self._expired = Buckets(RENEWALS_OF_ONE), Buckets(EXPIRED_OF_ONE)
+
+    def take(self, node_id: str, now_s: float, *, is_expired: bool) -> None:
+        """Raises UnavailableError."""
+        buckets = self._expired if is_expired else self._valid
+        refuse(buckets.wait_s(node_id, now_s), f"Node {node_id} asks for certificates too often.")
+        buckets.take(node_id, now_s)
+
+
+def address_key(source: str) -> str:
+    """What counts as one address: the address without its port, of IPv6 the network of 64 bits."""
+    host = source
+    if source.startswith("["):
+        host = source[1:].partition("]")[0]
+    elif source.count(":") == 1:
+        host = source.partition(":")[0]
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:
+            return str(address.ipv4_mapped)
+        return str(ipaddress.ip_network((address, IPV6_PREFIX), strict=False))
+    return str(address)
+
+
+def refuse(wait_s: float, why: str) -> None:
+    """Raises UnavailableError with when to come again, unless that is now."""
+    if wait_s > 0:
+        raise UnavailableError(f"{why} Try again in {math.ceil(wait_s)} s.")
