@@ -5,6 +5,7 @@ import re
 from typing import Final
 
 from aiohttp import web
+from yarl import URL
 
 from swarmlet.api.call import (
     API_VERSION,
@@ -20,25 +21,17 @@ from swarmlet.api.call import (
 from swarmlet.api.engine import Engine
 from swarmlet.api.router import RouteTable, path_parts
 from swarmlet.api.routes import ROUTES
-from swarmlet.core.errors import InvalidArgumentError, OutcomeUnknownError, SwarmError
+from swarmlet.core.errors import (
+    ForbiddenError,
+    InvalidArgumentError,
+    OutcomeUnknownError,
+    SwarmError,
+)
 
 log = logging.getLogger("swarmlet.api")
 
 _VERSION: Final = re.compile(r"v[0-9.]{1,16}", re.ASCII)
-
-
-def build_app(engine: Engine) -> web.Application:
-    """The whole API in front of `engine`. Streams end when the application shuts down."""
-    context = Context(engine=engine)
-    door = _Door(context)
-    app = web.Application(client_max_size=BODY_SIZE_MAX_B)
-    app.router.add_route("*", r"/{path:[\s\S]*}", door.answer)  # a line's end may be in there
-
-    async def end_streams(_: web.Application) -> None:
-        context.stopping.set()
-
-    app.on_shutdown.append(end_streams)
-    return app
+_SHARED: Final = (("info",),)  # the host's answer has the swarm's part in it
 
 
 def _requested_version(part: str) -> tuple[int, int]:
@@ -59,15 +52,31 @@ def _requested_version(part: str) -> tuple[int, int]:
     return version
 
 
-class _Door:
-    def __init__(self, context: Context) -> None:
-        self._context = context
+class Door:
+    """What answers the API's requests, of clients and of other managers. `stop` ends streams."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._context = Context(engine=engine)
         self._routes = RouteTable(ROUTES)
+
+    def stop(self) -> None:
+        self._context.stopping.set()
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Every request's answer; nothing is raised but what ends the connection."""
+        return await self._answer(request, is_forwarded=False)
+
+    async def answer_forwarded(self, request: web.Request, raw_path: str) -> web.StreamResponse:
+        """The same for what another manager passed on: of the swarm alone, never passed on again.
+        `raw_path` begins with a slash, its query is the request's."""
+        query = request.rel_url.raw_query_string
+        url = URL(f"{raw_path}?{query}" if query else raw_path, encoded=True)
+        asked = request.clone(rel_url=url, client_max_size=BODY_SIZE_MAX_B)
+        return await self._answer(asked, is_forwarded=True)
+
+    async def _answer(self, request: web.Request, *, is_forwarded: bool) -> web.StreamResponse:
         try:
-            return await self._dispatch(request)
+            return await self._dispatch(request, is_forwarded)
         except SwarmError as problem:
             return reply_problem(problem)
         except TimeoutError:
@@ -88,7 +97,7 @@ class _Door:
             )
             return reply_error("internal error: see the daemon's log", 500)
 
-    async def _dispatch(self, request: web.Request) -> web.StreamResponse:
+    async def _dispatch(self, request: web.Request, is_forwarded: bool) -> web.StreamResponse:
         if request.method == "OPTIONS":
             return reply_empty()
         parts = path_parts(request.rel_url.raw_path)
@@ -99,5 +108,23 @@ class _Door:
         if found is None:
             return reply_error("page not found", 404)
         version = _requested_version(prefix) if prefix else API_VERSION
-        handler, names = found
-        return await handler(Call(request, self._context, version, names))
+        route, names = found
+        if route.is_local:
+            if is_forwarded and parts not in _SHARED:
+                raise ForbiddenError(f"{request.path} is answered by a node's own daemon alone")
+        elif not is_forwarded and (forwarder := self._context.engine.forwarder()) is not None:
+            return await forwarder.pass_on(request)
+        return await route.handler(Call(request, self._context, version, names))
+
+
+def build_app(engine: Engine, door: Door | None = None) -> web.Application:
+    """The whole API in front of `engine`. Streams end when the application shuts down."""
+    door = door or Door(engine)
+    app = web.Application(client_max_size=BODY_SIZE_MAX_B)
+    app.router.add_route("*", r"/{path:[\s\S]*}", door.answer)  # a line's end may be in there
+
+    async def end_streams(_: web.Application) -> None:
+        door.stop()
+
+    app.on_shutdown.append(end_streams)
+    return app

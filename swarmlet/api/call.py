@@ -99,11 +99,13 @@ Handler: TypeAlias = Callable[[Call], Awaitable[web.StreamResponse]]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """`path` without a version: `{name}` stands for one part, `{name*}` for one or more."""
+    """`path` without a version: `{name}` stands for one part, `{name*}` for one or more.
+    `is_local`: about this very daemon, so that no other can answer it."""
 
     method: str
     path: str
     handler: Handler
+    is_local: bool = False
 
 
 def reply_bytes(body: bytes, status: int = 200) -> web.Response:

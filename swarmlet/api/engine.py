@@ -3,6 +3,7 @@
 from typing import Protocol
 
 import msgspec
+from aiohttp import web
 
 from swarmlet.core.ids import NodeID
 from swarmlet.manager.control import Control
@@ -54,7 +55,7 @@ class OwnCertificate(msgspec.Struct, frozen=True, kw_only=True):
 
 class SwarmState(msgspec.Struct, frozen=True, kw_only=True):
     """This node's membership. `state`: inactive, pending, active, locked, error. `managers`: node
-    id and address (host:port) of those this node knows."""
+    id and address (host:port) of those this node knows. `warnings`: sentences for `info`."""
 
     state: str
     node_id: NodeID = NodeID("")
@@ -62,6 +63,7 @@ class SwarmState(msgspec.Struct, frozen=True, kw_only=True):
     error: str = ""
     managers: tuple[tuple[NodeID, str], ...] = ()
     certificate: OwnCertificate | None = None
+    warnings: tuple[str, ...] = ()
 
 
 class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +84,18 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     docker_host: str = ""
 
 
+class Forwarder(Protocol):
+    """The way to the manager that leads, for one that keeps no copy of the swarm's state."""
+
+    async def pass_on(self, request: web.Request) -> web.StreamResponse:
+        """The leader's answer, streamed both ways. Raises UnavailableError."""
+        ...
+
+    async def read(self, path: str) -> bytes:
+        """The body of the leader's answer to a GET. Raises UnavailableError."""
+        ...
+
+
 class Engine(Protocol):
     """Implemented by the daemon."""
 
@@ -99,6 +113,10 @@ class Engine(Protocol):
         """The manager's verbs. Raises NotManagerError with Docker's text for the present state."""
         ...
 
+    def forwarder(self) -> Forwarder | None:
+        """None where `control` answers here, or nothing does."""
+        ...
+
     async def distribution(self, name: str, auth: str) -> bytes:
         """What the image's registry says of it, as `GET /distribution/{name}/json` answers.
 
@@ -109,6 +127,12 @@ class Engine(Protocol):
     async def init_swarm(self, request: InitRequest) -> NodeID:
         """Raises SwarmStateError where this node is in a swarm, InvalidArgumentError for bad
         addresses."""
+        ...
+
+    async def join_swarm(self, request: JoinRequest) -> None:
+        """Become a node of another node's swarm. Raises SwarmStateError where this node is in one,
+        on its way into one, or not there in time (then the attempt goes on),
+        InvalidArgumentError for bad addresses, and what the swarm's managers said."""
         ...
 
     async def leave_swarm(self, *, force: bool) -> None:

@@ -7,7 +7,7 @@ method, length and first part.
 from collections.abc import Iterable
 from urllib.parse import unquote
 
-from swarmlet.api.call import Handler, Route
+from swarmlet.api.call import Route
 
 Parts = tuple[str, ...]
 
@@ -33,24 +33,24 @@ def _match(pattern: Parts, parts: Parts) -> Parts | None:
 
 class RouteTable:
     def __init__(self, routes: Iterable[Route]) -> None:
-        self._by_shape: dict[tuple[str, int, str], list[tuple[Parts, Handler]]] = {}
-        self._greedy: list[tuple[str, Parts, Handler]] = []
+        self._by_shape: dict[tuple[str, int, str], list[tuple[Parts, Route]]] = {}
+        self._greedy: list[tuple[Parts, Route]] = []
         for route in routes:
             pattern = tuple(route.path.removeprefix("/").split("/"))
             if any(part.endswith("*}") for part in pattern):
-                self._greedy.append((route.method, pattern, route.handler))
+                self._greedy.append((pattern, route))
             else:
                 shape = (route.method, len(pattern), pattern[0])
-                self._by_shape.setdefault(shape, []).append((pattern, route.handler))
+                self._by_shape.setdefault(shape, []).append((pattern, route))
 
-    def find(self, method: str, parts: Parts) -> tuple[Handler, Parts] | None:
-        for pattern, handler in self._by_shape.get((method, len(parts), parts[0]), ()):
+    def find(self, method: str, parts: Parts) -> tuple[Route, Parts] | None:
+        for pattern, route in self._by_shape.get((method, len(parts), parts[0]), ()):
             names = _match(pattern, parts)
             if names is not None:
-                return handler, names
-        for wanted, pattern, handler in self._greedy:
-            if wanted == method and (names := _match_greedy(pattern, parts)) is not None:
-                return handler, names
+                return route, names
+        for pattern, route in self._greedy:
+            if route.method == method and (names := _match_greedy(pattern, parts)) is not None:
+                return route, names
         return None
 
 

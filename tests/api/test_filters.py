@@ -175,18 +175,18 @@ def test_no_two_routes_are_the_same():
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
 def test_every_route_is_reached(route):
     path = route.path.replace("{name*}", "a/b").replace("{name}", "a").replace("{id}", "a")
-    handler, names = TABLE.find(route.method, path_parts(path))
-    is_shadowed = handler is not route.handler
-    assert not is_shadowed, f"{path} reaches {handler}"
+    found, names = TABLE.find(route.method, path_parts(path))
+    is_shadowed = found is not route
+    assert not is_shadowed, f"{path} reaches {found}"
     assert len(names) == route.path.count("{")
 
 
 def test_parts_are_decoded_one_by_one():
     assert path_parts("/secrets/a%2Fb%20c") == ("secrets", "a/b c")
-    handler = ROUTES[0].handler
-    table = RouteTable([Route("GET", "/images/{name*}/json", handler)])
+    route = Route("GET", "/images/{name*}/json", ROUTES[0].handler)
+    table = RouteTable([route])
     assert table.find("GET", path_parts("/images/r.io:5000/a/b:1/json")) == (
-        handler,
+        route,
         ("r.io:5000/a/b:1",),
     )
     assert table.find("GET", path_parts("/images/json")) is None

@@ -1,10 +1,20 @@
 """`/swarm`, `/info` and what a node says of its state."""
 
-import pytest
+import json
 
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+from msgspec.structs import replace
+
+from swarmlet.api.app import Door
 from swarmlet.api.engine import SwarmState
-from swarmlet.core.errors import swarm_locked
-from tests.api.world import NODE_ID
+from swarmlet.ca.root import new_root
+from swarmlet.core.errors import UnavailableError, swarm_locked
+from swarmlet.core.ids import NodeID
+from swarmlet.model.change import Update
+from swarmlet.model.node import NodeCertificate
+from tests.api.world import NODE_ID, NOW_MS, service_body
 
 CLI_INIT = {
     "ListenAddr": "0.0.0.0:2377",
@@ -95,11 +105,138 @@ async def test_second_init_and_join_are_refused(api):
         assert answer["message"].startswith("This node is already part of a swarm.")
 
 
-async def test_join_is_refused_as_not_built(lonely):
-    assert (await lonely("POST", "/swarm/join", {}))[0] == 400
-    status, answer = await lonely("POST", "/swarm/join", {"RemoteAddrs": ["127.0.0.1:1"]})
-    assert status == 501
-    assert "not part of this release" in answer["message"]
+TOKEN = f"SWMTKN-1-{'a' * 50}-{'b' * 25}"
+JOIN = {"ListenAddr": "0.0.0.0:2377", "RemoteAddrs": ["10.0.0.1"], "JoinToken": TOKEN}
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "text"),
+    [
+        ({"ListenAddr": ""}, 400, 'invalid ListenAddr "": invalid empty address'),
+        ({"ListenAddr": "0.0.0.0:99999"}, 400, 'invalid ListenAddr "0.0.0.0:99999"'),
+        ({"RemoteAddrs": []}, 400, "at least 1 RemoteAddr is required to join"),
+        ({"RemoteAddrs": ["a b"]}, 400, 'invalid remoteAddr "a b"'),
+        ({"JoinToken": ""}, 500, "invalid join token"),
+        ({"JoinToken": TOKEN[:-1]}, 500, "invalid join token"),
+    ],
+)
+async def test_join_with_a_bad_body_is_refused(lonely, change, status, text):
+    answered, answer = await lonely("POST", "/swarm/join", {**JOIN, **change})
+    assert (answered, text in answer["message"]) == (status, True), answer
+    assert lonely.world.joins == []
+
+
+@pytest.mark.parametrize(
+    ("address", "meant"),
+    [
+        ("10.0.0.1", "10.0.0.1:2377"),
+        ("10.0.0.1:9", "10.0.0.1:9"),
+        ("::1", "[::1]:2377"),
+        ("[fd00::5]:24", "[fd00::5]:24"),
+        ("m1.example.org", "m1.example.org:2377"),
+    ],
+)
+async def test_join_asks_the_engine_with_whole_addresses(lonely, address, meant):
+    body = {**JOIN, "RemoteAddrs": [address], "Availability": "drain"}
+    assert await lonely("POST", "/swarm/join", body) == (200, b"")
+    (asked,) = lonely.world.joins
+    assert (asked.remote_addrs, asked.token, asked.availability) == ((meant,), TOKEN, "drain")
+
+
+async def test_join_without_addresses_is_for_those_who_ask_to_discover(lonely):
+    body = {**JOIN, "RemoteAddrs": [], "Discover": True, "Announce": True}
+    assert (await lonely("POST", "/swarm/join", body))[0] == 200
+    assert (lonely.world.joins[0].remote_addrs, lonely.world.joins[0].announce) == ((), True)
+
+
+async def test_worker_says_so_and_shows_the_managers_it_knows(lonely):
+    await lonely("POST", "/swarm/join", JOIN)
+    known = ((NodeID("m1"), "10.0.0.1:2377"),)
+    lonely.world.state = SwarmState(state="active", node_id=NODE_ID, managers=known)
+    status, answer = await lonely("GET", "/nodes")
+    assert (status, "Worker nodes can't be used" in answer["message"]) == (503, True)
+    _, info = await lonely("GET", "/info")
+    assert info["Swarm"]["RemoteManagers"] == [{"NodeID": "m1", "Addr": "10.0.0.1:2377"}]
+    assert not info["Swarm"]["ControlAvailable"]
+    assert "Cluster" not in info["Swarm"]
+
+
+class Leader:
+    """Answers what is passed on to it."""
+
+    def __init__(self, info):
+        self.info, self.paths = info, []
+
+    async def pass_on(self, request):
+        self.paths.append(request.rel_url.raw_path_qs)
+        return web.json_response({"by": "leader"})
+
+    async def read(self, path):
+        assert path == "/info"
+        if isinstance(self.info, Exception):
+            raise self.info
+        return json.dumps(self.info).encode()
+
+
+async def test_manager_without_the_state_passes_on_what_is_the_swarms(lonely):
+    swarm = {"NodeID": "m1", "Nodes": 3, "Managers": 2, "Cluster": {"ID": "c"}}
+    lonely.world.leader = leader = Leader({"Swarm": swarm})
+    lonely.world.state = SwarmState(state="active", node_id=NODE_ID)
+    for path in ("/v1.41/services?status=true", "/nodes/a%2Fb", "/swarm", "/events"):
+        assert await lonely("GET", path) == (200, {"by": "leader"})
+    assert leader.paths == ["/v1.41/services?status=true", "/nodes/a%2Fb", "/swarm", "/events"]
+    assert (await lonely("GET", "/version"))[1] != {"by": "leader"}
+    _, info = await lonely("GET", "/info")
+    assert info["Swarm"]["NodeID"] == NODE_ID
+    assert (info["Swarm"]["Nodes"], info["Swarm"]["Cluster"]) == (3, {"ID": "c"})
+    assert info["Swarm"]["ControlAvailable"]
+    assert (await lonely.client.get("/_ping")).headers["Swarm"] == "active/manager"
+
+
+async def test_info_says_that_the_leader_does_not_answer(lonely):
+    lonely.world.leader = Leader(UnavailableError("nobody leads"))
+    _, info = await lonely("GET", "/info")
+    assert info["Swarm"]["Error"] == "nobody leads"
+
+
+async def test_what_another_manager_passes_on_is_answered_but_never_about_this_host(api):
+    door = Door(api.world)
+    app = web.Application()
+
+    async def port(request):
+        return await door.answer_forwarded(request, request.rel_url.raw_path.removeprefix("/x"))
+
+    app.router.add_route("*", "/x/{path:.*}", port)
+    async with TestClient(TestServer(app)) as client:
+        answer = await client.get("/x/v1.41/nodes?filters=%7B%22role%22%3A%5B%22worker%22%5D%7D")
+        assert (answer.status, await answer.json()) == (200, [])
+        assert len(await (await client.get("/x/nodes")).json()) == 1
+        assert (await client.get("/x/info")).status == 200
+        api.world.leader = Leader({})
+        assert (await client.get("/x/swarm")).status == 200
+        for path in ("swarm/leave?force=1", "swarmlet/v1/daemon/stop", "swarm/init"):
+            assert (await client.post(f"/x/{path}")).status == 403
+        assert (await client.get("/x/nothing")).status == 404
+        body = json.dumps(service_body("web"))
+        headers = {"Content-Type": "application/json"}
+        made = await client.post("/x/services/create", data=body, headers=headers)
+        assert made.status == 201
+    assert not api.world.is_stopped
+    assert api.world.leader.paths == []
+
+
+async def test_nodes_certificate_is_shown(api):
+    view = api.world.store.view()
+    node = view.nodes.get(NODE_ID)
+    root = new_root(NOW_MS, api.world.env.entropy)
+    row = NodeCertificate(state=5, certificate=root.cert_pem, role="worker", err="slow")
+    await api.world.commit(Update(obj=replace(node, certificate=row), seen=node.version))
+    _, shown = await api("GET", f"/swarmlet/v1/nodes/{NODE_ID}")
+    assert shown["ID"] == NODE_ID
+    certificate = shown["Certificate"]
+    assert (certificate["State"], certificate["Err"]) == ("rotate", "slow")
+    assert (certificate["Subject"], certificate["Issuer"]) == ("CN=swarm-ca", "CN=swarm-ca")
+    assert certificate["NotBefore"] < certificate["NotAfter"]
 
 
 async def test_swarm_is_left_and_made_anew(api):

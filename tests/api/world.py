@@ -10,13 +10,14 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from swarmlet.api.app import build_app
-from swarmlet.api.engine import EngineFacts, InitRequest, SwarmState
+from swarmlet.api.engine import EngineFacts, Forwarder, InitRequest, JoinRequest, SwarmState
 from swarmlet.ca.root import new_root
 from swarmlet.core.errors import (
     UnsupportedError,
     already_in_swarm,
     leaving_erases_swarm,
     not_in_swarm,
+    not_manager_worker,
 )
 from swarmlet.core.errors import not_part_of_swarm as nothing_to_leave
 from swarmlet.core.ids import ClusterID, NodeID, ServiceID, TaskID, new_id
@@ -127,6 +128,8 @@ class World:
         self.asked_registries: list[tuple[str, str]] = []
         self.problem: Exception | None = None  # what `control` raises instead of answering
         self.inits: list[InitRequest] = []
+        self.joins: list[JoinRequest] = []
+        self.leader: Forwarder | None = None  # a manager that keeps the state, elsewhere
         self.store: Store | None = None
         self.log: MemoryLog | None = None
         self._control: Control | None = None
@@ -175,6 +178,14 @@ class World:
         self._control = control
         self.state = SwarmState(state="active", node_id=NODE_ID, node_addr="127.0.0.1")
         return NODE_ID
+
+    async def join_swarm(self, request: JoinRequest) -> None:
+        self.joins.append(request)
+        self.state = SwarmState(state="active", node_id=NODE_ID, node_addr="127.0.0.1")
+        self.problem = not_manager_worker()
+
+    def forwarder(self) -> Forwarder | None:
+        return self.leader
 
     async def leave_swarm(self, *, force: bool) -> None:
         if self._control is None:

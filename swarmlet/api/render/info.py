@@ -6,6 +6,7 @@ import msgspec
 
 from swarmlet.api.engine import EngineFacts, SwarmState
 from swarmlet.api.render.cluster import render_cluster
+from swarmlet.core.ids import NodeID
 from swarmlet.model.cluster import Cluster
 from swarmlet.store.proposer import Member
 
@@ -38,9 +39,23 @@ def manager_warnings(managers: int) -> list[str]:
     return []
 
 
-def _render_swarm(state: SwarmState, numbers: SwarmNumbers | None) -> dict[str, object]:
-    members = () if numbers is None else numbers.members
-    managers = [{"NodeID": member.node_id, "Addr": member.address} for member in members]
+def _keeping_warnings(numbers: SwarmNumbers) -> list[str]:
+    """Where more nodes are managers than keep the swarm's state."""
+    kept = len(numbers.members)
+    if numbers.managers <= kept:
+        return manager_warnings(numbers.managers)
+    return [
+        f"WARNING: {numbers.managers} nodes are managers, but the swarm's state is kept on {kept} "
+        "alone: the others pass calls on, and do not stand in for it."
+    ]
+
+
+def render_swarm(state: SwarmState, numbers: SwarmNumbers | None) -> dict[str, object]:
+    """`/info`'s part `Swarm`."""
+    known = state.managers
+    if numbers is not None:
+        known = tuple((NodeID(member.node_id), member.address) for member in numbers.members)
+    managers = [{"NodeID": node_id, "Addr": addr} for node_id, addr in known]
     swarm: dict[str, object] = {
         "NodeID": state.node_id,
         "NodeAddr": state.node_addr,
@@ -104,13 +119,15 @@ def render_info(
 ) -> dict[str, object]:
     """`numbers` is None where this node is no manager."""
     warnings = [f"WARNING: {facts.runtime_problem}"] if facts.runtime_problem else []
-    managers = 0 if numbers is None else numbers.managers
+    warnings += [f"WARNING: {sentence}" for sentence in state.warnings]
+    if numbers is not None:
+        warnings += _keeping_warnings(numbers)
     return {
         **_render_host(facts),
         "ServerVersion": server_version,
         "Runtimes": {name: {"path": ""} for name in facts.runtimes},
         "DefaultRuntime": facts.runtime.name,
-        "Swarm": _render_swarm(state, numbers),
+        "Swarm": render_swarm(state, numbers),
         "LiveRestoreEnabled": True,  # tasks outlive the daemon
         "Isolation": "",
         "InitBinary": "",
@@ -118,5 +135,5 @@ def render_info(
         "RuncCommit": {"ID": ""},
         "InitCommit": {"ID": ""},
         "SecurityOptions": [],
-        "Warnings": [*warnings, *manager_warnings(managers)] or None,
+        "Warnings": warnings or None,
     }

@@ -1,5 +1,10 @@
-"""One file an object: parse the request, ask, print. No policy lives here."""
+"""One file an object: parse the request, ask, print. No policy lives here.
 
+`LOCAL_ROUTES` are about this daemon and its host. The others are about the swarm: a manager that
+keeps no copy of its state passes them on to the one that leads.
+"""
+
+from dataclasses import replace
 from typing import Final
 
 from swarmlet.api.call import Route
@@ -17,8 +22,18 @@ from swarmlet.api.routes import (
     tasks,
 )
 
+LOCAL_ROUTES: Final = tuple(
+    replace(route, is_local=True)
+    for route in (
+        *system.ROUTES,
+        *swarm.MEMBERSHIP_ROUTES,
+        *own.DAEMON_ROUTES,
+        *host_objects.ROUTES,
+    )
+)
+
 ROUTES: Final[tuple[Route, ...]] = (
-    *system.ROUTES,
+    *LOCAL_ROUTES,
     *events.ROUTES,
     *swarm.ROUTES,
     *nodes.ROUTES,
@@ -28,5 +43,4 @@ ROUTES: Final[tuple[Route, ...]] = (
     *configs.ROUTES,
     *networks.ROUTES,
     *own.ROUTES,
-    *host_objects.ROUTES,
 )

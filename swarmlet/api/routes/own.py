@@ -5,13 +5,15 @@ from typing import Final
 from aiohttp import web
 
 from swarmlet.api.call import Call, Route, reply, reply_empty
+from swarmlet.api.render.certificate import render_certificate, render_issuance
 from swarmlet.api.render.common import rfc3339
 from swarmlet.core.version import VERSION
 from swarmlet.model.task import Task
 
 
 async def describe_daemon(call: Call) -> web.Response:
-    facts = call.engine.facts
+    facts, state = call.engine.facts, call.engine.swarm_state()
+    certificate = state.certificate
     return reply(
         {
             "Version": VERSION,
@@ -20,7 +22,8 @@ async def describe_daemon(call: Call) -> web.Response:
             "Runtime": facts.runtime.name,
             "Runtimes": list(facts.runtimes),
             "DockerHost": facts.docker_host,
-            "SwarmState": call.engine.swarm_state().state,
+            "SwarmState": state.state,
+            "Certificate": None if certificate is None else render_certificate(certificate),
         }
     )
 
@@ -57,15 +60,25 @@ def _attempt(task: Task) -> dict[str, object]:
     }
 
 
+async def inspect_node(call: Call) -> web.Response:
+    """A node's last certificate, and how far a new one is."""
+    control = call.engine.control()
+    node = control.find_node(await control.read(), call.name)
+    return reply({"ID": node.id, "Certificate": render_issuance(node.certificate)})
+
+
 async def inspect_task(call: Call) -> web.Response:
     """Which restart of its slot a task is, when it may start and what it follows."""
     control = call.engine.control()
     return reply(_attempt(control.find_task(await control.read(), call.name)))
 
 
-ROUTES: Final = (
+DAEMON_ROUTES: Final = (
     Route("GET", "/swarmlet/v1/daemon", describe_daemon),
     Route("POST", "/swarmlet/v1/daemon/stop", stop_daemon),
+)
+ROUTES: Final = (
     Route("GET", "/swarmlet/v1/members", list_members),
+    Route("GET", "/swarmlet/v1/nodes/{id}", inspect_node),
     Route("GET", "/swarmlet/v1/tasks/{id}", inspect_task),
 )

@@ -6,15 +6,18 @@ import msgspec
 from aiohttp import web
 
 from swarmlet.api.call import Call, Route, reply, reply_empty
-from swarmlet.api.engine import InitRequest
+from swarmlet.api.engine import InitRequest, JoinRequest
 from swarmlet.api.query import flag, object_version, strict_flag
 from swarmlet.api.render.cluster import render_cluster, render_unlock_key
+from swarmlet.ca.join_token import parse_join_token
 from swarmlet.core.errors import (
     ConflictError,
     InvalidArgumentError,
+    UnknownValueError,
     UnsupportedError,
     already_in_swarm,
 )
+from swarmlet.model.address import parse_address
 from swarmlet.model.base import ApiStruct
 from swarmlet.model.cluster import EncryptionConfig, SwarmSpec
 from swarmlet.model.parse import parse
@@ -35,15 +38,21 @@ class InitBody(ApiStruct, frozen=True, kw_only=True):
     availability: str = ""
     default_addr_pool: list[str] | None = None
     subnet_size: int = 0
+    announce: bool = False
 
 
 class JoinBody(ApiStruct, frozen=True, kw_only=True):
+    """Of `POST /swarm/join`. `announce` and `discover` are this API's own: who asks to discover
+    needs no address, managers on the local network are looked for then."""
+
     listen_addr: str = ""
     advertise_addr: str = ""
     data_path_addr: str = ""
     remote_addrs: list[str] = []
     join_token: str = ""
     availability: str = ""
+    announce: bool = False
+    discover: bool = False
 
 
 class UnlockBody(ApiStruct, frozen=True, kw_only=True):
@@ -68,23 +77,42 @@ async def init(call: Call) -> web.Response:
             default_addr_pool=None if pool is None else tuple(pool),
             subnet_size=body.subnet_size,
             force_new_cluster=body.force_new_cluster,
+            announce=body.announce,
         )
     )
     return reply(node_id)
 
 
+def _check_token(token: str) -> None:
+    try:
+        parse_join_token(token)
+    except InvalidArgumentError as problem:
+        raise UnknownValueError(problem.message, problem.remedy) from None
+
+
 async def join(call: Call) -> web.Response:
     body = parse(JoinBody, await call.body())
-    if call.engine.swarm_state().state != "inactive":
+    if call.engine.swarm_state().state not in ("inactive", "error"):
         raise already_in_swarm()
-    if not body.remote_addrs:
+    parse_address(body.listen_addr, "ListenAddr")
+    if not body.remote_addrs and not body.discover:
         raise InvalidArgumentError(
             "at least 1 RemoteAddr is required to join", remedy="Name a manager as host:port."
         )
-    raise UnsupportedError(
-        "Joining another node's swarm is not part of this release.",
-        remedy="Start a swarm of this node alone with `swarmlet init`.",
+    addrs = tuple(str(parse_address(addr, "remoteAddr")) for addr in body.remote_addrs)
+    _check_token(body.join_token)
+    await call.engine.join_swarm(
+        JoinRequest(
+            token=body.join_token.strip(),
+            remote_addrs=addrs,
+            listen_addr=body.listen_addr,
+            advertise_addr=body.advertise_addr,
+            data_path_addr=body.data_path_addr,
+            availability=body.availability,
+            announce=body.announce,
+        )
     )
+    return reply_empty()
 
 
 async def leave(call: Call) -> web.Response:
@@ -126,12 +154,14 @@ async def unlock(call: Call) -> web.Response:
     raise ConflictError("swarm is not locked")
 
 
-ROUTES: Final = (
-    Route("GET", "/swarm", inspect),
+MEMBERSHIP_ROUTES: Final = (
     Route("POST", "/swarm/init", init),
     Route("POST", "/swarm/join", join),
     Route("POST", "/swarm/leave", leave),
+    Route("POST", "/swarm/unlock", unlock),
+)
+ROUTES: Final = (
+    Route("GET", "/swarm", inspect),
     Route("POST", "/swarm/update", update),
     Route("GET", "/swarm/unlockkey", unlock_key),
-    Route("POST", "/swarm/unlock", unlock),
 )

@@ -14,9 +14,9 @@ from swarmlet.api.call import (
     reply_text,
     version_text,
 )
-from swarmlet.api.engine import Engine, EngineFacts
+from swarmlet.api.engine import Engine, EngineFacts, Forwarder
 from swarmlet.api.query import registry_auth
-from swarmlet.api.render.info import SwarmNumbers, render_info
+from swarmlet.api.render.info import SwarmNumbers, render_info, render_swarm
 from swarmlet.core.errors import NotManagerError, SwarmError, UnsupportedError
 from swarmlet.core.version import VERSION
 from swarmlet.manager.control import Control
@@ -43,7 +43,8 @@ def _swarm_header(engine: Engine) -> str:
     state = engine.swarm_state().state
     if state != "active":
         return state
-    return "active/worker" if _control_or_none(engine) is None else "active/manager"
+    is_manager = engine.forwarder() is not None or _control_or_none(engine) is not None
+    return "active/manager" if is_manager else "active/worker"
 
 
 async def ping(call: Call) -> web.Response:
@@ -104,11 +105,25 @@ async def _swarm_numbers(control: Control) -> SwarmNumbers:
     )
 
 
+async def _leaders_swarm(forwarder: Forwarder) -> dict[str, object]:
+    """What a manager without a copy of the swarm's state knows from the one that leads."""
+    try:
+        answer = msgspec.json.decode(await forwarder.read("/info"), type=dict[str, object])
+    except SwarmError as problem:
+        return {"Error": problem.message}
+    found = answer.get("Swarm")
+    swarm = found if isinstance(found, dict) else {}
+    return {key: swarm[key] for key in ("Nodes", "Managers", "Cluster") if key in swarm}
+
+
 async def info(call: Call) -> web.Response:
-    control = _control_or_none(call.engine)
+    control, forwarder = _control_or_none(call.engine), call.engine.forwarder()
     numbers = None if control is None else await _swarm_numbers(control)
     facts, state = call.engine.facts, call.engine.swarm_state()
     shown = render_info(facts, state, numbers, VERSION)
+    if forwarder is not None:
+        led = {"ControlAvailable": True, **await _leaders_swarm(forwarder)}
+        shown["Swarm"] = {**render_swarm(state, None), **led}
     return reply_bytes(msgspec.json.encode(shown))  # in the order it was written down
 
 
