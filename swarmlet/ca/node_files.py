@@ -6,6 +6,10 @@ at rest (SwarmKit ca/keyreadwriter.go keeps the DEK there too):
     raft-dek: <base 64 of key id and secret>      seals journal and snapshots
     node-dek: <the same>                          seals what the agent keeps
     kek-version: 0                                the version of the unlock key around them; 0: none
+
+`swarm-node.key.pending` has the same form: the key of a certificate that is asked for. It is
+durable before the request leaves. Replacing `swarm-node.crt` is what makes it the node's key, so a
+crash at any point leaves a certificate whose key is in one of the two files.
 """
 
 import base64
@@ -19,14 +23,18 @@ import msgspec
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from swarmlet.ca.identity import Identity, belongs_to, check_self_signed, identity_of
+from swarmlet.ca.identity import belongs_to, check_self_signed, verify_chain
 from swarmlet.ca.keys import key_from_pem, key_to_pem
+from swarmlet.ca.own_identity import OwnIdentity
 from swarmlet.core.errors import DamagedError, UnauthorizedError
+from swarmlet.core.identity import Identity
 from swarmlet.env.base import Disk, write_atomic
+from swarmlet.wire.credentials import Credentials
 
 ROOT_FILE: Final = "swarm-root-ca.crt"
 CERT_FILE: Final = "swarm-node.crt"
 KEY_FILE: Final = "swarm-node.key"
+PENDING_FILE: Final = "swarm-node.key.pending"
 _BLOCK: Final = re.compile(
     rb"-----BEGIN PRIVATE KEY-----\n((?:[a-z-]+: [^\n]*\n)*)\n?([A-Za-z0-9+/=\n]+)"
     rb"-----END PRIVATE KEY-----\n"
@@ -50,36 +58,95 @@ class NodeFiles:
     def __init__(self, disk: Disk, directory: str) -> None:
         self._disk, self._directory = disk, directory
 
-    def write(self, root_pem: bytes, cert_pem: bytes, keys: NodeKeys) -> None:
+    def write(self, root_pem: bytes, chain_pem: bytes, keys: NodeKeys) -> None:
         """Replace all three files, durably; the certificate comes last."""
+        self.write_root(root_pem)
+        self._write_keys(KEY_FILE, keys)
+        write_atomic(self._disk, self._path(CERT_FILE), [chain_pem], 0o644)
+
+    def write_root(self, root_pem: bytes) -> None:
+        """Trust this bundle from now on: the present certificate must be valid under it."""
         self._disk.make_dir(self._directory, 0o700)
         write_atomic(self._disk, self._path(ROOT_FILE), [root_pem], 0o644)
-        write_atomic(self._disk, self._path(KEY_FILE), [_encode_keys(keys)], 0o600)
-        write_atomic(self._disk, self._path(CERT_FILE), [cert_pem], 0o644)
+
+    def write_pending(self, keys: NodeKeys) -> None:
+        """Make a key durable before a certificate is asked for it."""
+        self._disk.make_dir(self._directory, 0o700)
+        self._write_keys(PENDING_FILE, keys)
+
+    def pending(self) -> NodeKeys | None:
+        """The key of a request that may have left. Raises DamagedError."""
+        if not self._disk.exists(self._path(PENDING_FILE)):
+            return None
+        return self._keys_in(PENDING_FILE)
+
+    def drop_pending(self) -> None:
+        """Nothing will come of that request."""
+        self._disk.remove(self._path(PENDING_FILE))
+
+    def write_renewed(self, chain_pem: bytes) -> None:
+        """The certificate of the pending key: from here on both are this node's own."""
+        write_atomic(self._disk, self._path(CERT_FILE), [chain_pem], 0o644)
+        self._promote_pending()
+
+    def has_certificate(self) -> bool:
+        return self._disk.exists(self._path(CERT_FILE))
 
     def read(self) -> tuple[bytes, bytes, NodeKeys]:
-        """Root, certificate, keys. Raises DamagedError where one is missing or they do not belong
-        together."""
-        root_pem, cert_pem, key_file = (
-            self._read(name) for name in (ROOT_FILE, CERT_FILE, KEY_FILE)
-        )
-        keys = _decode_keys(key_file, self._path(KEY_FILE))
-        with self._readable(KEY_FILE):
-            key = key_from_pem(keys.tls_key_pem)
+        """Root bundle, certificate with what leads to the root, keys. Where a crash came between a
+        new certificate and its key, this finishes the replacement.
+
+        Raises DamagedError where a file is missing or they do not belong together.
+        """
+        _, root_pem, chain_pem, keys = self._verified()
+        return root_pem, chain_pem, keys
+
+    def identity(self) -> Identity:
+        """Who this node is, by its own certificate, whatever its dates. Raises DamagedError."""
+        return self._verified()[0]
+
+    def own_identity(self) -> OwnIdentity:
+        """What the node shows and trusts, to begin with. Raises DamagedError."""
+        identity, root_pem, chain_pem, keys = self._verified()
+        credentials = Credentials(root_pem=root_pem, chain_pem=chain_pem, key_pem=keys.tls_key_pem)
+        return OwnIdentity(credentials, identity)
+
+    def _verified(self) -> tuple[Identity, bytes, bytes, NodeKeys]:
+        root_pem, chain_pem = self._read(ROOT_FILE), self._read(CERT_FILE)
         with self._readable(ROOT_FILE):
             check_self_signed(root_pem)
         with self._readable(CERT_FILE):
-            identity_of(cert_pem, root_pem)
-        if not belongs_to(cert_pem, key):
-            raise DamagedError(
-                f"{self._path(CERT_FILE)} does not belong to the key in {KEY_FILE}.", _REMEDY
-            )
-        return root_pem, cert_pem, keys
+            identity = verify_chain(chain_pem, root_pem, None)
+        return identity, root_pem, chain_pem, self._keys_of(chain_pem)
 
-    def identity(self) -> Identity:
-        """Who this node is, by its own certificate."""
-        root_pem, cert_pem, _ = self.read()
-        return identity_of(cert_pem, root_pem)
+    def _keys_of(self, chain_pem: bytes) -> NodeKeys:
+        """The keys of the certificate; a pending key that is its key becomes the key. Raises
+        DamagedError."""
+        if self._disk.exists(self._path(KEY_FILE)):
+            keys = self._keys_in(KEY_FILE)
+            if self._is_for(chain_pem, keys, KEY_FILE):
+                return keys
+        pending = self.pending()
+        if pending is not None and self._is_for(chain_pem, pending, PENDING_FILE):
+            self._promote_pending()
+            return pending
+        self._read(KEY_FILE)  # where it is missing, that is what to say
+        raise DamagedError(
+            f"{self._path(CERT_FILE)} does not belong to the key in {KEY_FILE}.", _REMEDY
+        )
+
+    def _keys_in(self, name: str) -> NodeKeys:
+        return _decode_keys(self._read(name), self._path(name))
+
+    def _is_for(self, chain_pem: bytes, keys: NodeKeys, name: str) -> bool:
+        with self._readable(name):
+            return belongs_to(chain_pem, key_from_pem(keys.tls_key_pem))
+
+    def _promote_pending(self) -> None:
+        self._disk.rename(self._path(PENDING_FILE), self._path(KEY_FILE))
+
+    def _write_keys(self, name: str, keys: NodeKeys) -> None:
+        write_atomic(self._disk, self._path(name), [_encode_keys(keys)], 0o600)
 
     @contextmanager
     def _readable(self, name: str) -> Iterator[None]:
