@@ -19,8 +19,9 @@ from swarmlet.ca.root import issuer_facts
 from swarmlet.core.errors import DiskFullError, StaleVersionError, UnavailableError
 from swarmlet.core.ids import Entropy
 from swarmlet.env.base import Env
-from swarmlet.model.change import Change, Event, Guard, Update
+from swarmlet.model.change import Change, Event, Guard, Remove, Update
 from swarmlet.model.cluster import Cluster, JoinTokens, RootCA, RootRotation
+from swarmlet.model.join_token import JoinToken
 from swarmlet.model.node import Node
 from swarmlet.model.view import View, cluster_of
 from swarmlet.reconcile.ca_rotation import Aim, Issuer, Turning, shows
@@ -173,7 +174,12 @@ def issuer_of(cert_pem: bytes) -> Issuer:
 
 def finishing(cluster: Cluster, view: View, entropy: Entropy) -> list[Change]:
     """The new root in the old one's place. Every token names its root: all are new, or gone."""
-    return [Update(obj=replace(cluster, root_ca=_finished(cluster, entropy)), seen=cluster.version)]
+    row = replace(cluster, root_ca=_finished(cluster, entropy))
+    extra = sorted(token.id for token in view.join_tokens.all())
+    return [
+        Update(obj=row, seen=cluster.version),
+        *(Remove(table=JoinToken, id=token_id) for token_id in extra),
+    ]
 
 
 def _finished(cluster: Cluster, entropy: Entropy) -> RootCA:

@@ -82,14 +82,9 @@ def refuse_swarm(spec: SwarmSpec, old: SwarmSpec | None = None) -> None:
             remedy="Leave out --autolock; data at rest is sealed in any case.",
         )
     config = spec.ca_config
-    if config.external_cas:
+    if old is None and (config.signing_ca_cert or config.signing_ca_key):
         raise UnsupportedError(
-            "external certificate authorities are not supported yet",
-            remedy="Leave out --external-ca.",
-        )
-    is_rotated = config.force_rotate != (old.ca_config.force_rotate if old is not None else 0)
-    if is_rotated or config.signing_ca_cert or config.signing_ca_key:
-        raise UnsupportedError(
-            "rotating the root certificate authority is not supported yet",
-            remedy="Leave out the root's certificate, its key and ForceRotate.",
+            "a new swarm makes its own root certificate authority",
+            remedy="Rotate to yours once the swarm is there: "
+            "`swarmlet ca --rotate --ca-cert FILE --ca-key FILE`.",
         )

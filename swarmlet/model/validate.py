@@ -149,7 +149,7 @@ def check_swarm(spec: SwarmSpec) -> None:
         raise InvalidArgumentError("heartbeat time period cannot be a negative duration")
     if spec.ca_config.node_cert_expiry < CERT_EXPIRY_MIN_NS:
         raise InvalidArgumentError(
-            f"minimum certificate expiry time must be: {format_duration(CERT_EXPIRY_MIN_NS)}",
+            f"minimum certificate expiry time is: {format_duration(CERT_EXPIRY_MIN_NS)}",
             remedy="Write a longer time, such as 2160h.",
         )
     check_driver(spec.task_defaults.log_driver, "TaskDefaults.LogDriver")

@@ -80,22 +80,25 @@ def test_secret_drivers_are_refused():
         refuse_secret(SecretSpec(name="a", driver=Driver(name="vault")))
 
 
-@pytest.mark.parametrize(
-    "spec",
-    [
-        SwarmSpec(encryption_config=EncryptionConfig(auto_lock_managers=True)),
-        SwarmSpec(ca_config=CAConfig(external_cas=[ExternalCA(protocol="cfssl", url="https://x")])),
-        SwarmSpec(ca_config=CAConfig(force_rotate=1)),
-        SwarmSpec(ca_config=CAConfig(signing_ca_cert="pem")),
-        SwarmSpec(ca_config=CAConfig(signing_ca_key="pem")),
-    ],
-)
-def test_swarm_settings_that_cannot_be_kept_yet_are_refused(spec):
+def test_autolock_is_refused():
+    spec = SwarmSpec(encryption_config=EncryptionConfig(auto_lock_managers=True))
     for old in (None, SwarmSpec()):
-        with pytest.raises(UnsupportedError):
+        with pytest.raises(UnsupportedError, match="autolock"):
             refuse_swarm(spec, old)
 
 
-def test_unchanged_rotation_counter_is_no_rotation():
-    spec = SwarmSpec(ca_config=CAConfig(force_rotate=3))
-    refuse_swarm(spec, spec)
+@pytest.mark.parametrize(
+    "config", [CAConfig(signing_ca_cert="pem"), CAConfig(signing_ca_key="pem")], ids=["cert", "key"]
+)
+def test_root_of_ones_own_is_refused_at_init_alone(config):
+    spec = SwarmSpec(ca_config=config)
+    refuse_swarm(spec, SwarmSpec())
+    with pytest.raises(UnsupportedError, match="its own root") as refused:
+        refuse_swarm(spec)
+    assert "ca --rotate" in refused.value.remedy
+
+
+def test_settings_of_the_authority_are_not_refused():
+    external = ExternalCA(protocol="cfssl", url="https://x")
+    for old in (None, SwarmSpec()):
+        refuse_swarm(SwarmSpec(ca_config=CAConfig(external_cas=[external], force_rotate=1)), old)

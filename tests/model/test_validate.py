@@ -87,12 +87,12 @@ BAD = [
     (
         check_swarm,
         SwarmSpec(ca_config=CAConfig(node_cert_expiry=HOUR_NS - 1)),
-        "minimum certificate expiry time must be: 1h0m0s",
+        "minimum certificate expiry time is: 1h0m0s",
     ),
     (
         check_swarm,
         SwarmSpec(ca_config=CAConfig(node_cert_expiry=-HOUR_NS)),
-        "minimum certificate expiry time must be: 1h0m0s",
+        "minimum certificate expiry time is: 1h0m0s",
     ),
     (
         check_swarm,

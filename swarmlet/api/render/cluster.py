@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from swarmlet.api.render.common import ObjectVersion, rfc3339
 from swarmlet.core.limits import ADDR_POOL, VXLAN_PORT
 from swarmlet.model.base import ApiStruct, always
-from swarmlet.model.cluster import Cluster, JoinTokens, SwarmSpec
+from swarmlet.model.cluster import Cluster, JoinTokens, RootCA, SwarmSpec
 from swarmlet.model.node import TLSInfo
 
 
@@ -29,18 +29,24 @@ class ClusterJson(ApiStruct, frozen=True, kw_only=True):
 
 
 @lru_cache(maxsize=4)
-def tls_info(root_pem: bytes) -> TLSInfo:
-    """What clients compare a node's trust with: the root, and who signs with it."""
+def tls_info(root_pem: bytes, signer_pem: bytes = b"") -> TLSInfo:
+    """What clients compare a node's trust with: the root that is trusted, and who signs (the root
+    itself, where no other signer is given)."""
     if not root_pem:
         return TLSInfo()
-    root = x509.load_pem_x509_certificate(root_pem)
+    signer = x509.load_pem_x509_certificate(signer_pem or root_pem)
     return TLSInfo(
         trust_root=root_pem.decode(),
-        cert_issuer_subject=root.subject.public_bytes(),
-        cert_issuer_public_key=root.public_key().public_bytes(
+        cert_issuer_subject=signer.subject.public_bytes(),
+        cert_issuer_public_key=signer.public_key().public_bytes(
             Encoding.DER, PublicFormat.SubjectPublicKeyInfo
         ),
     )
+
+
+def _shown_tls_info(root: RootCA) -> TLSInfo:
+    """During a rotation the old root is trusted and the new one signs: as Docker shows it."""
+    return tls_info(root.cert_pem, root.rotation.cert_pem if root.rotation is not None else b"")
 
 
 def _shown_spec(spec: SwarmSpec) -> SwarmSpec:
@@ -63,7 +69,7 @@ def render_cluster(cluster: Cluster, *, with_tokens: bool) -> ClusterJson:
         created_at=rfc3339(cluster.created_ms),
         updated_at=rfc3339(cluster.updated_ms),
         spec=_shown_spec(cluster.spec),
-        tls_info=tls_info(cluster.root_ca.cert_pem),
+        tls_info=_shown_tls_info(cluster.root_ca),
         root_rotation_in_progress=cluster.root_ca.rotation is not None,
         default_addr_pool=_shown_pools(cluster),
         subnet_size=cluster.subnet_size,
