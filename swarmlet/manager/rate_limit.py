@@ -26,7 +26,7 @@ class Rate(msgspec.Struct, frozen=True, kw_only=True):
 
 FAILURES_OF_ONE: Final = Rate(burst=20, refill_s=3.0)  # wrong tokens from one address
 FAILURES_OF_ALL: Final = Rate(burst=1_000, refill_s=0.05)
-ATTEMPTS_OF_ALL: Final = Rate(burst=5_000, refill_s=0.005)
+ATTEMPTS_OF_ALL: Final = Rate(burst=5_000, refill_s=0.05)
 RENEWALS_OF_ONE: Final = Rate(burst=20, refill_s=10.0)  # of one node, its certificate being valid
 EXPIRED_OF_ONE: Final = Rate(burst=5, refill_s=60.0)  # of one node whose certificate has expired
 

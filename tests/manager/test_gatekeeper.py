@@ -1,0 +1,146 @@
+"""Every route against every kind of caller."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from swarmlet.core.errors import ForbiddenError, SwarmError, UnauthorizedError
+from swarmlet.core.identity import Identity
+from swarmlet.core.ids import ClusterID, NodeID
+from swarmlet.manager.gatekeeper import CertificateGatekeeper, StoreGatekeeper
+from swarmlet.model.change import Create, Remove
+from swarmlet.model.node import Node
+from swarmlet.wire.routes import (
+    API,
+    CERTIFICATE,
+    HELLO,
+    JOIN,
+    LOGS,
+    RENEW,
+    ROOT,
+    ROUTES,
+    SESSION,
+    PortRoute,
+)
+from tests.store.worlds import START_MS, Direct, StepClock, node
+
+HOUR_MS = 3_600_000
+CLUSTER = ClusterID("c")
+OPEN = {HELLO, ROOT, JOIN, CERTIFICATE}
+NODES = {*OPEN, RENEW, SESSION, LOGS}
+
+
+def peer(node_id: str, role: str, **fields: object) -> Identity:
+    given = {
+        "node_id": NodeID(node_id),
+        "role": role,
+        "cluster_id": CLUSTER,
+        "begins_ms": START_MS - HOUR_MS,
+        "ends_ms": START_MS + HOUR_MS,
+    }
+    return Identity(**{**given, **fields})
+
+
+EXPIRED = {"ends_ms": START_MS - 1}
+EARLY = {"begins_ms": START_MS + 1}
+OTHER = {"cluster_id": ClusterID("other")}
+
+# who -> what they show, and the routes that let them in
+CALLERS: dict[str, tuple[Identity | None, set[PortRoute]]] = {
+    "nobody": (None, OPEN),
+    "worker": (peer("worker", "worker"), NODES),
+    "manager": (peer("manager", "manager"), {*NODES, API}),
+    "worker that was promoted and has not renewed": (peer("manager", "worker"), NODES),
+    "manager that was demoted and has not renewed": (peer("worker", "manager"), NODES),
+    "expired worker": (peer("worker", "worker", **EXPIRED), {RENEW, CERTIFICATE}),
+    "expired manager": (peer("manager", "manager", **EXPIRED), {RENEW, CERTIFICATE}),
+    "worker before its time": (peer("worker", "worker", **EARLY), set()),
+    "manager before its time": (peer("manager", "manager", **EARLY), set()),
+    "removed worker": (peer("removed", "worker"), set()),
+    "removed manager": (peer("removed", "manager"), set()),
+    "removed and expired": (peer("removed", "worker", **EXPIRED), set()),
+    "worker of another swarm": (peer("worker", "worker", **OTHER), set()),
+    "manager of another swarm": (peer("manager", "manager", **OTHER), set()),
+    "certificate without a role": (peer("worker", ""), OPEN),
+    "certificate of a role nobody knows": (peer("worker", "admin"), set()),
+}
+
+
+@pytest.fixture(scope="module")
+def gatekeeper():
+    direct = Direct()
+    for row_id, role in (("worker", "worker"), ("manager", "manager"), ("removed", "worker")):
+        assert direct.apply(Create(obj=node(row_id, role=role))) == ""
+    assert direct.apply(Remove(table=Node, id="removed")) == ""
+    return StoreGatekeeper(direct.store, CLUSTER, StepClock())
+
+
+def test_matrix_knows_every_route():
+    assert {*NODES, API} == set(ROUTES)
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.name)
+@pytest.mark.parametrize("who", CALLERS)
+def test_caller_is_let_in_where_the_matrix_says_so_and_nowhere_else(gatekeeper, who, route):
+    shown, allowed = CALLERS[who]
+    if route in allowed:
+        gatekeeper.admit(shown, route)
+        return
+    with pytest.raises((UnauthorizedError, ForbiddenError)) as refused:
+        gatekeeper.admit(shown, route)
+    assert len(refused.value.message) > 20
+
+
+@pytest.mark.parametrize(
+    ("who", "route", "sentence"),
+    [
+        ("nobody", SESSION, "none was shown"),
+        ("worker", API, "this certificate is a worker's"),
+        ("manager that was demoted and has not renewed", API, "was demoted"),
+        ("expired worker", SESSION, "expired"),
+        ("worker before its time", RENEW, "only valid from"),
+        ("removed worker", HELLO, "was removed"),
+        ("removed and expired", RENEW, "was removed"),
+        ("worker of another swarm", ROOT, "for swarm other; this is swarm c"),
+    ],
+)
+def test_refusal_says_what_is_wrong(gatekeeper, who, route, sentence):
+    with pytest.raises(SwarmError, match=sentence):
+        gatekeeper.admit(CALLERS[who][0], route)
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.name)
+@pytest.mark.parametrize("who", CALLERS)
+def test_manager_without_a_store_judges_the_certificate_alone(gatekeeper, who, route):
+    shown, allowed = CALLERS[who]
+    blind = CertificateGatekeeper(CLUSTER, StepClock())
+    if route in allowed:
+        blind.admit(shown, route)
+    elif "removed" not in who and "demoted" not in who:
+        with pytest.raises((UnauthorizedError, ForbiddenError)):
+            blind.admit(shown, route)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from(ROUTES),
+    st.builds(
+        Identity,
+        node_id=st.sampled_from(["worker", "manager", "removed", "", "Worker"]),
+        role=st.sampled_from(["worker", "manager"]),
+        cluster_id=st.sampled_from(["c", "", "C", "c "]),
+        begins_ms=st.integers(START_MS - 3, START_MS + 3),
+        ends_ms=st.integers(START_MS - 3, START_MS + 3),
+        fingerprint=st.binary(max_size=2),
+    ),
+)
+def test_whoever_is_let_in_is_in_the_swarm_and_within_its_dates(gatekeeper, route, shown):
+    try:
+        gatekeeper.admit(shown, route)
+    except (UnauthorizedError, ForbiddenError):
+        return
+    assert shown.node_id in ("worker", "manager")
+    assert shown.cluster_id == "c"
+    assert shown.begins_ms <= START_MS
+    assert shown.ends_ms >= START_MS or route in (RENEW, CERTIFICATE)
+    assert route is not API or shown.node_id == shown.role == "manager"
