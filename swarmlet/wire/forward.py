@@ -73,8 +73,9 @@ def problem_of(error: SwarmError) -> PortProblem:
 
 
 def encode_problem(problem: PortProblem) -> str:
-    """For the header; a long sentence is cut, for a header has a bound."""
-    return _encode(msgspec.structs.replace(problem, message=problem.message[:600], remedy=problem.remedy[:400])
+    """For the header; long sentences are cut, for a header has a bound."""
+    message, remedy = problem.message[:600], problem.remedy[:400]
+    return _encode(msgspec.structs.replace(problem, message=message, remedy=remedy))
 
 
 def decode_problem(text: str) -> PortProblem:
