@@ -1,0 +1,448 @@
+"""A network of node ports in memory: what TLS and sockets do between nodes, on virtual time.
+
+`MemoryNet` is the wire: hosts by name, who reaches whom, what is connected. `MemoryPort` is a
+manager's node port on one of them, in front of any `PortService`. `MemoryLink` is a host's way to
+ports: the `NodeLink` of its agent, its joins and its renewals.
+
+As with TLS, each side verifies the other's chain by `ca.identity` against the root it trusts, a
+server must be a manager, a shown certificate must come with its key, and the gatekeeper judges the
+rest. As with sockets, a cut is noticed after three seconds, a process that ends closes at once, and
+what was sent before an orderly close can still be read. Everything is encoded on the way.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import msgspec
+
+from swarmlet.ca.identity import belongs_to, check_dates, verify_chain
+from swarmlet.ca.keys import key_from_pem
+from swarmlet.ca.own_identity import OwnIdentity
+from swarmlet.core.errors import ForbiddenError, SwarmError, UnauthorizedError, UnavailableError
+from swarmlet.core.identity import Identity
+from swarmlet.env.base import Clock
+from swarmlet.wire.channel import (
+    AgentChannel,
+    ChannelClosedError,
+    LogSink,
+    MemoryChannel,
+    memory_channel,
+)
+from swarmlet.wire.credentials import Credentials
+from swarmlet.wire.messages import LogBatch, Message
+from swarmlet.wire.node_api import (
+    CertificateRequest,
+    CertificateStatus,
+    CertificateTicket,
+    PortHello,
+)
+from swarmlet.wire.port import Gatekeeper, PortService
+from swarmlet.wire.routes import (
+    API,
+    CERTIFICATE,
+    HELLO,
+    JOIN,
+    LOGS,
+    RENEW,
+    ROOT,
+    SESSION,
+    PortRoute,
+)
+
+T = TypeVar("T")
+
+CUT_NOTICED_S = 3.0  # TCP_USER_TIMEOUT of sessions
+DIAL_TIMEOUT_S = 10.0
+CALL_TIMEOUT_S = 15.0
+
+
+class MemoryNet:
+    """Hosts, by name. `may_reach` may be replaced by a test's own matrix (from, to)."""
+
+    def __init__(self, delay_s: float = 0.001) -> None:
+        self.delay_s = delay_s
+        self.may_reach: Callable[[str, str], bool] = lambda _from, _to: True
+        self.ports: dict[str, MemoryPort] = {}
+        self.connections: dict[Connection, None] = {}
+        self.dials: list[tuple[str, str, str]] = []  # (from, address, route), newest last
+        self._cuts: dict[tuple[str, str], None] = {}
+
+    def link(self, host: str, clock: Clock) -> "MemoryLink":
+        return MemoryLink(self, host, clock)
+
+    def reaches(self, one: str, other: str) -> bool:
+        """Whether packets go from `one` to `other`."""
+        if one == other:
+            return True
+        lost = ((one, other), (one, "*"), ("*", other))
+        return not any(pair in self._cuts for pair in lost) and self.may_reach(one, other)
+
+    def is_whole(self, one: str, other: str) -> bool:
+        """Whether packets go both ways: TCP needs no less."""
+        return self.reaches(one, other) and self.reaches(other, one)
+
+    def cut(self, one: str, other: str = "*", *, both_ways: bool = True) -> None:
+        """Lose every packet from `one` to `other`, or to and from everybody."""
+        self._cuts[(one, other)] = None
+        if both_ways:
+            self._cuts[(other, one)] = None
+        self.changed()
+
+    def mend(self, one: str, other: str = "*") -> None:
+        self._cuts.pop((one, other), None)
+        self._cuts.pop((other, one), None)
+        self.changed()
+
+    def changed(self) -> None:
+        """`may_reach` answers otherwise now."""
+        for connection in list(self.connections):
+            connection.look()
+
+    def end_process(self, host: str) -> None:
+        """The kernel closes what the process had open; others see it at once."""
+        for connection in list(self.connections):
+            if host in (connection.host, connection.port.host):
+                connection.abort()
+
+    async def dial(self, host: str, addr: str) -> "MemoryPort":
+        port = self.ports.get(addr)
+        await asyncio.sleep(self.delay_s)
+        if port is not None and not self.is_whole(host, port.host):
+            await asyncio.sleep(DIAL_TIMEOUT_S)
+            raise UnavailableError(f"{addr} does not answer.")
+        if port is None:
+            raise UnavailableError(f"Nobody listens at {addr}.")
+        return port
+
+
+class Connection:
+    """An open session or log stream between a host and a port."""
+
+    def __init__(self, net: MemoryNet, host: str, port: "MemoryPort", peer: Identity) -> None:
+        self.host, self.port, self.peer, self._net = host, port, peer, net
+        self.near, self.far = (_End(self, end) for end in memory_channel())
+        self.is_closed = False
+        self.refusal: SwarmError | None = None
+        self._changed = asyncio.Event()
+        self._timers: list[asyncio.TimerHandle] = []
+        net.connections[self] = None
+        self._later(max(0, peer.ends_ms - port.clock.wall_ms()) / 1000, self.abort)
+
+    def close(self) -> None:
+        """In order: what was sent can still be read."""
+        if not self.is_closed:
+            self.is_closed = True
+            self._net.connections.pop(self, None)
+            self.near.inner.close()
+            self._changed.set()
+            for timer in self._timers:
+                timer.cancel()
+
+    def abort(self) -> None:
+        self.near.inner._inbox.clear()
+        self.far.inner._inbox.clear()
+        self.close()
+
+    def look(self) -> None:
+        """The net has changed."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+        if not self._net.is_whole(self.host, self.port.host):
+            self._later(CUT_NOTICED_S, self._notice)
+
+    async def passable(self) -> None:
+        while not self.is_closed and not self._net.is_whole(self.host, self.port.host):
+            await self._changed.wait()
+
+    def _later(self, delay_s: float, act: Callable[[], None]) -> None:
+        self._timers.append(asyncio.get_running_loop().call_later(delay_s, act))
+
+    def _notice(self) -> None:
+        if not self._net.is_whole(self.host, self.port.host):
+            self.abort()
+
+
+class _End:
+    """AgentChannel, LogSink and LogSource at once."""
+
+    def __init__(self, connection: Connection, inner: MemoryChannel) -> None:
+        self.connection, self.inner = connection, inner
+        self.used = asyncio.Event()
+
+    async def send(self, message: Message) -> None:
+        self.used.set()
+        await self.connection.passable()
+        await self.inner.send(message)
+
+    async def receive(self) -> Any:
+        self.used.set()
+        return await self.inner.receive()
+
+    def close(self) -> None:
+        if self.connection._net.is_whole(self.connection.host, self.connection.port.host):
+            self.connection.close()
+        else:
+            self.inner._is_closed = True  # the other side hears of it later, or never
+            self.inner._changed.set()
+
+
+class MemoryPort:
+    """A manager's node port. `run` serves until cancelled; `opened` says that it does."""
+
+    def __init__(
+        self,
+        net: MemoryNet,
+        *,
+        host: str,
+        addr: str,
+        own: OwnIdentity,
+        gatekeeper: Gatekeeper,
+        service: PortService,
+        clock: Clock,
+    ) -> None:
+        self.net, self.host, self.addr, self.own = net, host, addr, own
+        self.gatekeeper, self.service, self.clock = gatekeeper, service, clock
+        self.opened = asyncio.Event()
+        self._group: asyncio.TaskGroup | None = None
+
+    async def run(self) -> None:
+        try:
+            async with asyncio.TaskGroup() as self._group:
+                self.net.ports[self.addr] = self
+                self.opened.set()
+                await asyncio.Event().wait()
+        finally:
+            self._group = None
+            self.net.ports.pop(self.addr, None)
+            self.opened.clear()
+            for connection in self.connections():
+                connection.abort()
+
+    def connections(self) -> "list[Connection]":
+        return [one for one in self.net.connections if one.port is self]
+
+    def close_node(self, node_id: str) -> None:
+        """Abort all the node's live connections."""
+        for connection in self.connections():
+            if connection.peer.node_id == node_id:
+                connection.abort()
+
+    def identify(self, credentials: Credentials) -> Identity | None:
+        """Who a caller is, by the certificate it shows."""
+        if not credentials.chain_pem:
+            return None
+        _check_key(credentials)
+        root_pem = self.own.credentials.root_pem
+        return verify_chain(credentials.chain_pem, root_pem, self.clock.wall_ms())
+
+    def spawn(self, work: Awaitable[T]) -> "asyncio.Task[T]":
+        """Raises UnavailableError where this port has closed."""
+        if self._group is None or self.net.ports.get(self.addr) is not self:
+            work.close()  # type: ignore[attr-defined]
+            raise UnavailableError("The connection was lost.")
+        return self._group.create_task(work)  # type: ignore[arg-type]
+
+    async def call(self, work: Awaitable[T]) -> T:
+        """Serve one request; the end of this port is the end of it."""
+        task = self.spawn(_caught(work))
+        try:
+            async with asyncio.timeout(CALL_TIMEOUT_S):
+                await asyncio.wait((task,))
+        except TimeoutError:
+            raise UnavailableError(f"{self.addr} did not answer in time.") from None
+        finally:
+            task.cancel()
+        if task.cancelled():
+            raise UnavailableError("The connection was lost.")
+        answer = task.result()
+        if isinstance(answer, SwarmError):
+            raise answer
+        return answer
+
+
+async def _caught(work: Awaitable[T]) -> T | SwarmError:
+    try:
+        return await work
+    except SwarmError as refusal:
+        return refusal
+
+
+class MemoryLink:
+    """A host's way to ports."""
+
+    def __init__(self, net: MemoryNet, host: str, clock: Clock) -> None:
+        self._net, self._host, self._clock = net, host, clock
+
+    async def hello(self, addr: str) -> PortHello:
+        port = await self._dial(addr, HELLO)
+        return _through(port.service.hello())
+
+    async def root(self, addr: str) -> bytes:
+        port = await self._dial(addr, ROOT)
+        return port.service.root_pem()
+
+    async def request_certificate(
+        self, addr: str, request: CertificateRequest, credentials: Credentials
+    ) -> CertificateTicket:
+        body = _through(request)
+        return await self._call(
+            addr,
+            JOIN if request.token else RENEW,
+            credentials,
+            lambda service, peer: service.request_certificate(body, peer, self._host),
+        )
+
+    async def certificate_status(
+        self, addr: str, node_id: str, credentials: Credentials
+    ) -> CertificateStatus:
+        return await self._call(
+            addr,
+            CERTIFICATE,
+            credentials,
+            lambda service, _: service.certificate_status(node_id, self._host),
+        )
+
+    async def open_session(self, addr: str, credentials: Credentials) -> AgentChannel:
+        return await self._open(
+            addr,
+            SESSION,
+            credentials,
+            lambda service, one: service.serve_session(one.far, one.peer, self._host),
+        )
+
+    async def open_log_stream(
+        self, addr: str, subscription: str, credentials: Credentials
+    ) -> LogSink:
+        return await self._open(
+            addr,
+            LOGS,
+            credentials,
+            lambda service, one: service.take_logs(_Source(one.far), one.peer, subscription),
+        )
+
+    async def close(self) -> None:
+        """Nothing is kept open."""
+
+    async def _dial(self, addr: str, route: PortRoute) -> MemoryPort:
+        self._net.dials.append((self._host, addr, route.name))
+        return await self._net.dial(self._host, addr)
+
+    async def _enter(
+        self, addr: str, route: PortRoute, credentials: Credentials
+    ) -> tuple[MemoryPort, Identity | None]:
+        port = await self._dial(addr, route)
+        renews = bool(credentials.chain_pem) and route in (RENEW, CERTIFICATE)
+        now_ms = None if renews else self._clock.wall_ms()
+        _check_server(addr, port, credentials, now_ms)
+        peer = port.identify(credentials)
+        port.gatekeeper.admit(peer, route)
+        return port, peer
+
+    async def _call(
+        self,
+        addr: str,
+        route: PortRoute,
+        credentials: Credentials,
+        act: Callable[[PortService, Identity | None], Awaitable[T]],
+    ) -> T:
+        port, peer = await self._enter(addr, route, credentials)
+        leader = port.service.leader_addr() if route.needs_leader else None
+        if leader is not None:
+            port = await self._forwarded(port, leader, peer, route)
+        answer = await port.call(act(port.service, peer))
+        await asyncio.sleep(self._net.delay_s)
+        if not self._net.is_whole(self._host, port.host):
+            raise UnavailableError(f"{addr} did not answer in time.")
+        return _through(answer)
+
+    async def _forwarded(
+        self, port: MemoryPort, leader: str, peer: Identity | None, route: PortRoute
+    ) -> MemoryPort:
+        """The leader's port, which has admitted both the forwarder and the caller."""
+        far = await self._net.dial(port.host, leader)
+        _check_server(leader, far, port.own.credentials, port.clock.wall_ms())
+        forwarder = far.identify(port.own.credentials)
+        far.gatekeeper.admit(forwarder, API)
+        far.gatekeeper.admit(peer, route)
+        if far.service.leader_addr() is not None:
+            raise UnavailableError("The manager that was asked does not lead any more.")
+        return far
+
+    async def _open(
+        self,
+        addr: str,
+        route: PortRoute,
+        credentials: Credentials,
+        serve: Callable[[PortService, Connection], Awaitable[None]],
+    ) -> _End:
+        port, peer = await self._enter(addr, route, credentials)
+        if peer is None:
+            raise ForbiddenError("A certificate is needed.")
+        connection = Connection(self._net, self._host, port, peer)
+
+        async def work() -> None:
+            try:
+                await serve(port.service, connection)
+            except SwarmError as refusal:
+                connection.refusal = refusal
+            finally:
+                connection.close()
+                connection.near.used.set()
+
+        port.spawn(work())
+        async with asyncio.TaskGroup() as group:  # until it is used, or refused
+            pair = (connection.near, connection.far)
+            waits = [group.create_task(end.used.wait()) for end in pair]
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for wait in waits:
+                wait.cancel()
+        if connection.refusal is not None and not connection.far.used.is_set():
+            raise connection.refusal
+        return connection.near
+
+
+class _Source:
+    """A log stream's far end: batches only."""
+
+    def __init__(self, end: _End) -> None:
+        self._end = end
+
+    async def receive(self) -> LogBatch:
+        batch = await self._end.receive()
+        if not isinstance(batch, LogBatch):
+            raise ChannelClosedError
+        return batch
+
+    def close(self) -> None:
+        self._end.close()
+
+
+def _through(body: T) -> T:
+    """As it comes out at the other end of a wire."""
+    return msgspec.json.decode(msgspec.json.encode(body), type=type(body))
+
+
+def _check_server(
+    addr: str, port: MemoryPort, credentials: Credentials, now_ms: int | None
+) -> None:
+    """What a client demands of who answers. Raises UnauthorizedError."""
+    shown = port.own.credentials
+    _check_key(shown)
+    server = verify_chain(shown.chain_pem, credentials.root_pem, now_ms)
+    if now_ms is not None:
+        check_dates(server, now_ms)
+    if server.role != "manager":
+        raise UnauthorizedError(f"{addr} is no manager of this swarm.")
+
+
+@lru_cache(maxsize=1024)
+def _is_own(chain_pem: bytes, key_pem: bytes) -> bool:
+    return belongs_to(chain_pem, key_from_pem(key_pem))
+
+
+def _check_key(credentials: Credentials) -> None:
+    """Nobody can show a certificate without its key."""
+    if not _is_own(credentials.chain_pem, credentials.key_pem):
+        raise UnauthorizedError("The certificate was shown without its key.")
