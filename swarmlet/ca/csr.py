@@ -2,20 +2,17 @@
 ignored."""
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from swarmlet.ca.keys import PrivateKey, sign_request
 from swarmlet.core.errors import InvalidArgumentError
 
 
 def new_csr(key: ec.EllipticCurvePrivateKey) -> bytes:
     """A request for `key`, PEM; the subject is empty, for the CA writes it."""
-    request = (
-        x509.CertificateSigningRequestBuilder()
-        .subject_name(x509.Name([]))
-        .sign(key, hashes.SHA256(), ecdsa_deterministic=True)
-    )
-    return request.public_bytes(serialization.Encoding.PEM)
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
+    return sign_request(builder, key).public_bytes(serialization.Encoding.PEM)
 
 
 def public_key_of(csr_pem: bytes) -> ec.EllipticCurvePublicKey:
@@ -33,3 +30,12 @@ def public_key_of(csr_pem: bytes) -> ec.EllipticCurvePublicKey:
     if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != "secp256r1":
         raise InvalidArgumentError("the certificate request is not for an ECDSA P-256 key", remedy)
     return key
+
+
+def ca_csr(certificate: x509.Certificate, key: PrivateKey) -> bytes:
+    """A request for what a CA certificate says, with its own key, PEM: to be cross-signed."""
+    builder = x509.CertificateSigningRequestBuilder().subject_name(certificate.subject)
+    for extension in certificate.extensions:
+        if isinstance(extension.value, x509.BasicConstraints | x509.KeyUsage):
+            builder = builder.add_extension(extension.value, extension.critical)
+    return sign_request(builder, key).public_bytes(serialization.Encoding.PEM)

@@ -96,3 +96,12 @@ def sign_certificate(builder: x509.CertificateBuilder, key: PrivateKey) -> x509.
     if isinstance(key, rsa.RSAPrivateKey):
         return builder.sign(key, hashes.SHA256())
     return builder.sign(key, _DIGESTS[key.curve.name], ecdsa_deterministic=True)
+
+
+def sign_request(
+    builder: x509.CertificateSigningRequestBuilder, key: PrivateKey
+) -> x509.CertificateSigningRequest:
+    """As `sign_certificate`."""
+    if isinstance(key, rsa.RSAPrivateKey):
+        return builder.sign(key, hashes.SHA256())
+    return builder.sign(key, _DIGESTS[key.curve.name], ecdsa_deterministic=True)

@@ -1,0 +1,76 @@
+"""Requests over https to somebody who is no node: an external certificate authority."""
+
+import ssl
+from typing import Final
+
+import aiohttp
+import msgspec
+
+from swarmlet.core.errors import InvalidArgumentError, UnavailableError
+from swarmlet.wire.credentials import Credentials
+from swarmlet.wire.tls import client_context
+
+TIMEOUT_S: Final = 5.0  # a whole exchange; SwarmKit ca/external.go
+ANSWER_MAX_B: Final = 256 << 10  # SwarmKit ca/external.go
+
+
+class HttpsRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """`credentials` are shown, and their roots are the only ones trusted."""
+
+    method: str
+    url: str
+    credentials: Credentials
+    body: bytes = b""
+
+
+class HttpsAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    status: int
+    body: bytes
+
+
+async def exchange(request: HttpsRequest) -> HttpsAnswer:
+    """One request on a connection of its own; redirects are answers like others.
+
+    Raises InvalidArgumentError where the address is none of https, or the roots cannot be used;
+    UnavailableError where nobody trusted answers in time, or too much.
+    """
+    if not request.url.startswith("https://"):
+        raise InvalidArgumentError(f"{request.url!r} is no https address")
+    context = _context(request.credentials)
+    timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
+    headers = {"Content-Type": "application/json"} if request.body else {}
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as session,
+            session.request(
+                request.method,
+                request.url,
+                data=request.body or None,
+                headers=headers,
+                ssl=context,
+                allow_redirects=False,
+            ) as answer,
+        ):
+            body = await _limited(answer, request.url)
+            return HttpsAnswer(status=answer.status, body=body)
+    except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
+        raise InvalidArgumentError(f"{request.url!r} is no https address") from error
+    except (TimeoutError, aiohttp.ClientError, OSError) as error:
+        cause = str(error) or f"no answer within {TIMEOUT_S:g} s"
+        raise UnavailableError(f"{request.url} cannot be reached: {cause}") from error
+
+
+def _context(credentials: Credentials) -> ssl.SSLContext:
+    try:
+        return client_context(credentials)
+    except ValueError as error:
+        raise InvalidArgumentError(str(error)) from error
+
+
+async def _limited(answer: aiohttp.ClientResponse, url: str) -> bytes:
+    body = bytearray()
+    async for part in answer.content.iter_any():
+        body += part
+        if len(body) > ANSWER_MAX_B:
+            raise UnavailableError(f"{url} answers with more than {ANSWER_MAX_B >> 10} KiB")
+    return bytes(body)
