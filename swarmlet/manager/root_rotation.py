@@ -48,6 +48,7 @@ class RootRotator:
         self._rotation: RootRotation | None = None  # that the aim comes from
         self._must_aim = True
         self._told_s: float | None = None
+        self._is_waiting = False  # for others, without a timer
         self._changed = asyncio.Event()
 
     def is_at_rest(self) -> bool:
@@ -88,9 +89,8 @@ class RootRotator:
         turning = self._turning
         if turning is None:
             return
-        was_complete = turning.is_complete
-        turning.see(event, self._env.clock.mono_s())
-        if turning.is_complete != was_complete:
+        is_work = turning.see(event, self._env.clock.mono_s())
+        if is_work and (self._is_waiting or turning.is_complete):
             self._changed.set()
 
     def _take_aim(self) -> None:
@@ -120,11 +120,14 @@ class RootRotator:
             log.warning("root_rotation.not_written", extra={"cause": problem.message})
 
     async def _wait(self) -> None:
-        """For the next round, where one is to come, or until something changed."""
-        turning = self._turning
-        is_done = turning is None or self._is_reached(turning)
+        """For the next round where there is somebody to ask or the end could not be written, else
+        until something changed."""
+        turning, is_rounds = self._turning, False
+        if turning is not None and not self._is_reached(turning):
+            is_rounds = turning.is_complete or not turning.waits(self._store.view())
+        self._is_waiting = not is_rounds
         with suppress(TimeoutError):
-            async with asyncio.timeout(None if is_done else ROUND_S):
+            async with asyncio.timeout(ROUND_S if is_rounds else None):
                 await self._changed.wait()
 
     @staticmethod

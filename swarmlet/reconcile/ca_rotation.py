@@ -84,16 +84,22 @@ class Turning:
     def __len__(self) -> int:
         return len(self._left)
 
-    def see(self, event: Event, now_s: float) -> None:
-        """Take in a change of a node's row."""
+    def see(self, event: Event, now_s: float) -> bool:
+        """Take in a change of a node's row. Whether there may be something to do now: a node to
+        be asked, or nobody left."""
         node = event.new
         if not isinstance(node, Node) or not self._is_left(node):
-            self._left.pop(event.id, None)
+            was_left = self._left.pop(event.id, 0) is None
             self._moved_s.pop(event.id, None)
-            return
+            return was_left and self.is_complete
         self._left.setdefault(node.id)
         if isinstance(event.old, Node) and event.old.certificate.state != node.certificate.state:
             self._moved_s[node.id] = now_s
+        return node.certificate.state not in _UNDER_WAY
+
+    def waits(self, view: View) -> bool:
+        """Whether everybody left was asked: only they can bring it further."""
+        return all(node.certificate.state in _UNDER_WAY for node in self._nodes(view))
 
     def requests(self, view: View, now_s: float) -> tuple[Update, ...]:
         """Ask the next nodes, a round's worth of them, to renew."""
