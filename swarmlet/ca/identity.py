@@ -62,11 +62,6 @@ def leaf_issuer(chain_pem: bytes, root_pem: bytes) -> tuple[bytes, bytes]:
     return issuer_facts(path[1].public_bytes(serialization.Encoding.PEM))
 
 
-def identity_of(cert_pem: bytes, root_pem: bytes) -> Identity:
-    """`verify_chain` whatever the dates."""
-    return verify_chain(cert_pem, root_pem, None)
-
-
 def check_dates(identity: Identity, now_ms: int) -> None:
     """Raises UnauthorizedError outside the certificate's dates."""
     _check_begun(identity, now_ms)

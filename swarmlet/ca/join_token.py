@@ -13,6 +13,7 @@ from swarmlet.core.ids import Entropy, base36
 _DIGEST_LENGTH: Final = 50  # base 36 digits of a SHA-256
 _SECRET_LENGTH: Final = 25  # base 36 digits of 16 bytes
 _SECRET_B: Final = 16
+_LENGTH: Final = len("SWMTKN-1-") + _DIGEST_LENGTH + 1 + _SECRET_LENGTH
 _FORM: Final = re.compile(r"SWMTKN-1-([0-9a-z]{50})-([0-9a-z]{25})")
 
 
@@ -42,7 +43,16 @@ def parse_join_token(text: str) -> JoinToken:
     found = _FORM.fullmatch(text.strip())
     if found is None:
         raise InvalidArgumentError(
-            "invalid join token: it must look like SWMTKN-1-<50 characters>-<25 characters>",
+            f"invalid join token: {_fault(text.strip())}",
             remedy="Copy the whole token that `swarmlet join-token worker` prints on a manager.",
         )
     return JoinToken(cert_digest=found[1], secret=found[2])
+
+
+def _fault(text: str) -> str:
+    form = "it must look like SWMTKN-1-<50 characters>-<25 characters>"
+    if text.startswith("SWMTKN-2-"):
+        return "it is of a swarm in FIPS mode, which is not supported"
+    if text.startswith("SWMTKN-1-") and len(text) < _LENGTH:
+        return f"it is cut off after {len(text)} of {_LENGTH} characters; {form}"
+    return form

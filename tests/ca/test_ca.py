@@ -7,7 +7,7 @@ from cryptography import x509
 from cryptography.x509.oid import ExtensionOID
 
 from swarmlet.ca.csr import new_csr, public_key_of
-from swarmlet.ca.identity import check_dates, identity_of
+from swarmlet.ca.identity import check_dates, verify_chain
 from swarmlet.ca.issuer import Subject, issue
 from swarmlet.ca.join_token import cert_digest, new_join_token, parse_join_token
 from swarmlet.ca.keys import key_from_pem, new_key
@@ -40,7 +40,7 @@ def test_root_is_an_ec_p256_ca_of_twenty_years():
 
 
 def test_leaf_names_node_role_and_cluster():
-    identity = identity_of(leaf(), ROOT.cert_pem)
+    identity = verify_chain(leaf(), ROOT.cert_pem, None)
     assert (identity.node_id, identity.role, identity.cluster_id) == (
         "node1",
         "manager",
@@ -63,18 +63,18 @@ def test_only_managers_answer_as_the_ca(role, names):
 
 
 def test_leaf_of_less_than_an_hour_gets_the_default():
-    identity = identity_of(leaf(expiry_ns=60), ROOT.cert_pem)
+    identity = verify_chain(leaf(expiry_ns=60), ROOT.cert_pem, None)
     assert identity.ends_ms - identity.begins_ms == 90 * DAY_MS + 3_600_000
 
 
 def test_leaf_of_another_root_is_refused():
     other = new_root(NOW_MS, entropy)
     with pytest.raises(UnauthorizedError, match="not signed by this swarm's root"):
-        identity_of(leaf(root=other), ROOT.cert_pem)
+        verify_chain(leaf(root=other), ROOT.cert_pem, None)
 
 
 def test_dates_are_judged_apart_from_names():
-    identity = identity_of(leaf(), ROOT.cert_pem)
+    identity = verify_chain(leaf(), ROOT.cert_pem, None)
     check_dates(identity, NOW_MS)
     with pytest.raises(UnauthorizedError, match="expired"):
         check_dates(identity, NOW_MS + 91 * DAY_MS)
@@ -111,6 +111,14 @@ def test_malformed_token_is_refused_without_repeating_it(text):
     with pytest.raises(InvalidArgumentError) as refused:
         parse_join_token(text)
     assert not text or text not in str(refused.value)
+
+
+def test_a_token_that_was_cut_off_says_so():
+    token = new_join_token(cert_digest(ROOT.cert_pem), entropy)
+    with pytest.raises(InvalidArgumentError, match="cut off after 70 of 85 characters"):
+        parse_join_token(token[:70])
+    with pytest.raises(InvalidArgumentError, match="FIPS"):
+        parse_join_token("SWMTKN-2-1" + token[8:])
 
 
 def stored(tmp_path):
