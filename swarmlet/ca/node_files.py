@@ -69,6 +69,10 @@ class NodeFiles:
         self._disk.make_dir(self._directory, 0o700)
         write_atomic(self._disk, self._path(ROOT_FILE), [root_pem], 0o644)
 
+    def read_root(self) -> bytes:
+        """The bundle, before there is a certificate. Raises DamagedError."""
+        return self._read(ROOT_FILE)
+
     def write_pending(self, keys: NodeKeys) -> None:
         """Make a key durable before a certificate is asked for it."""
         self._disk.make_dir(self._directory, 0o700)
@@ -78,7 +82,10 @@ class NodeFiles:
         """The key of a request that may have left. Raises DamagedError."""
         if not self._disk.exists(self._path(PENDING_FILE)):
             return None
-        return self._keys_in(PENDING_FILE)
+        keys = self._keys_in(PENDING_FILE)
+        with self._readable(PENDING_FILE):
+            key_from_pem(keys.tls_key_pem)
+        return keys
 
     def drop_pending(self) -> None:
         """Nothing will come of that request."""
