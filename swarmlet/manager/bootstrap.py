@@ -72,6 +72,7 @@ def _cluster(founding: Founding, entropy: Entropy) -> Cluster:
             key_pem=founding.root.key_pem,
             cert_digest=digest,
             tokens=tokens,
+            last_forced_rotation=founding.spec.ca_config.force_rotate,
         ),
         default_addr_pool=founding.addr_pool or (),
         addr_pool_given=founding.addr_pool is not None,

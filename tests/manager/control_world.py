@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
+from swarmlet.ca.external import ExternalSigner
 from swarmlet.ca.root import Root
 from swarmlet.core.ids import ClusterID, NodeID, ServiceID
 from swarmlet.manager.bootstrap import Founding, first_changes
@@ -22,6 +23,7 @@ from tests.store.memory_log import ME, MemoryLog
 from tests.store.worlds import new_store, seeded_env
 
 SELF = NodeID(ME.node_id)
+FAKE_ROOT = Root(cert_pem=b"cert", key_pem=b"key")
 
 
 class EchoedLogs(LogBroker):
@@ -51,7 +53,9 @@ class Swarm:
         await self.store.commit(changes)
 
 
-async def new_swarm(seed: int = 1) -> Swarm:
+async def new_swarm(
+    seed: int = 1, root: Root = FAKE_ROOT, external: ExternalSigner | None = None
+) -> Swarm:
     store, log = new_store(seed)
     env = seeded_env(seed)
     founding = Founding(
@@ -59,11 +63,12 @@ async def new_swarm(seed: int = 1) -> Swarm:
         node_id=SELF,
         member=ME,
         spec=complete_swarm(SwarmSpec()),
-        root=Root(cert_pem=b"cert", key_pem=b"key"),
+        root=root,
         certificate=b"leaf",
     )
     await store.commit(first_changes(founding, env.entropy))
-    return Swarm(store, log, Control(store, log, EchoedLogs(), env, SELF))
+    control = Control(store, log, EchoedLogs(), env, SELF, external=external)
+    return Swarm(store, log, control)
 
 
 def worker(row_id: str, hostname: str = "", state: int = 2) -> Create:

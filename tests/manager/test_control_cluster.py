@@ -74,7 +74,13 @@ BAD_UPDATES = [
         UnsupportedError,
         "autolock",
     ),
-    (SwarmSpec(ca_config=CAConfig(force_rotate=1)), {}, UnsupportedError, "rotating the root"),
+    (
+        SwarmSpec(ca_config=CAConfig(node_cert_expiry=3_599 * 10**9)),
+        {},
+        InvalidArgumentError,
+        "minimum certificate expiry time is: 1h0m0s",
+    ),
+    (SwarmSpec(ca_config=CAConfig(force_rotate=-1)), {}, InvalidArgumentError, "ForceRotate"),
 ]
 
 
@@ -89,8 +95,8 @@ async def test_bad_update_of_the_swarm_is_refused_and_changes_nothing(given, how
 
 def test_spec_of_a_new_swarm_is_judged_as_an_update_is():
     assert accepted_swarm(SwarmSpec()) == complete_swarm(SwarmSpec())
-    with pytest.raises(UnsupportedError):
-        accepted_swarm(SwarmSpec(ca_config=CAConfig(force_rotate=1)))
+    with pytest.raises(UnsupportedError, match="its own root"):
+        accepted_swarm(SwarmSpec(ca_config=CAConfig(signing_ca_cert="C", signing_ca_key="K")))
     with pytest.raises(InvalidArgumentError):
         accepted_swarm(SwarmSpec(name="foo"))
 

@@ -3,7 +3,8 @@
 import logging
 from collections.abc import AsyncIterator, Sequence
 
-from swarmlet.core.errors import OutcomeUnknownError, StaleVersionError
+from swarmlet.ca.external import ExternalSigner
+from swarmlet.core.errors import OutcomeUnknownError, StaleVersionError, UnavailableError
 from swarmlet.core.ids import NodeID, ServiceID, new_id
 from swarmlet.env.base import Env
 from swarmlet.manager.control.find import find_row, find_task_row
@@ -18,7 +19,9 @@ from swarmlet.model.task import Task
 from swarmlet.model.view import View
 from swarmlet.store.proposer import Leadership, Member, RaftLog
 from swarmlet.store.store import Store
+from swarmlet.wire.credentials import Credentials
 from swarmlet.wire.messages import LogLine, LogOptions
+from swarmlet.wire.outgoing import HttpsAnswer, HttpsRequest
 
 log = logging.getLogger("swarmlet.manager")
 
@@ -29,13 +32,21 @@ class ControlBase:
     """Reading and finding. `run` follows the leadership for `leadership()` while it runs."""
 
     def __init__(
-        self, store: Store, log: RaftLog, logs: LogBroker, env: Env, node_id: NodeID
+        self,
+        store: Store,
+        log: RaftLog,
+        logs: LogBroker,
+        env: Env,
+        node_id: NodeID,
+        *,
+        external: ExternalSigner | None = None,
     ) -> None:
         self._store = store
         self._log = log
         self._logs = logs
         self._env = env
         self._node_id = node_id
+        self._external = external or ExternalSigner(_unreachable, _nobody)
         self._leadership = _NOBODY_LEADS
 
     async def run(self) -> None:
@@ -99,6 +110,14 @@ class ControlBase:
                 error.message,
                 remedy=f"The change of {what} may or may not be made: look before repeating it.",
             ) from error
+
+
+async def _unreachable(request: HttpsRequest) -> HttpsAnswer:
+    raise UnavailableError(f"this manager calls no external CA, so not {request.url}")
+
+
+def _nobody() -> Credentials:
+    return Credentials(root_pem=b"")
 
 
 def check_version(seen: int, current: int, what: str) -> None:

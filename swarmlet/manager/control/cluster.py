@@ -1,15 +1,33 @@
 """The swarm's own settings and join tokens, and its nodes."""
 
+import logging
+from collections.abc import Sequence
 from typing import Final
+from urllib.parse import urlsplit
 
+from cryptography import x509
 from msgspec.structs import replace
 
+from swarmlet.ca.external import PROTOCOL
 from swarmlet.ca.join_token import new_join_token
-from swarmlet.core.errors import FailedPreconditionError, UnsupportedError
-from swarmlet.core.limits import ENTRY_CHANGES_MAX, NS_PER_MS
+from swarmlet.ca.root import normal_pem
+from swarmlet.ca.rotation import plan_rotation
+from swarmlet.core.errors import (
+    FailedPreconditionError,
+    InvalidArgumentError,
+    UnsupportedError,
+)
+from swarmlet.core.limits import ENTRY_CHANGES_MAX, MS_PER_S, NS_PER_MS
 from swarmlet.manager.control.base import ControlBase, check_version
 from swarmlet.model.change import Change, Remove, SetStatus, Update
-from swarmlet.model.cluster import Cluster, JoinTokens, RemovedCertificate, SwarmSpec
+from swarmlet.model.cluster import (
+    Cluster,
+    ExternalCA,
+    JoinTokens,
+    RemovedCertificate,
+    RootCA,
+    SwarmSpec,
+)
 from swarmlet.model.defaults import complete_swarm
 from swarmlet.model.node import Node, NodeSpec, NodeState
 from swarmlet.model.task import TaskState
@@ -17,10 +35,14 @@ from swarmlet.model.unsupported import refuse_swarm
 from swarmlet.model.validate import check_node, check_swarm
 from swarmlet.model.view import View, cluster_of
 
+log = logging.getLogger("swarmlet.manager")
+
 ORPHANED_MESSAGE: Final = "Task belonged to a node that has been deleted"  # SwarmKit node.go
 RENEWABLE_AFTER_EXPIRY_MS: Final = (
     365 * 24 * 3_600 * 1_000
 )  # an expired certificate may still renew
+REMOVED_KEPT_MS: Final = 7 * 24 * 3_600 * 1_000  # beyond its end; SwarmKit controlapi/cluster.go
+REMOVED_MAX: Final = 5_000  # removed nodes remembered, some 200 KB of the cluster's row
 _BESIDE_ORPHANS: Final = 2  # the cluster's row and the node's
 
 
@@ -36,15 +58,29 @@ class ClusterVerbs(ControlBase):
         rotate_manager_token: bool,
         rotate_unlock_key: bool,
     ) -> None:
-        """Replace the whole spec; a rotated token is replaced in the same transaction."""
+        """Replace the whole spec; a rotated token is replaced in the same transaction. Settings of
+        the CA may begin a root rotation, change the one that runs or end it (`plan_rotation`)."""
         cluster = cluster_of(await self.read())
         new = accepted_swarm(spec, cluster.spec)
         check_version(version, cluster.version, "the swarm")
         if rotate_unlock_key:
             raise UnsupportedError("autolock is not supported yet, so there is no key to rotate")
+        planned = await plan_rotation(
+            cluster.root_ca,
+            new.ca_config,
+            now_ms=self._env.clock.wall_ms(),
+            entropy=self._env.entropy,
+            external=self._external,
+        )
         tokens = self._rotated(cluster, worker=rotate_worker_token, manager=rotate_manager_token)
-        row = replace(cluster, spec=new, root_ca=replace(cluster.root_ca, tokens=tokens))
+        row = replace(
+            cluster,
+            spec=without_signer(new),
+            root_ca=replace(planned, tokens=tokens),
+            removed_certificates=self._still_refused(cluster.removed_certificates),
+        )
         await self._commit("the swarm", [Update(obj=row, seen=version)])
+        _tell_of(cluster.root_ca, planned)
 
     def _rotated(self, cluster: Cluster, *, worker: bool, manager: bool) -> JoinTokens:
         digest, old = cluster.root_ca.cert_digest, cluster.root_ca.tokens
@@ -73,8 +109,11 @@ class ClusterVerbs(ControlBase):
         if len(orphans) > ENTRY_CHANGES_MAX - _BESIDE_ORPHANS:
             await self._store.batch(orphans)
             orphans = []
-        removed = RemovedCertificate(node_id=node.id, expires_ms=self._certificate_end_ms(cluster))
-        row = replace(cluster, removed_certificates=(*cluster.removed_certificates, removed))
+        removed = RemovedCertificate(
+            node_id=node.id, expires_ms=self._certificate_end_ms(cluster, node)
+        )
+        refused = self._still_refused((*cluster.removed_certificates, removed))
+        row = replace(cluster, removed_certificates=refused)
         await self._commit(
             f"node {ref}",
             [
@@ -112,10 +151,23 @@ class ClusterVerbs(ControlBase):
             if task.status.state < TaskState.COMPLETE
         ]
 
-    def _certificate_end_ms(self, cluster: Cluster) -> int:
-        """When no certificate of a node removed now can be used or renewed any more."""
-        lifetime_ms = cluster.spec.ca_config.node_cert_expiry // NS_PER_MS
-        return self._env.clock.wall_ms() + lifetime_ms + RENEWABLE_AFTER_EXPIRY_MS
+    def _certificate_end_ms(self, cluster: Cluster, node: Node) -> int:
+        """When the node's last certificate can neither be used nor renewed any more; of a node
+        without one, as if it were issued now."""
+        ends_ms = _end_ms(node.certificate.certificate)
+        if ends_ms is None:
+            lifetime_ms = cluster.spec.ca_config.node_cert_expiry // NS_PER_MS
+            ends_ms = self._env.clock.wall_ms() + lifetime_ms
+        return ends_ms + RENEWABLE_AFTER_EXPIRY_MS
+
+    def _still_refused(
+        self, removed: Sequence[RemovedCertificate]
+    ) -> tuple[RemovedCertificate, ...]:
+        """Without those that are long over. Who is not in the list is refused as well, for want of
+        a row: the list only tells a removed node from one that never was."""
+        horizon_ms = self._env.clock.wall_ms() - REMOVED_KEPT_MS
+        kept = [each for each in removed if not each.expires_ms or each.expires_ms >= horizon_ms]
+        return tuple(kept[-REMOVED_MAX:])
 
 
 def accepted_swarm(spec: SwarmSpec, old: SwarmSpec | None = None) -> SwarmSpec:
@@ -125,8 +177,69 @@ def accepted_swarm(spec: SwarmSpec, old: SwarmSpec | None = None) -> SwarmSpec:
     """
     new = complete_swarm(spec)
     check_swarm(new)
+    for authority in new.ca_config.external_cas:
+        _check_external(authority)
     refuse_swarm(new, old)
     return new
+
+
+def without_signer(spec: SwarmSpec) -> SwarmSpec:
+    """What is stored of a spec: the signing certificate and key are the root CA's, and shown to
+    nobody. A client that sends back what it read must not take the key away by that."""
+    config = replace(spec.ca_config, signing_ca_cert="", signing_ca_key="")
+    return replace(spec, ca_config=config)
+
+
+def _check_external(authority: ExternalCA) -> None:
+    """Its form; whether it answers is asked where the swarm depends on it."""
+    if authority.protocol.lower() != PROTOCOL:
+        raise InvalidArgumentError(
+            f'invalid protocol: "{authority.protocol}"',
+            remedy=f"The one protocol is {PROTOCOL}.",
+        )
+    try:
+        parts = urlsplit(authority.url)
+        is_https = parts.scheme == "https" and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_https = False
+    if not is_https:
+        raise InvalidArgumentError(
+            f'invalid external CA url: "{authority.url}"',
+            remedy="External CAs are called over https: "
+            "--external-ca protocol=cfssl,url=https://HOST:PORT/api/v1/cfssl/sign",
+        )
+    if authority.ca_cert:
+        try:
+            normal_pem(authority.ca_cert.encode())
+        except ValueError as error:
+            raise InvalidArgumentError(
+                f"the CA certificate of the external CA {authority.url} cannot be read",
+                remedy="Give it as PEM.",
+            ) from error
+
+
+def _end_ms(chain_pem: bytes) -> int | None:
+    """The end of a chain's leaf; None where there is none that can be read."""
+    try:
+        leaf = x509.load_pem_x509_certificate(chain_pem)
+    except ValueError:
+        return None
+    return int(leaf.not_valid_after_utc.timestamp()) * MS_PER_S
+
+
+def _tell_of(old: RootCA, new: RootCA) -> None:
+    """Leave a trace of who may sign from now on."""
+    if old == new:
+        return
+    is_rotating = new.rotation is not None
+    log.info(
+        "root_rotation.planned" if is_rotating else "root_rotation.settled",
+        extra={"forced": new.last_forced_rotation, "has_key": bool(_signing_key(new))},
+    )
+
+
+def _signing_key(root_ca: RootCA) -> bytes:
+    return root_ca.rotation.key_pem if root_ca.rotation is not None else root_ca.key_pem
 
 
 def _refuse_role(view: View, spec: NodeSpec) -> None:
