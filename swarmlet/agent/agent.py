@@ -5,16 +5,19 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
+from swarmlet.agent.description import OwnDescription
 from swarmlet.agent.reporter import Reporter
 from swarmlet.agent.session import Session
 from swarmlet.agent.state_db import StateDB, open_state
 from swarmlet.agent.worker import Worker
+from swarmlet.ca.own_identity import OwnIdentity
 from swarmlet.core.ids import NodeID
 from swarmlet.env.base import Env
 from swarmlet.env.sealed import SealKey
 from swarmlet.model.node import NodeDescription
 from swarmlet.runtime.base import Runtime
 from swarmlet.wire.channel import AgentConnector
+from swarmlet.wire.messages import SwarmInfo
 
 BACK_IN_S: Final = 60.0  # a restarting daemon's promise; until then nobody moves its tasks
 
@@ -23,7 +26,9 @@ class Agent:
     """One node's agent.
 
     `state_dir` is its own; tasks are remembered there, sealed with `seal_key` or, where that is
-    None, with a key the agent makes beside them. Cancelling `run` leaves tasks alone, as a crash
+    None, with a key the agent makes beside them. `describe` leaves the TLS info to `own`: the node
+    registers anew at once when its certificate changes. `on_info` hears what managers tell of the
+    swarm; it must be quick and must not raise. Cancelling `run` leaves tasks alone, as a crash
     does.
     """
 
@@ -37,6 +42,8 @@ class Agent:
         state_dir: str,
         seal_key: SealKey | None = None,
         describe: Callable[[], NodeDescription],
+        own: OwnIdentity | None = None,
+        on_info: Callable[[SwarmInfo], None] | None = None,
     ) -> None:
         self._db = StateDB(partial(open_state, env, state_dir, seal_key), env.blocking)
         self._reporter = Reporter(self._db.durable)
@@ -45,10 +52,12 @@ class Agent:
             env,
             node_id,
             connector=connector,
-            describe=describe,
+            description=OwnDescription(describe, own),
             worker=self._worker,
             reporter=self._reporter,
         )
+        if on_info is not None:
+            self._session.on_info = on_info
         self._is_over = asyncio.Event()
         self._is_loaded = False
 
@@ -89,6 +98,16 @@ class Agent:
         """Return once a manager took this node in; TimeoutError after `timeout_s`."""
         async with asyncio.timeout(timeout_s):
             await self._session.was_registered.wait()
+
+    @property
+    def is_registered(self) -> bool:
+        return self._session.is_registered
+
+    @property
+    def refusal(self) -> str:
+        """Why managers will not have this node, in a sentence; "" while they do or none
+        answers."""
+        return self._session.refusal
 
     def is_at_rest(self) -> bool:
         """Whether this agent is registered and nothing happens until a task ends or an order

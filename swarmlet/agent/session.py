@@ -4,19 +4,22 @@ reads assignments, and starts over when it ends."""
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Final
 
 import msgspec
 
+from swarmlet.agent.description import OwnDescription
 from swarmlet.agent.logs import LogPublisher
 from swarmlet.agent.reporter import Reporter
 from swarmlet.agent.worker import Worker
-from swarmlet.core.errors import UnavailableError
+from swarmlet.core.errors import SwarmError, UnavailableError
 from swarmlet.core.ids import NodeID, TaskID
 from swarmlet.core.limits import CONDITION_LENGTH_MAX
 from swarmlet.env.base import Env
 from swarmlet.model.node import NodeDescription
 from swarmlet.wire.channel import AgentChannel, AgentConnector
+from swarmlet.wire.credentials import Credentials
 from swarmlet.wire.messages import (
     PROTOCOL_VERSION,
     AssignedTask,
@@ -29,6 +32,7 @@ from swarmlet.wire.messages import (
     Message,
     OpenLogs,
     StatusAck,
+    SwarmInfo,
     Welcome,
     decode_assigned_task,
 )
@@ -47,6 +51,18 @@ class SessionLostError(UnavailableError):
     """The session is of no use any more; another one is opened."""
 
     code = "session-lost"
+
+
+class SessionRefusedError(SessionLostError):
+    """A manager will not have this node, or is none of this swarm."""
+
+    code = "session-refused"
+
+
+class RegisterAnewError(SessionLostError):
+    """The node is not what it said it was: another session is opened at once."""
+
+    code = "register-anew"
 
 
 class _Inventory:
@@ -98,13 +114,14 @@ class _Inventory:
         self._kept = kept
 
 
-def _first_of(group: BaseExceptionGroup[Exception]) -> str:
+def _first_of(group: BaseExceptionGroup[Exception]) -> Exception:
     first = group.exceptions[0]
-    return _first_of(first) if isinstance(first, BaseExceptionGroup) else str(first)
+    return _first_of(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 class Session:
-    """One agent's session after session. `describe` says what this node is now."""
+    """One agent's session after session. `refusal`: why the manager asked last would not have this
+    node, until one takes it. `on_info` hears what managers tell of the swarm."""
 
     def __init__(
         self,
@@ -112,18 +129,20 @@ class Session:
         node_id: NodeID,
         *,
         connector: AgentConnector,
-        describe: Callable[[], NodeDescription],
+        description: OwnDescription,
         worker: Worker,
         reporter: Reporter,
     ) -> None:
         self._env, self._node_id = env, node_id
-        self._connector, self._describe = connector, describe
+        self._connector, self._description = connector, description
         self._worker, self._reporter = worker, reporter
         self._channel: AgentChannel | None = None
         self._session_id = ""
-        self._failures = 0
+        self._backoff_s = 0.0
         self._is_over = False
         self.was_registered = asyncio.Event()
+        self.refusal = ""
+        self.on_info: Callable[[SwarmInfo], None] = _nothing
 
     @property
     def is_registered(self) -> bool:
@@ -133,12 +152,22 @@ class Session:
         """Until cancelled, or after `goodbye`. A node whose runtime is away registers all the same,
         and says so."""
         while not self._is_over:
+            seen, must_wait = self._description.credentials(), True
             try:
                 await self._one_session()
             except* (UnavailableError, msgspec.MsgspecError, TimeoutError) as lost:
-                cause = _first_of(lost)
-                log.info("session.lost", extra={"node_id": self._node_id, "cause": cause})
-            await asyncio.sleep(self._backoff_s())
+                must_wait = self._note(_first_of(lost))
+            if must_wait:
+                await self._wait(seen)
+
+    def _note(self, cause: Exception) -> bool:
+        """Say why there is no session now; whether to wait before the next try."""
+        if not isinstance(cause, SessionRefusedError):
+            log.info("session.lost", extra={"node_id": self._node_id, "cause": str(cause)})
+        elif self.refusal != str(cause):  # once: it is tried again for as long as the daemon runs
+            self.refusal = str(cause)
+            log.error("session.refused", extra={"node_id": self._node_id, "cause": self.refusal})
+        return not isinstance(cause, RegisterAnewError)
 
     def end(self) -> None:
         """Open no other session, also where an error hides from `run` that it was cancelled."""
@@ -157,18 +186,29 @@ class Session:
             log.info("session.goodbye_not_heard", extra={"cause": str(error)})
         channel.close()
 
-    def _backoff_s(self) -> float:
-        ceiling_s = min(BACKOFF_MIN_S * 2.0 ** min(self._failures, 16), BACKOFF_MAX_S)
-        self._failures += 1
-        return self._env.rng.random() * ceiling_s
+    async def _wait(self, seen: Credentials | None) -> None:
+        """Before the next try, unless the node's certificate is another one meanwhile."""
+        self._backoff_s = min(BACKOFF_MIN_S + 2 * self._backoff_s, BACKOFF_MAX_S)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._env.rng.random() * self._backoff_s):
+                await self._description.renewed(seen)
+
+    async def _open(self) -> AgentChannel:
+        try:
+            return await self._connector.open_session()
+        except UnavailableError:
+            raise
+        except SwarmError as refusal:
+            raise SessionRefusedError(refusal.message, refusal.remedy) from refusal
 
     async def _one_session(self) -> None:
-        channel = await self._connector.open_session()
+        seen = self._description.credentials()
+        channel = await self._open()
         try:
-            description, problem = self._describe(), self._worker.runtime.condition.problem
+            description, problem = self._description.now(), self._worker.runtime.condition.problem
             async with asyncio.timeout(REGISTER_TIMEOUT_S):
                 welcome = await self._register(channel, description, problem)
-            self._channel, self._failures = channel, 0
+            self._channel, self._backoff_s, self.refusal = channel, 0.0, ""
             self.was_registered.set()
             self._reporter.note_all(self._worker.statuses())
             period_s = welcome.heartbeat_period_s
@@ -179,6 +219,7 @@ class Session:
                 group.create_task(self._read(channel, period_s, inventory, logs))
                 group.create_task(self._beat(channel, period_s))
                 group.create_task(self._watch_description(description))
+                group.create_task(self._watch_certificate(seen))
                 group.create_task(self._watch_condition(channel, problem, description))
                 group.create_task(self._reporter.run(channel))
         finally:
@@ -200,8 +241,7 @@ class Session:
         if not isinstance(answer, Welcome):
             raise SessionLostError("The manager did not answer the registration.")
         if answer.refusal:
-            log.error("session.refused", extra={"cause": answer.refusal})
-            raise SessionLostError(answer.refusal)
+            raise SessionRefusedError(answer.refusal)
         self._session_id = answer.session_id
         log.info("session.registered", extra={"node_id": self._node_id})
         return answer
@@ -227,6 +267,8 @@ class Session:
                 logs.open(message)
             case CloseLogs(subscription=subscription):
                 logs.close(subscription)
+            case SwarmInfo():
+                self.on_info(message)
             case Heartbeat():
                 pass
             case _:
@@ -240,8 +282,13 @@ class Session:
     async def _watch_description(self, told: NodeDescription) -> None:
         while True:
             await asyncio.sleep(DESCRIBE_PERIOD_S)
-            if self._describe() != told:
-                raise SessionLostError("This node has changed and registers anew.")
+            if self._description.now() != told:
+                raise RegisterAnewError("This node has changed and registers anew.")
+
+    async def _watch_certificate(self, seen: Credentials | None) -> None:
+        """The old one may be refused soon, and who signed the new one is awaited."""
+        await self._description.renewed(seen)
+        raise RegisterAnewError("This node has another certificate and registers anew.")
 
     async def _watch_condition(
         self, channel: AgentChannel, told: str, description: NodeDescription
@@ -251,6 +298,10 @@ class Session:
         while True:
             told = await self._worker.runtime.condition.changed(told)
             log.info("session.condition", extra={"node_id": self._node_id, "problem": told})
-            if not told and self._describe() != description:
-                raise SessionLostError("The node's runtime is back, and registers anew.")
+            if not told and self._description.now() != description:
+                raise RegisterAnewError("The node's runtime is back, and registers anew.")
             await channel.send(Condition(problem=told[:CONDITION_LENGTH_MAX]))
+
+
+def _nothing(_: SwarmInfo) -> None:
+    """Nobody wants to know."""

@@ -3,6 +3,7 @@ dispatcher)."""
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -17,20 +18,32 @@ from swarmlet.core.errors import (
 from swarmlet.core.ids import NodeID, new_id
 from swarmlet.core.limits import CONDITION_LENGTH_MAX, HEARTBEAT_PERIOD_NS, NS_PER_S
 from swarmlet.env.base import Env
-from swarmlet.manager.node_session import NodeSession
+from swarmlet.manager.node_session import NodeSession, Reign
 from swarmlet.manager.node_states import NodeStates, troubled_state
+from swarmlet.manager.session_watch import RegistrationRate, SilenceWatch
 from swarmlet.manager.status_batch import StatusBatch
 from swarmlet.model.change import Change, Event, SetNodeStatus, Update
-from swarmlet.model.node import Node, NodeState, NodeStatus
+from swarmlet.model.cluster import Cluster
+from swarmlet.model.node import ManagerStatus, Node, NodeState, NodeStatus
 from swarmlet.model.task import Task
 from swarmlet.model.view import cluster_of
+from swarmlet.store.proposer import Member
 from swarmlet.store.store import Store
 from swarmlet.wire.channel import AgentChannel
-from swarmlet.wire.messages import PROTOCOL_VERSION, Hello, Message, Welcome
+from swarmlet.wire.messages import (
+    PROTOCOL_VERSION,
+    Hello,
+    ManagerAddr,
+    Message,
+    SwarmInfo,
+    Welcome,
+)
 
 log = logging.getLogger("swarmlet.manager")
 
 HELLO_TIMEOUT_S: Final = 5.0  # for the first message; SwarmKit agent/agent.go
+INFORM_AT_ONCE: Final = 32  # sessions that are told of a change of the swarm,
+INFORM_PAUSE_S: Final = 0.02  # and before the next ones are
 REGISTER_TRIES_MAX: Final = 10  # against others who write the node's row at the same moment
 
 
@@ -40,41 +53,78 @@ class Dispatcher:
 
     name: Final = "dispatcher"
 
-    def __init__(self, store: Store, env: Env, manager_id: NodeID) -> None:
-        self._store, self._env = store, env
+    def __init__(
+        self,
+        store: Store,
+        env: Env,
+        manager_id: NodeID,
+        members: Callable[[], Sequence[Member]] = tuple,
+    ) -> None:
+        self._store, self._env, self._members = store, env, members
         self._batch = StatusBatch(store, env, manager_id)
         self._nodes = NodeStates(store, env)
-        self._group: asyncio.TaskGroup | None = None
         self._sessions: dict[NodeID, NodeSession] = {}
         self._registering = 0
         self.on_session_end: Callable[[NodeID], None] = _nothing
+        self._clear()
+
+    def _clear(self) -> None:
+        self._group: asyncio.TaskGroup | None = None
+        self._reign: Reign | None = None
+        self._silence = SilenceWatch(self._env.clock)
+        self._rate = RegistrationRate()
+        self._uninformed: deque[NodeID] = deque()
+        self._must_inform = asyncio.Event()
 
     async def run(self) -> None:
         """Until cancelled; then all sessions are closed."""
+        self._clear()
         unsubscribe = self._store.subscribe(self._on_events)
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._batch.run())
-                group.create_task(self._nodes.run())
+                for part in (self._batch, self._nodes, self._silence):
+                    group.create_task(part.run())
+                group.create_task(self._inform_all())
                 await self._take_sessions(group)
         finally:
             unsubscribe()
 
     async def _take_sessions(self, group: asyncio.TaskGroup) -> None:
         self._group = group
+        self._reign = Reign(
+            store=self._store,
+            clock=self._env.clock,
+            spawn=group.create_task,
+            report=self._batch.add,
+            on_condition=self._on_condition,
+            inform=self._info,
+        )
         try:
             await asyncio.Event().wait()
         finally:
             self._group = None  # before the group ends: it takes no new session then
 
-    def open_session(self, channel: AgentChannel, peer: NodeID, addr: str) -> None:
+    def open_session(self, channel: AgentChannel, peer: NodeID, addr: str) -> asyncio.Task[None]:
         """Serve an agent over `channel` until it ends; `peer` is who its certificate says it is.
         Raises UnavailableError where this manager does not lead."""
         if self._group is None:
             raise UnavailableError(
                 "This manager does not lead.", remedy="The agent tries again by itself."
             )
-        self._group.create_task(self._serve(channel, peer, addr), name=f"session of {peer}")
+        return self._group.create_task(self._serve(channel, peer, addr), name=f"session of {peer}")
+
+    async def serve(self, channel: AgentChannel, peer: NodeID, addr: str) -> None:
+        """The same, for whoever waits for the end of the session; who stops waiting ends it."""
+        session = self.open_session(channel, peer, addr)
+        try:
+            await asyncio.wait((session,))
+        finally:
+            session.cancel()
+
+    def tell_members(self) -> None:
+        """The managers' addresses have changed: every node hears of it, a few at a time."""
+        self._uninformed = deque(self._sessions)
+        self._must_inform.set()
 
     def post(self, node_id: NodeID, message: Message) -> bool:
         """Send to the node's agent soon; False where it has no session."""
@@ -95,10 +145,21 @@ class Dispatcher:
         for event in events:
             if event.table is Task:
                 self._on_task(event)
-            elif event.table is Node and event.new is None:
-                session = self._sessions.get(NodeID(event.id))
-                if session is not None:
-                    session.close()
+            elif event.table is Node:
+                self._on_node(event)
+            elif event.table is Cluster and _root_of(event.old) != _root_of(event.new):
+                self.tell_members()
+
+    def _on_node(self, event: Event) -> None:
+        """A removed node is cut off; what is new of a node's certificate or role is told to it,
+        and of a manager's place to all."""
+        session = self._sessions.get(NodeID(event.id))
+        if session is not None and event.new is None:
+            session.close()
+        elif session is not None and _certificate_of(event.old) != _certificate_of(event.new):
+            session.inform()
+        if isinstance(event.old, Node) and _place_of(event.old) != _place_of(event.new):
+            self.tell_members()
 
     def _on_task(self, event: Event) -> None:
         for row in (event.old, event.new):
@@ -135,15 +196,11 @@ class Dispatcher:
         self._replace(peer)
         # whatever became of earlier tries meanwhile
         self._nodes.registered(peer, is_troubled=bool(hello.problem))
-        session = NodeSession(
-            peer,
-            channel,
-            self._store,
-            period_s=period_s,
-            report=self._batch.add,
-            on_condition=self._on_condition,
-        )
+        if self._reign is None:
+            raise UnavailableError("This manager does not lead any more.")
+        session = NodeSession(peer, channel, self._reign, period_s=period_s)
         self._sessions[peer] = session
+        self._silence.add(session)
         if hello.problem:
             self._on_condition(session, hello.problem)
         log.info("session.opened", extra={"node_id": peer, "addr": addr})
@@ -172,6 +229,9 @@ class Dispatcher:
             return f"The node says it is {hello.node_id}, its certificate says {peer}."
         if self._store.view().nodes.get(peer) is None:
             return f"Node {peer} is not part of this swarm; it was removed or never joined."
+        wait_s = self._rate.wait_s(peer, self._env.clock.mono_s())
+        if wait_s > 0:
+            return f"Node {peer} registers again and again; it may once {wait_s:.0f} s are over."
         return ""
 
     def _replace(self, node_id: NodeID) -> None:
@@ -222,9 +282,38 @@ class Dispatcher:
         if node is None:
             return
         if session.goodbye_s is not None:
+            self._rate.forget(node.id)
             self._nodes.said_goodbye(node, session.goodbye_s)
         else:
             self._nodes.closed(node)
+
+    def _info(self, node_id: NodeID) -> SwarmInfo | None:
+        """What the node should know of the swarm; None once it is no part of it."""
+        view = self._store.view()
+        node = view.nodes.get(node_id)
+        if node is None:
+            return None
+        return SwarmInfo(
+            managers=tuple(
+                ManagerAddr(node_id=NodeID(member.node_id), addr=member.address)
+                for member in self._members()
+            ),
+            root_pem=cluster_of(view).root_ca.cert_pem,
+            certificate_state=node.certificate.state,
+            role=node.role,
+        )
+
+    async def _inform_all(self) -> None:
+        """Until cancelled: tell everybody in turn, so that thousands do not come at once."""
+        while True:
+            self._must_inform.clear()
+            while self._uninformed:
+                for _ in range(min(INFORM_AT_ONCE, len(self._uninformed))):
+                    session = self._sessions.get(self._uninformed.popleft())
+                    if session is not None:
+                        session.inform()
+                await asyncio.sleep(INFORM_PAUSE_S)
+            await self._must_inform.wait()
 
     def _period_s(self) -> float:
         period_ns = cluster_of(self._store.view()).spec.dispatcher.heartbeat_period
@@ -240,6 +329,18 @@ def registration(node: Node, hello: Hello, addr: str) -> list[Change]:
         row = msgspec.structs.replace(node, description=hello.description, status=status)
         return [Update(obj=row, seen=node.version)]
     return [SetNodeStatus(id=node.id, status=status)]
+
+
+def _root_of(row: object) -> bytes | None:
+    return row.root_ca.cert_pem if isinstance(row, Cluster) else None
+
+
+def _certificate_of(row: object) -> tuple[int, str] | None:
+    return (row.certificate.state, row.role) if isinstance(row, Node) else None
+
+
+def _place_of(row: object) -> ManagerStatus | None:
+    return row.manager if isinstance(row, Node) else None
 
 
 def _welcome(session_id: str, period_s: float, refusal: str = "") -> Welcome:

@@ -22,7 +22,7 @@ class Manager:
     ) -> None:
         self._node_id, self._log = node_id, log
         self._loops = tuple(ControlLoop(decider, store, env) for decider in deciders)
-        self.dispatcher = Dispatcher(store, env, node_id)
+        self.dispatcher = Dispatcher(store, env, node_id, log.members)
         self.logs = LogBroker(store, self.dispatcher, env)
         self._leader = Leader((*self._loops, self.dispatcher), log, env)
 

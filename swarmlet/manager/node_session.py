@@ -2,16 +2,23 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import suppress
 from functools import partial
 from typing import Final
 
+import msgspec
 from msgspec.structs import replace
 
-from swarmlet.core.errors import ForbiddenError, InvalidArgumentError, UnavailableError
+from swarmlet.core.errors import (
+    ForbiddenError,
+    InvalidArgumentError,
+    SwarmError,
+    UnavailableError,
+)
 from swarmlet.core.ids import NodeID, TaskID
 from swarmlet.core.limits import ASSIGNMENT_BATCH_MAX, STATUS_BATCH_PERIOD_S
+from swarmlet.env.base import Clock
 from swarmlet.model.service import TaskSpec
 from swarmlet.model.task import Task, TaskState, TaskStatus, task_name
 from swarmlet.model.view import View, cluster_of, task_spec_version_of
@@ -28,11 +35,13 @@ from swarmlet.wire.messages import (
     Message,
     StatusAck,
     StatusReport,
+    SwarmInfo,
     encode,
 )
 
 MISSED_BEATS_MAX: Final = 3  # then the node counts as lost; SwarmKit dispatcher.go
 BEAT_JITTER_S: Final = 0.5
+ANSWER_AFTER_PERIODS: Final = 1.2  # of telling the agent nothing: then its beat is answered
 OUTBOX_MAX: Final = 1_000  # short messages that wait for a slow agent; then it is cut off
 PART_SIZE_MAX_B: Final = 1024 * 1024  # of an assignment message, but for a single larger task
 
@@ -45,84 +54,114 @@ class SessionSilentError(UnavailableError):
     code = "session-silent"
 
 
+class Reign(msgspec.Struct, frozen=True, kw_only=True):
+    """What all sessions of one time of leading share. `spawn` runs a coroutine as long as this
+    manager leads; `inform` makes the SwarmInfo of a node, None once it is removed."""
+
+    store: Store
+    clock: Clock
+    spawn: Callable[[Coroutine[None, None, None]], object]
+    report: Report
+    on_condition: Callable[["NodeSession", str], None]
+    inform: Callable[[NodeID], SwarmInfo | None]
+
+
 class NodeSession:
     """Runs until the agent goes, falls silent or breaks a rule. `goodbye_s`: what it named when it
-    stopped in order."""
+    stopped in order.
+
+    Reading is the session's one task. What is to be told is sent by another, the teller, which
+    lives only while there is something: idle sessions are many.
+    """
 
     def __init__(
-        self,
-        node_id: NodeID,
-        channel: AgentChannel,
-        store: Store,
-        *,
-        period_s: float,
-        report: Report,
-        on_condition: Callable[["NodeSession", str], None],
+        self, node_id: NodeID, channel: AgentChannel, reign: Reign, *, period_s: float
     ) -> None:
-        self.node_id, self._channel, self._store = node_id, channel, store
-        self._period_s, self._report, self._on_condition = period_s, report, on_condition
+        self.node_id, self._channel, self._reign = node_id, channel, reign
+        self._period_s = period_s
         self.goodbye_s: float | None = None
-        self._outbox: deque[Message] = deque()
-        self._has_mail = asyncio.Event()
+        self.is_over = False
+        self._heard_s = self._told_s = reign.clock.mono_s()
+        self._failure: SwarmError | None = None
+        self._outbox: list[Message] = []
         self._dirty: dict[TaskID, None] = {}
-        self._has_dirty, self._is_many = asyncio.Event(), asyncio.Event()
         self._sent: dict[TaskID, Fingerprint] = {}
         self._state = 0
-        self._is_told = False
+        self._info: SwarmInfo | None = None  # the last one sent
+        self._must_inform, self._is_listed, self._is_telling = True, False, False
+        self._next_changes_s = 0.0
+        self._hurry: asyncio.Event | None = None  # ends the teller's pause
 
     async def run(self) -> None:
-        """Raises UnavailableError, ForbiddenError or InvalidArgumentError, within a group."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._read())
-            group.create_task(self._write())
-            group.create_task(self._assign())
+        """Raises UnavailableError, ForbiddenError or InvalidArgumentError."""
+        self._tell()
+        try:
+            while True:
+                await self._take(await self._channel.receive())
+        except UnavailableError as end:
+            raise self._failure or end from None
+        finally:
+            self.is_over = True
 
     def post(self, message: Message) -> None:
         """Send soon, in order. An agent that lets too much pile up is cut off."""
         if len(self._outbox) >= OUTBOX_MAX:
-            self._channel.close()
+            self._fail(UnavailableError("The node does not read what it is told."))
             return
         self._outbox.append(message)
-        self._has_mail.set()
+        self._tell(at_once=True)
 
     def touch(self, task_id: TaskID) -> None:
         """A task that is, was or will be this node's has changed."""
         self._dirty[task_id] = None
-        self._has_dirty.set()
-        if len(self._dirty) >= ASSIGNMENT_BATCH_MAX:
-            self._is_many.set()
+        self._tell(at_once=len(self._dirty) >= ASSIGNMENT_BATCH_MAX)
+
+    def inform(self) -> None:
+        """What the node should know of the swarm may have changed."""
+        self._must_inform = True
+        self._tell(at_once=True)
 
     def close(self) -> None:
         self._channel.close()
 
-    def is_at_rest(self) -> bool:
-        return self._is_told and not self._dirty and not self._outbox
+    def silent_at_s(self) -> float:
+        """When the node counts as lost unless it is heard before."""
+        return self._heard_s + MISSED_BEATS_MAX * (self._period_s + BEAT_JITTER_S)
 
-    async def _read(self) -> None:
-        while True:
-            try:
-                async with asyncio.timeout(MISSED_BEATS_MAX * (self._period_s + BEAT_JITTER_S)):
-                    message = await self._channel.receive()
-            except TimeoutError:
-                raise SessionSilentError("The node has fallen silent.") from None
-            match message:
-                case Heartbeat():
+    def give_up(self) -> None:
+        """It was silent for too long."""
+        self._fail(SessionSilentError("The node has fallen silent."))
+
+    def is_at_rest(self) -> bool:
+        is_done = self._is_listed and not self._must_inform
+        return is_done and not self._dirty and not self._outbox
+
+    def _fail(self, failure: SwarmError) -> None:
+        self._failure = self._failure or failure
+        self._channel.close()
+
+    async def _take(self, message: Message) -> None:
+        self._heard_s = self._reign.clock.mono_s()
+        match message:
+            case Heartbeat():
+                # Everything that is told says that this manager lives: every other beat will do.
+                if self._heard_s - self._told_s >= ANSWER_AFTER_PERIODS * self._period_s:
                     self.post(Heartbeat())
-                case StatusReport(number=number, statuses=statuses):
-                    self._check(statuses)
-                    ack = StatusAck(number=number)
-                    await self._report(statuses, partial(self.post, ack))
-                case Condition(problem=problem):
-                    self._on_condition(self, problem)
-                case Goodbye(back_in_s=back_in_s):
-                    self.goodbye_s = back_in_s
-                case _:
-                    kind = type(message).__name__
-                    raise InvalidArgumentError(f"A node may not send {kind} in a session.")
+            case StatusReport(number=number, statuses=statuses):
+                self._check(statuses)
+                ack = StatusAck(number=number)
+                await self._reign.report(statuses, partial(self.post, ack))
+            case Condition(problem=problem):
+                self._reign.on_condition(self, problem)
+            case Goodbye(back_in_s=back_in_s):
+                self.goodbye_s = back_in_s
+            case _:
+                kind = type(message).__name__
+                raise InvalidArgumentError(f"A node may not send {kind} in a session.")
 
     def _check(self, statuses: tuple[tuple[TaskID, TaskStatus], ...]) -> None:
         """A node speaks of its own tasks, and of states that are an agent's to report."""
-        tasks = self._store.view().tasks
+        tasks = self._reign.store.view().tasks
         for task_id, status in statuses:
             task = tasks.get(task_id)
             if task is not None and task.node_id != self.node_id:
@@ -132,24 +171,68 @@ class NodeSession:
             if status.state not in _REPORTABLE:
                 raise InvalidArgumentError(f"An agent may not report state {status.state}.")
 
-    async def _write(self) -> None:
-        while True:
-            while self._outbox:
-                await self._channel.send(self._outbox.popleft())
-            self._has_mail.clear()
-            await self._has_mail.wait()
+    def _tell(self, *, at_once: bool = False) -> None:
+        """Have the teller run."""
+        if at_once and self._hurry is not None:
+            self._hurry.set()
+        if not self._is_telling and not self.is_over:
+            self._is_telling = True
+            self._reign.spawn(self._tell_all())
 
-    async def _assign(self) -> None:
-        """Everything first, then what changed: at once after a quiet time, else every 100 ms or 100
-        changes."""
-        await self._send_all(plan(self._store.view(), self.node_id, {}, None).put)
-        self._is_told = True
-        while True:
-            await self._has_dirty.wait()
-            if await self._send_changes():
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(STATUS_BATCH_PERIOD_S):
-                        await self._is_many.wait()
+    async def _tell_all(self) -> None:
+        """The teller: until there is nothing left to tell."""
+        try:
+            while not self.is_over and await self._tell_next():
+                pass
+        except UnavailableError as end:
+            self._fail(end)
+        finally:
+            self._is_telling = False
+
+    async def _tell_next(self) -> bool:
+        """Short messages first, then what the swarm is, then what to hold: everything, and then
+        what changed: at once after a quiet time, else every 100 ms or 100 changes."""
+        if self._outbox:
+            await self._send_outbox()
+        elif self._must_inform:
+            await self._send_info()
+        elif not self._is_listed:
+            await self._send_all(plan(self._reign.store.view(), self.node_id, {}, None).put)
+            self._is_listed = True
+        elif self._dirty:
+            wait_s = self._next_changes_s - self._reign.clock.mono_s()
+            if wait_s > 0 and len(self._dirty) < ASSIGNMENT_BATCH_MAX:
+                await self._pause(wait_s)
+            elif await self._send_changes():
+                self._next_changes_s = self._reign.clock.mono_s() + STATUS_BATCH_PERIOD_S
+        else:
+            return False
+        return True
+
+    async def _pause(self, wait_s: float) -> None:
+        self._hurry = asyncio.Event()
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._hurry.wait()
+        finally:
+            self._hurry = None
+
+    async def _send_outbox(self) -> None:
+        outbox, self._outbox = self._outbox, []
+        for message in outbox:
+            await self._put(message)
+
+    async def _send_info(self) -> None:
+        self._must_inform = False
+        info = self._reign.inform(self.node_id)
+        if info is not None and info != self._info:
+            self._info = info
+            await self._put(info)
+
+    async def _put(self, message: Message) -> None:
+        self._told_s = self._reign.clock.mono_s()
+        await self._channel.send(message)
 
     async def _send_all(self, put: tuple[TaskID, ...]) -> None:
         """The complete list, in as many parts as it needs."""
@@ -159,13 +242,12 @@ class NodeSession:
             items = tuple(self._take_part(waiting))
             has_more = bool(waiting)
             await self._send(is_complete=True, put=items, has_more=has_more)
+            await self._send_outbox()
 
     async def _send_changes(self) -> bool:
         """Whether there was anything to tell."""
         dirty, self._dirty = self._dirty, {}
-        self._has_dirty.clear()
-        self._is_many.clear()
-        put, gone = plan(self._store.view(), self.node_id, self._sent, dirty)
+        put, gone = plan(self._reign.store.view(), self.node_id, self._sent, dirty)
         for task_id in gone:
             del self._sent[task_id]
         waiting, taken_back = deque(put), tuple(("task", task_id) for task_id in gone)
@@ -178,7 +260,7 @@ class NodeSession:
 
     def _take_part(self, waiting: deque[TaskID]) -> Iterator[Item]:
         """The bodies of the next tasks as they are now, as many as one message should carry."""
-        view, size_b = self._store.view(), 0
+        view, size_b = self._reign.store.view(), 0
         for _ in range(ASSIGNMENT_BATCH_MAX):
             if not waiting or size_b >= PART_SIZE_MAX_B:
                 return
@@ -199,7 +281,7 @@ class NodeSession:
         has_more: bool = False,
     ) -> None:
         before, self._state = self._state, self._state + 1
-        await self._channel.send(
+        await self._put(
             Assignments(
                 is_complete=is_complete,
                 applies_to=before,

@@ -2,6 +2,7 @@
 when."""
 
 import asyncio
+import itertools
 from pathlib import Path
 
 import msgspec
@@ -14,9 +15,16 @@ from swarmlet.core.limits import ENTRY_CHANGES_MAX
 from swarmlet.manager.status_batch import StatusBatch
 from swarmlet.model.base import Driver
 from swarmlet.model.change import Create, Remove, SetDesired, SetNodeStatus, Update
-from swarmlet.model.cluster import TaskDefaults
+from swarmlet.model.cluster import JoinTokens, RootCA, TaskDefaults
 from swarmlet.model.container import ContainerSpec
-from swarmlet.model.node import Node, NodeState, NodeStatus
+from swarmlet.model.node import (
+    IssuanceState,
+    ManagerStatus,
+    Node,
+    NodeCertificate,
+    NodeState,
+    NodeStatus,
+)
 from swarmlet.model.service import SpecVersion, TaskSpec, spec_version_id
 from swarmlet.model.task import TaskState as S
 from swarmlet.model.task import TaskStatus
@@ -28,9 +36,11 @@ from swarmlet.wire.messages import (
     Heartbeat,
     Hello,
     LogBatch,
+    ManagerAddr,
     Message,
     StatusAck,
     StatusReport,
+    SwarmInfo,
     Welcome,
     decode_assigned_task,
 )
@@ -69,7 +79,7 @@ async def registered(swarm: Swarm) -> AgentChannel:
 
 
 async def assignments(channel: AgentChannel) -> Assignments:
-    while isinstance(message := await channel.receive(), Heartbeat):
+    while isinstance(message := await channel.receive(), Heartbeat | SwarmInfo):
         pass
     assert isinstance(message, Assignments)
     return message
@@ -149,6 +159,7 @@ def test_dispatcher_closes_the_older_session_of_a_node(swarm: Swarm):
         newer = await registered(swarm)
         assert await is_cut_off(older)
         await assignments(newer)
+        await asyncio.sleep(7)
         await newer.send(Heartbeat())
         assert isinstance(await newer.receive(), Heartbeat)
         assert swarm.node().status.state == NodeState.READY
@@ -309,8 +320,34 @@ def test_dispatcher_does_not_echo_what_the_agent_reported(swarm: Swarm):
         answer = await channel.receive()
         assert answer == StatusAck(number=1)
         assert swarm.task("a").status.state == S.RUNNING
+        await asyncio.sleep(7)
         await channel.send(Heartbeat())
         assert await channel.receive() == Heartbeat()
+
+    play(swarm, story)
+
+
+def test_dispatcher_answers_a_beat_only_where_it_told_nothing_for_longer_than_a_period(
+    swarm: Swarm,
+):
+    async def story(swarm: Swarm):
+        channel = await registered(swarm)
+        await assignments(channel)
+        heard_s: list[float] = []
+
+        async def listen() -> None:
+            while True:
+                assert await channel.receive() == Heartbeat()
+                heard_s.append(asyncio.get_running_loop().time())
+
+        async with asyncio.TaskGroup() as group:
+            listening = group.create_task(listen())
+            for _ in range(20):
+                await channel.send(Heartbeat())
+                await asyncio.sleep(4.5)
+            listening.cancel()
+        assert len(heard_s) == 9
+        assert max(b - a for a, b in itertools.pairwise(heard_s)) <= 2 * 5
 
     play(swarm, story)
 
@@ -354,6 +391,103 @@ def test_dispatcher_ends_the_session_of_an_agent_that_breaks_a_rule(swarm: Swarm
         assert await is_cut_off(channel)
         assert swarm.task("foreign").status.state == S.ASSIGNED
         assert swarm.task("a").status.state == S.ASSIGNED
+
+    play(swarm, story)
+
+
+async def told(channel: AgentChannel) -> SwarmInfo:
+    while not isinstance(message := await channel.receive(), SwarmInfo):
+        pass
+    return message
+
+
+def test_dispatcher_tells_what_the_swarm_is_behind_the_welcome_and_on_each_change(swarm: Swarm):
+    async def story(swarm: Swarm):
+        channel = await registered(swarm)
+        first = await channel.receive()
+        assert first == SwarmInfo(
+            managers=(ManagerAddr(node_id=NODE, addr="127.0.0.1:2377"),),
+            root_pem=b"",
+            certificate_state=0,
+            role="manager",
+        )
+        row = swarm.node()
+        asked = replace(row, certificate=NodeCertificate(state=IssuanceState.ROTATE))
+        await swarm.store.commit([Update(obj=asked, seen=row.version)])
+        assert await told(channel) == replace(first, certificate_state=5)
+        row = swarm.node()
+        await swarm.store.commit([Update(obj=replace(row, role="worker"), seen=row.version)])
+        assert await told(channel) == replace(first, certificate_state=5, role="worker")
+        cluster = cluster_of(swarm.store.view())
+        turned = replace(cluster, root_ca=RootCA(cert_pem=b"new"))
+        await swarm.store.commit([Update(obj=turned, seen=cluster.version)])
+        assert (await told(channel)).root_pem == b"new"
+
+    play(swarm, story)
+
+
+def test_dispatcher_tells_nobody_of_what_is_not_theirs(swarm: Swarm):
+    async def story(swarm: Swarm):
+        channel = await registered(swarm)
+        await assignments(channel)
+        row = swarm.node(OTHER)
+        asked = replace(row, certificate=NodeCertificate(state=IssuanceState.ROTATE))
+        await swarm.store.commit([Update(obj=asked, seen=row.version)])
+        cluster = cluster_of(swarm.store.view())
+        tokens = replace(cluster, root_ca=replace(cluster.root_ca, tokens=JoinTokens(worker="x")))
+        await swarm.store.commit([Update(obj=tokens, seen=cluster.version)])
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(4):
+                await channel.receive()
+
+    play(swarm, story)
+
+
+def test_dispatcher_tells_everybody_of_a_managers_new_place_in_turn(swarm: Swarm):
+    async def story(swarm: Swarm):
+        channel = await registered(swarm)
+        await told(channel)
+        member = msgspec.structs.replace(swarm.log.members()[0], address="10.0.0.9:2377")
+        swarm.manager.dispatcher._members = lambda: (member,)
+        row = swarm.node()
+        placed = replace(row, manager=ManagerStatus(raft_id=1, addr=member.address))
+        await swarm.store.commit([Update(obj=placed, seen=row.version)])
+        assert (await told(channel)).managers[0].addr == member.address
+
+    play(swarm, story)
+
+
+def test_dispatcher_refuses_a_node_that_registers_again_and_again_until_it_was_quiet(swarm: Swarm):
+    async def story(swarm: Swarm):
+        for _ in range(3):
+            await registered(swarm)
+            await asyncio.sleep(2)
+        welcome = await (await connect(swarm)).receive()
+        assert "may once 6 s are over" in welcome.refusal
+        await asyncio.sleep(6.1)
+        await registered(swarm)
+
+    play(swarm, story)
+
+
+def test_dispatcher_lets_a_node_register_at_once_that_stopped_in_order(swarm: Swarm):
+    async def story(swarm: Swarm):
+        for _ in range(10):
+            channel = await registered(swarm)
+            await channel.send(Goodbye(back_in_s=60))
+            channel.close()
+            await asyncio.sleep(0.1)
+
+    play(swarm, story)
+
+
+def test_dispatcher_cuts_off_a_node_that_does_not_read(swarm: Swarm):
+    async def story(swarm: Swarm):
+        channel = await registered(swarm)
+        await assignments(channel)
+        for number in range(2000):
+            swarm.manager.dispatcher.post(NODE, StatusAck(number=number))
+        await until(lambda: swarm.node().status.state == NodeState.DISCONNECTED, limit_s=1)
 
     play(swarm, story)
 
