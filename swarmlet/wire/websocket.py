@@ -8,7 +8,7 @@ import msgspec
 from aiohttp import ClientError, ClientWebSocketResponse, WSMsgType, web
 
 from swarmlet.core.limits import FRAME_SIZE_MAX_B
-from swarmlet.wire.channel import ChannelClosedError
+from swarmlet.wire.channel import AgentChannel, ChannelClosedError
 from swarmlet.wire.messages import LogBatch, Message, decode_message, encode
 
 log = logging.getLogger("swarmlet.wire")
@@ -105,7 +105,7 @@ class WebSocketChannel:
 class WebSocketLogSource:
     """The manager's end of a log stream (`LogSource`)."""
 
-    def __init__(self, channel: WebSocketChannel) -> None:
+    def __init__(self, channel: AgentChannel) -> None:
         self._channel = channel
 
     async def receive(self) -> LogBatch:
