@@ -1,0 +1,83 @@
+"""What a node port answers, read by the calling side: whether it is one, and what it refuses."""
+
+from typing import Final
+
+import aiohttp
+
+from swarmlet.core.errors import (
+    InvalidArgumentError,
+    NotLeaderError,
+    SwarmError,
+    UnavailableError,
+)
+from swarmlet.wire.forward import PROBLEM_HEADER, PROTOCOL_HEADER, decode_problem
+from swarmlet.wire.messages import PROTOCOL_VERSION
+from swarmlet.wire.node_api import PortProblem
+
+OWN_HEADERS: Final = {PROTOCOL_HEADER: str(PROTOCOL_VERSION)}
+"""Of each request."""
+
+ANSWER_SIZE_MAX_B: Final = (
+    256 * 1024
+)  # a root bundle, a certificate's chain; SwarmKit ca/external.go
+_FIRST_REFUSAL: Final = 400  # HTTP status
+
+
+class StrangerError(Exception):
+    """Whoever answered is no node port; the text says why."""
+
+
+async def check_answer(answer: aiohttp.ClientResponse) -> None:
+    """By the head alone. Raises StrangerError, or the SwarmError that the port answered with."""
+    problem = _problem_of(answer)
+    if problem is not None:
+        answer.close()
+        raise problem
+
+
+async def read_answer(answer: aiohttp.ClientResponse) -> bytes:
+    """The whole body. Raises StrangerError where it is larger than any answer."""
+    body = bytearray()
+    async for part in answer.content.iter_any():
+        body += part
+        if len(body) > ANSWER_SIZE_MAX_B:
+            raise StrangerError(f"its answer is larger than {ANSWER_SIZE_MAX_B >> 10} KiB")
+    return bytes(body)
+
+
+def refusal(problem: PortProblem) -> SwarmError:
+    """The error that the port raised, as its kind on this side."""
+    kind = _KINDS.get(problem.code, UnavailableError)
+    if kind is NotLeaderError:
+        return NotLeaderError(problem.message, problem.remedy, problem.managers)
+    error = kind.__new__(kind)  # some make their sentence of other arguments
+    SwarmError.__init__(error, problem.message, problem.remedy)
+    return error
+
+
+def _problem_of(answer: aiohttp.ClientResponse) -> SwarmError | StrangerError | None:
+    theirs = answer.headers.get(PROTOCOL_HEADER, "")
+    if not theirs.isdecimal():
+        return StrangerError("it answers, but not as a manager does")
+    if int(theirs) < PROTOCOL_VERSION - 1:
+        return UnavailableError(
+            f"{answer.url.authority} speaks protocol {theirs}, which is too old for this node's "
+            f"({PROTOCOL_VERSION})",
+            remedy="Upgrade swarmlet there first.",
+        )
+    if answer.status < _FIRST_REFUSAL:
+        return None
+    try:
+        return refusal(decode_problem(answer.headers.get(PROBLEM_HEADER, "")))
+    except InvalidArgumentError:
+        return StrangerError(f"it answers with HTTP status {answer.status}")
+
+
+def _kinds(base: type[SwarmError]) -> dict[str, type[SwarmError]]:
+    found: dict[str, type[SwarmError]] = {}
+    for kind in base.__subclasses__():
+        found |= {kind.code: kind, **_kinds(kind)}
+    return found
+
+
+_KINDS: Final = _kinds(SwarmError)
