@@ -4,6 +4,7 @@ import base64
 import json
 import re
 from pathlib import Path
+from random import Random
 
 import msgspec
 import pytest
@@ -20,8 +21,16 @@ from swarmlet.api.render.payload import render_config, render_secret
 from swarmlet.api.render.service import render_service
 from swarmlet.api.render.spec import SHOWN_SPECS_MAX, ShownSpecs, render_spec, spec_json
 from swarmlet.api.render.task import render_task
+from swarmlet.ca.root import issuer_facts, new_root
 from swarmlet.manager.control import ServiceStatus
-from swarmlet.model.cluster import Cluster, JoinTokens, RootCA, SwarmSpec, UnlockKey
+from swarmlet.model.cluster import (
+    Cluster,
+    JoinTokens,
+    RootCA,
+    RootRotation,
+    SwarmSpec,
+    UnlockKey,
+)
 from swarmlet.model.config import Config, ConfigSpec
 from swarmlet.model.defaults import with_defaults
 from swarmlet.model.network import IPAM, IPAMPool, Network, NetworkSpec
@@ -294,6 +303,22 @@ def test_swarm_is_printed_as_docker_prints_it(number, is_given):
     signing = replace(cluster.spec.ca_config, signing_ca_cert="C", signing_ca_key="K")
     cluster = replace(cluster, spec=replace(cluster.spec, ca_config=signing))
     assert "SigningCA" not in printed(render_cluster(cluster, with_tokens=False))
+
+
+def test_swarm_in_rotation_names_the_new_signer_and_the_old_root():
+    old, new = (new_root(1_700_000_000_000, Random(seed).randbytes) for seed in (1, 2))
+    rotation = RootRotation(cert_pem=new.cert_pem, key_pem=new.key_pem, cross_signed_pem=b"x")
+    resting = RootCA(cert_pem=old.cert_pem, key_pem=old.key_pem)
+    cluster = Cluster(id="c", spec=SwarmSpec(), root_ca=replace(resting, rotation=rotation))
+    shown = render_cluster(cluster, with_tokens=True)
+    assert shown.root_rotation_in_progress
+    assert shown.tls_info.trust_root == old.cert_pem.decode()
+    facts = (shown.tls_info.cert_issuer_subject, shown.tls_info.cert_issuer_public_key)
+    assert facts == issuer_facts(new.cert_pem)
+    assert "PRIVATE" not in printed(shown)
+    before = render_cluster(replace(cluster, root_ca=resting), with_tokens=False)
+    assert not before.root_rotation_in_progress
+    assert before.tls_info.cert_issuer_public_key == issuer_facts(old.cert_pem)[1]
 
 
 def test_unlock_key_has_its_human_form_or_is_empty():
