@@ -15,9 +15,11 @@ from typing import Final
 
 from swarmlet.ca.csr import public_key_of
 from swarmlet.core.errors import (
+    ConflictError,
     InvalidArgumentError,
     NotFoundError,
     NotLeaderError,
+    OutcomeUnknownError,
     StaleVersionError,
     SwarmError,
     UnauthorizedError,
@@ -56,6 +58,7 @@ log = logging.getLogger("swarmlet.manager")
 
 STATUS_WAIT_S: Final = 5.0  # for a signature, in one call; SwarmKit ca/certificates.go
 WAITERS_MAX: Final = 5_000  # who waits for a status; more are answered at once
+UNSURE_MAX: Final = 1_000  # joins whose outcome nobody knew, remembered
 CSR_LENGTH_MAX: Final = 8_192  # characters of PEM; one for P-256 has about 400
 
 
@@ -70,11 +73,13 @@ class CertificateServer:
         self._joins, self._renewals = JoinLimits(), RenewalLimits()
         self._waiters: dict[str, asyncio.Event] = {}  # by node, for any change of its row
         self._waiting = 0
+        self._unsure: dict[bytes, NodeID] = {}  # by request: a row that may come to be yet
         self._is_running = False
 
     async def run(self) -> None:
         """Sign whatever waits, until cancelled."""
         unsubscribe = self._store.subscribe(self._on_events)
+        self._unsure.clear()  # a new leader knows all that came before it
         self._is_running = True
         try:
             await self._signer.run()
@@ -171,10 +176,10 @@ class CertificateServer:
             elif known.certificate.state == IssuanceState.FAILED:
                 find_grant(self._store.view(), request.token)
         except SwarmError as refusal:
-            if isinstance(refusal, UnauthorizedError):
-                self._joins.failed(source, now_s)
+            self._joins.failed(source, now_s)
             log.warning("ca.join_refused", extra={"source": source, "cause": refusal.message})
             raise
+        self._joins.succeeded(now_s)
         if known is None or known.certificate.state == IssuanceState.FAILED:
             known = await self._take_down(csr, request)
             fields = {"node_id": known.id, "role": known.certificate.role, "source": source}
@@ -205,7 +210,8 @@ class CertificateServer:
         """The row of the node that joins. The same request may be under way twice: it is looked at
         again, on all that is in flight."""
         row: Node | None = None
-        node_id, now_ms = NodeID(new_id(self._env.entropy)), self._env.clock.wall_ms()
+        node_id = self._unsure.pop(csr, None) or NodeID(new_id(self._env.entropy))
+        now_ms = self._env.clock.wall_ms()
 
         def build(view: View) -> Transaction:
             nonlocal row
@@ -221,7 +227,14 @@ class CertificateServer:
             is_durable = row.version >= 0
             return NOTHING if is_durable else ([Update(obj=row, seen=row.version)], ())
 
-        await self._store.update(build)
+        try:
+            await self._store.update(build)
+        except ConflictError:  # an entry given up for lost came late, with this very id
+            await self._store.update(build)
+        except OutcomeUnknownError:
+            if len(self._unsure) < UNSURE_MAX:
+                self._unsure[csr] = node_id
+            raise
         assert row is not None, "a committed join has its row"
         return row
 

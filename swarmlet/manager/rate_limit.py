@@ -1,8 +1,8 @@
 """How often strangers may try: token buckets over a given clock, in bounded memory.
 
 A join token has 128 bits, so nobody guesses one; the limits keep guessing, and broken clients, from
-costing the leader more than a little. Good attempts cost nothing but their place in the overall
-bucket, so 200 nodes behind one address join at once.
+costing the leader more than a little. Whoever has a good one pays into a large
+bucket of its own, so 200 nodes behind one address join at once, and wrong ones do not use it up.
 """
 
 import ipaddress
@@ -24,9 +24,9 @@ class Rate(msgspec.Struct, frozen=True, kw_only=True):
     refill_s: float
 
 
-FAILURES_OF_ONE: Final = Rate(burst=20, refill_s=3.0)  # wrong tokens from one address
+FAILURES_OF_ONE: Final = Rate(burst=20, refill_s=3.0)  # bad attempts from one address
 FAILURES_OF_ALL: Final = Rate(burst=1_000, refill_s=0.05)
-ATTEMPTS_OF_ALL: Final = Rate(burst=5_000, refill_s=0.05)
+JOINS_OF_ALL: Final = Rate(burst=5_000, refill_s=0.05)
 RENEWALS_OF_ONE: Final = Rate(burst=20, refill_s=10.0)  # of one node, its certificate being valid
 EXPIRED_OF_ONE: Final = Rate(burst=5, refill_s=60.0)  # of one node whose certificate has expired
 
@@ -70,7 +70,7 @@ class JoinLimits:
     """Attempts to join by token."""
 
     def __init__(self) -> None:
-        self._attempts, self._failures = Buckets(ATTEMPTS_OF_ALL), Buckets(FAILURES_OF_ALL)
+        self._joins, self._failures = Buckets(JOINS_OF_ALL), Buckets(FAILURES_OF_ALL)
         self._failures_of = Buckets(FAILURES_OF_ONE)
 
     def begin(self, source: str, now_s: float) -> None:
@@ -81,11 +81,14 @@ class JoinLimits:
             "Too many wrong join tokens came from this address.",
         )
         refuse(self._failures.wait_s("", now_s), "Too many wrong join tokens came in.")
-        refuse(self._attempts.wait_s("", now_s), "Too many nodes try to join at once.")
-        self._attempts.take("", now_s)
+        refuse(self._joins.wait_s("", now_s), "Too many nodes join at once.")
+
+    def succeeded(self, now_s: float) -> None:
+        """The attempt had a good token."""
+        self._joins.take("", now_s)
 
     def failed(self, source: str, now_s: float) -> None:
-        """The attempt had no good token."""
+        """The attempt had no good token, or asked for what cannot be."""
         self._failures_of.take(address_key(source), now_s)
         self._failures.take("", now_s)
 

@@ -1,6 +1,7 @@
 """A leader's CA in memory: store, server, and nodes that ask."""
 
 import asyncio
+import dataclasses
 import random
 from collections.abc import Awaitable, Callable
 
@@ -27,11 +28,12 @@ from swarmlet.store.store import Store
 from swarmlet.wire.credentials import Credentials
 from swarmlet.wire.node_api import CertificateRequest, CertificateStatus
 from swarmlet.wire.outgoing import HttpsAnswer, HttpsRequest
-from tests.agent.virtual_time import START_MS, run_virtual, virtual_env
+from tests.agent.virtual_time import START_MS, VirtualClock, run_virtual, virtual_env
 from tests.store.memory_log import ME, MemoryLog
 
 entropy = random.Random(11).randbytes
 ROOT = new_root(START_MS, entropy)
+DAY_MS = 86_400_000
 SOURCE = "192.0.2.7:4711"
 
 
@@ -39,11 +41,21 @@ async def no_exchange(_: HttpsRequest) -> HttpsAnswer:
     raise AssertionError("nobody asks an external CA here")
 
 
+class CalendarClock(VirtualClock):
+    """Wall time that may jump ahead, as over a long sleep."""
+
+    skipped_ms = 0
+
+    def wall_ms(self) -> int:
+        return super().wall_ms() + self.skipped_ms
+
+
 class Fleet:
     """`authority` replaces the swarm's own; requests are PEM text."""
 
     def __init__(self, authority: CertificateAuthority | None = None) -> None:
-        self.env = virtual_env(RealDisk())
+        self.clock = CalendarClock()
+        self.env = dataclasses.replace(virtual_env(RealDisk()), clock=self.clock)
         self.store = Store(self.env)
         self.log = MemoryLog(self.store, delay_s=0.001)
         self.store.attach(self.log)
@@ -67,6 +79,10 @@ class Fleet:
         row = self.store.view().nodes.get(node_id)
         assert row is not None
         return row
+
+    def sleep_days(self, days: int) -> None:
+        """Everybody sleeps; only the wall clock goes on."""
+        self.clock.skipped_ms += days * DAY_MS
 
     async def put(self, *changes: Change) -> None:
         await self.store.commit(changes)
@@ -119,7 +135,8 @@ def request() -> str:
 
 
 def play(
-    story: Callable[[Fleet], Awaitable[None]], authority: CertificateAuthority | None = None
+    story: Callable[[Fleet], Awaitable[None]],
+    authority: CertificateAuthority | None = None,
 ) -> None:
     """Run `story` beside a CA on the leader of a swarm with one manager."""
 

@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 
 from swarmlet.core.errors import UnavailableError
 from swarmlet.manager.rate_limit import (
-    ATTEMPTS_OF_ALL,
     EXPIRED_OF_ONE,
     FAILURES_OF_ALL,
     FAILURES_OF_ONE,
+    JOINS_OF_ALL,
     RENEWALS_OF_ONE,
     Buckets,
     JoinLimits,
@@ -25,6 +25,7 @@ def test_two_hundred_good_joins_from_one_address_pass_at_once():
     limits = JoinLimits()
     for _ in range(200):
         limits.begin("192.0.2.1:4711", 0.0)
+        limits.succeeded(0.0)
 
 
 def test_wrong_tokens_from_one_address_shut_out_that_address_and_no_other():
@@ -48,10 +49,11 @@ def test_wrong_tokens_from_everywhere_shut_out_all_for_a_moment():
     limits.begin("192.0.2.1:1", 1.0)
 
 
-def test_attempts_are_bounded_in_all():
+def test_joins_are_bounded_in_all():
     limits = JoinLimits()
-    for _ in range(ATTEMPTS_OF_ALL.burst):
+    for _ in range(JOINS_OF_ALL.burst):
         limits.begin("192.0.2.1:1", 0.0)
+        limits.succeeded(0.0)
     with pytest.raises(UnavailableError, match="at once"):
         limits.begin("192.0.2.1:1", 0.0)
 
