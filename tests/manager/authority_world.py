@@ -60,9 +60,11 @@ class Fleet:
         self.log = MemoryLog(self.store, delay_s=0.001)
         self.store.attach(self.log)
         external = ExternalSigner(no_exchange, lambda: Credentials(root_pem=ROOT.cert_pem))
-        self.server = CertificateServer(
-            self.store, self.env, authority or SwarmAuthority(self.env, external)
-        )
+        self.server = self.new_server(authority or SwarmAuthority(self.env, external))
+
+    def new_server(self, authority: CertificateAuthority) -> CertificateServer:
+        """Another leader's, on the same store."""
+        return CertificateServer(self.store, self.env, authority)
 
     @property
     def cluster(self) -> Cluster:
