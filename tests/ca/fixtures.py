@@ -1,6 +1,7 @@
 """Certificates for tests: in memory, or written to a folder by `scripts/make-certs`."""
 
 import ipaddress
+import itertools
 import os
 import random
 import sys
@@ -60,10 +61,22 @@ def name_of(common, **others):
     return x509.Name([*attributes, x509.NameAttribute(NameOID.COMMON_NAME, common)])
 
 
+def rsa_keys():
+    """Two of them by turns: each takes a good part of a second."""
+    keys = []
+    while len(keys) < 2:
+        keys.append(rsa.generate_private_key(65537, 2048))
+        yield keys[-1]
+    yield from itertools.cycle(keys)
+
+
+RSA_KEYS = rsa_keys()
+
+
 def key_of_kind(kind, entropy):
     """rsa, P-256, P-384 or P-521."""
     if kind == "rsa":
-        return rsa.generate_private_key(65537, 2048)
+        return next(RSA_KEYS)
     curve = {"P-256": ec.SECP256R1, "P-384": ec.SECP384R1, "P-521": ec.SECP521R1}[kind]()
     secret = int.from_bytes(entropy(20), "big") + 1
     return ec.derive_private_key(secret, curve)
