@@ -39,3 +39,9 @@ class JoinToken(Record, frozen=True, kw_only=True):
 
     def is_used_up(self) -> bool:
         return self.uses_max != USES_UNLIMITED and self.uses >= self.uses_max
+
+    def state(self, now_ms: int) -> str:
+        """Whether it lets nodes in: "valid", or "expired" or "used-up"."""
+        if self.is_expired(now_ms):
+            return "expired"
+        return "used-up" if self.is_used_up() else "valid"

@@ -12,6 +12,7 @@ from swarmlet.api.routes import (
     configs,
     events,
     host_objects,
+    join_tokens,
     networks,
     nodes,
     own,
@@ -42,5 +43,6 @@ ROUTES: Final[tuple[Route, ...]] = (
     *secrets.ROUTES,
     *configs.ROUTES,
     *networks.ROUTES,
+    *join_tokens.ROUTES,
     *own.ROUTES,
 )

@@ -55,10 +55,13 @@ class JoinTokenVerbs(ControlBase):
         await self._commit(f"join token {row.id}", [Create(obj=row)])
         return JoinTokenCreated(id=row.id, token=token)
 
-    async def list_join_tokens(self) -> list[JoinToken]:
-        """Oldest first; those that let nobody in any more too."""
+    async def list_join_tokens(self) -> list[tuple[JoinToken, str]]:
+        """Each with its state by this manager's clock, oldest first; those that let nobody in any
+        more too."""
         rows = (await self.read()).join_tokens.all()
-        return sorted(rows, key=lambda row: (row.created_ms, row.id))
+        now_ms = self._env.clock.wall_ms()
+        oldest_first = sorted(rows, key=lambda row: (row.created_ms, row.id))
+        return [(row, row.state(now_ms)) for row in oldest_first]
 
     async def remove_join_token(self, ref: str) -> None:
         """Revoke by id or its beginning. Nodes that joined with it stay. Raises NotFoundError."""
