@@ -17,7 +17,7 @@ CHECK_ADDRESS: Final = "Check the address; managers listen on port 2377 unless t
 CHECK_CLOCKS: Final = "Compare the clocks of this host and of that manager's."
 OTHER_MANAGER: Final = "Ask another manager, or try again in a moment."
 REFUSED_BY_US: Final = (
-    "This node may have been removed from its swarm: `swarmlet leave`, then join again."
+    "This node may have been removed from its swarm: `swarmlet leave --force`, then join again."
 )
 
 

@@ -39,11 +39,21 @@ class Pool:
 
     def keep(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         """Until its connection is gone the pool stays open."""
-        self._sockets = [one for one in self._sockets if _is_connected(one)]
         self._sockets.append(socket)
 
-    def is_used(self) -> bool:
-        return bool(self.users) or any(map(_is_connected, self._sockets))
+    async def is_used(self) -> bool:
+        """Lets go of the WebSockets that have ended."""
+        ended = [one for one in self._sockets if not _is_connected(one)]
+        self._sockets = [one for one in self._sockets if one not in ended]
+        for one in ended:
+            await one.close()  # nothing is sent any more: aiohttp forgets the connection
+        return bool(self.users or self._sockets)
+
+    async def close(self) -> None:
+        """What is still open ends."""
+        await self.client.close()
+        for one in self._sockets:
+            await one.close()
 
 
 class Pools:
@@ -73,16 +83,16 @@ class Pools:
         pools = [*self._pools.values(), *self._retired]
         self._pools, self._retired = {}, []
         for pool in pools:
-            await pool.client.close()
+            await pool.close()
 
     async def _retire_others(self, credentials: Credentials) -> None:
         for kind in [*self._pools]:
             if kind.credentials not in (None, credentials):
                 self._retired.append(self._pools.pop(kind))
-        idle = [pool for pool in self._retired if not pool.is_used()]
-        self._retired = [pool for pool in self._retired if pool not in idle]
-        for pool in idle:
-            await pool.client.close()
+        for pool in [*self._pools.values(), *self._retired]:
+            if not await pool.is_used() and pool in self._retired:
+                self._retired.remove(pool)
+                await pool.close()
 
     def _opened(self, kind: PoolKind) -> Pool:
         connector = aiohttp.TCPConnector(
@@ -114,5 +124,5 @@ def _context(kind: PoolKind) -> ssl.SSLContext:
         return client_context(kind.credentials, checks_dates=kind.checks_dates)
     except ValueError as error:
         raise UnauthorizedError(
-            str(error), remedy="Leave the swarm and join again: `swarmlet leave`."
+            str(error), remedy="Leave the swarm (`swarmlet leave --force`) and join again."
         ) from error

@@ -17,6 +17,7 @@ _OWN_WAY: Final = frozenset(
     name.lower()
     for name in (
         hdrs.CONNECTION,
+        hdrs.EXPECT,
         hdrs.HOST,
         hdrs.KEEP_ALIVE,
         hdrs.PROXY_AUTHENTICATE,
@@ -28,7 +29,7 @@ _OWN_WAY: Final = frozenset(
         FORWARDED_HEADER,
     )
 )
-"""Between two hosts only (RFC 9110 §7.6.1), or said by the one who passes on."""
+"""Between two hosts only (RFC 9110 §7.6.1, §10.1.1), or said by the one who passes on."""
 
 
 async def ask_further(
@@ -61,7 +62,7 @@ async def ask_further(
 async def pass_back(answer: aiohttp.ClientResponse, request: web.BaseRequest) -> web.StreamResponse:
     """Begun and ended; broken off where the other manager breaks off."""
     response = web.StreamResponse(status=answer.status, reason=answer.reason)
-    response.headers.update(_passed(answer.headers))
+    response.headers.extend(_passed(answer.headers))
     try:
         await response.prepare(request)
         async for part in answer.content.iter_any():
