@@ -15,10 +15,10 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.x509.oid import NameOID
 
 from swarmlet.ca.csr import ca_csr, public_key_of
-from swarmlet.ca.identity import ca_problem, check_dates, verify_chain
+from swarmlet.ca.identity import ca_problem, check_dates, leaf_issuer, verify_chain
 from swarmlet.ca.issuer import ROLE_OUS, Subject
 from swarmlet.ca.keys import signature_problem, signing_key_from_pem
-from swarmlet.ca.root import Signer, normal_pem
+from swarmlet.ca.root import Signer, issuer_facts, normal_pem
 from swarmlet.core.errors import (
     FailedPreconditionError,
     InvalidArgumentError,
@@ -105,6 +105,16 @@ def authorities_of(root_ca: RootCA, config: CAConfig, ca_pem: bytes) -> Authorit
     return Authorities(ca_pem=ca_pem, members=members)
 
 
+def check_external_cas(root_ca: RootCA, config: CAConfig) -> None:
+    """Raises InvalidArgumentError for one that could never be asked."""
+    for authority in config.external_cas:
+        _certificate_of(authority, root_ca.cert_pem)
+        if not authority.url.startswith("https://"):
+            raise InvalidArgumentError(
+                f"the address of an external CA must be https, and {authority.url!r} is not"
+            )
+
+
 def signing_authorities(root_ca: RootCA, config: CAConfig) -> Authorities:
     """The external CAs that sign leafs now: of a rotation's new root while one runs."""
     rotation = root_ca.rotation
@@ -152,6 +162,8 @@ class ExternalSigner:
         def check(answer_pem: bytes) -> None:
             identity = verify_chain(answer_pem, authorities.ca_pem, now_ms)
             check_dates(identity, now_ms)
+            if leaf_issuer(answer_pem, authorities.ca_pem) != issuer_facts(authorities.ca_pem):
+                raise UnauthorizedError("it was signed with an intermediate of the CA's own")
             named = (identity.node_id, ROLE_OUS[identity.role], identity.cluster_id)
             if named != (subject.node_id, subject.ou, subject.cluster_id):
                 raise UnauthorizedError("its subject is not the one asked for")

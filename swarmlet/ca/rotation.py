@@ -14,7 +14,13 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from msgspec.structs import replace
 
-from swarmlet.ca.external import Authorities, ExternalSigner, authorities_of, check_cross_signed
+from swarmlet.ca.external import (
+    Authorities,
+    ExternalSigner,
+    authorities_of,
+    check_cross_signed,
+    check_external_cas,
+)
 from swarmlet.ca.identity import ca_problem
 from swarmlet.ca.keys import (
     PrivateKey,
@@ -67,6 +73,7 @@ async def plan_rotation(
         raise InvalidArgumentError(
             "if a signing CA key is provided, the signing CA cert must also be provided"
         )
+    check_external_cas(root_ca, config)
     step = _Step(root_ca, config, external)
     if not root_ca.key_pem:
         await step.need_external(root_ca.cert_pem, "current")

@@ -147,6 +147,14 @@ async def test_a_certificate_of_another_time_is_refused(authority, says):
         await signed(Switchboard({URL: authority}))
 
 
+async def test_a_certificate_of_an_intermediate_of_the_cas_own_is_refused():
+    below = rotated(ROOT, OTHER, entropy)
+    chain = node(below, entropy, name="node1", role="manager")[0].decode()
+    board = Switchboard({URL: answer(200, success=True, result={"certificate": chain})})
+    with pytest.raises(FailedPreconditionError, match="an intermediate of the CA's own"):
+        await signed(board)
+
+
 def answer(status, **said):
     return HttpsAnswer(status=status, body=json.dumps(said).encode())
 

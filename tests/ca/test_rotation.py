@@ -210,13 +210,12 @@ def test_keys_are_read_in_every_common_form_and_never_encrypted_ones():
         accepted_root(root.cert_pem, locked, NOW_MS)
 
 
-@pytest.mark.parametrize("which", ["none", "wrong root", "unreachable", "plain http"])
+@pytest.mark.parametrize("which", ["none", "wrong root", "unreachable"])
 async def test_a_root_without_key_needs_an_external_ca_that_answers(which):
     external = {
         "none": [],
         "wrong root": [at("https://ca/sign", ROOT)],
         "unreachable": [at("https://nowhere/sign", USERS)],
-        "plain http": [at("http://ca/sign", USERS)],
     }[which]
     board = Switchboard({"https://ca/sign": Authority(USERS)})
     with pytest.raises(InvalidArgumentError, match="corresponding to the desired CA certificate"):
@@ -267,10 +266,18 @@ async def test_a_rotation_waits_for_nobody_where_the_external_ca_fails_to_sign_a
         await plan(KEYLESS, CAConfig(force_rotate=4, external_cas=[at("https://ca/sign")]), board)
 
 
-async def test_an_unknown_protocol_is_refused():
-    config = given_root(ROOT, external=[ExternalCA(protocol="acme", url="https://ca")])
-    with pytest.raises(InvalidArgumentError, match="invalid protocol"):
-        await plan(KEYLESS, config)
+@pytest.mark.parametrize(
+    ("external", "says"),
+    [
+        (ExternalCA(protocol="acme", url="https://ca"), "invalid protocol: 'acme'"),
+        (ExternalCA(protocol="cfssl", url="http://ca"), "must be https"),
+        (ExternalCA(protocol="cfssl", url="https://ca", ca_cert="junk"), "cannot be read"),
+    ],
+)
+@pytest.mark.parametrize("root_ca", [PRESENT, KEYLESS])
+async def test_an_external_ca_that_can_never_be_asked_is_refused_at_once(root_ca, external, says):
+    with pytest.raises(InvalidArgumentError, match=says):
+        await plan(root_ca, CAConfig(force_rotate=3, external_cas=[external]))
 
 
 STEPS = {
