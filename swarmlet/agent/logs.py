@@ -5,6 +5,7 @@ import asyncio
 import logging
 from typing import Final
 
+from swarmlet.core.errors import NotFoundError, SwarmError
 from swarmlet.core.ids import TaskID
 from swarmlet.runtime.base import Runtime, RuntimeProblemError
 from swarmlet.wire.channel import AgentConnector, ChannelClosedError, LogSink
@@ -75,8 +76,13 @@ class LogPublisher:
                 await self._stream(wanted, sink)
             finally:
                 sink.close()
-        except* ChannelClosedError:
+        except* (ChannelClosedError, NotFoundError):
             pass  # nobody reads any more
+        except* SwarmError as problem:
+            cause = str(problem.exceptions[0])
+            log.warning(
+                "logs.not_sent", extra={"subscription": wanted.subscription, "cause": cause}
+            )
         except* Exception:  # the logs of a task never end the session
             log.exception("logs.broken", extra={"subscription": wanted.subscription})
         finally:

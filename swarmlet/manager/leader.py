@@ -38,6 +38,7 @@ class Leader:
         self._failures = 0
         self._term: int | None = None  # of the reign that is not to end
         self.is_leading = False
+        self.leadership: Leadership | None = None  # the newest there is
 
     async def run(self) -> None:
         """Until the log ends or this is cancelled."""
@@ -50,6 +51,7 @@ class Leader:
     async def _follow(self, group: asyncio.TaskGroup) -> None:
         reign: asyncio.Task[None] | None = None
         async for leadership in self._log.leadership():
+            self.leadership = leadership
             if reign is not None and (not leadership.is_ready or leadership.term != self._term):
                 await self._end(reign, leadership)
                 reign = None

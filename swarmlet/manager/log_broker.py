@@ -1,11 +1,13 @@
 """Logs of tasks, gathered from the nodes that run them, merged as they come."""
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
+from swarmlet.core.errors import ForbiddenError, NotFoundError
 from swarmlet.core.ids import NodeID, ServiceID, TaskID, new_id
 from swarmlet.core.limits import NS_PER_MS
 from swarmlet.env.base import Env
@@ -25,6 +27,9 @@ from swarmlet.wire.messages import (
     decode_message,
     encode,
 )
+from swarmlet.wire.port import LogSource
+
+log = logging.getLogger("swarmlet.manager")
 
 BATCHES_MAX: Final = 4  # of one reader that wait for it; then its agents wait
 OPEN_TIMEOUT_S: Final = 10.0  # for an agent to open a stream it was asked for
@@ -32,10 +37,11 @@ STDERR: Final = 2
 
 
 class _Stream:
-    """One node's part of a reading."""
+    """One node's part of a reading: the logs of these tasks."""
 
-    def __init__(self, node_id: NodeID, task_id: TaskID, deadline_s: float) -> None:
-        self.node_id, self.task_id, self.deadline_s = node_id, task_id, deadline_s
+    def __init__(self, node_id: NodeID, task_ids: Sequence[TaskID], deadline_s: float) -> None:
+        self.node_id, self.task_id, self.deadline_s = node_id, task_ids[0], deadline_s
+        self.task_ids = frozenset(task_ids)
         self.is_open = False
 
 
@@ -88,7 +94,7 @@ class _Reading:
         )
         if self._post(node_id, wanted):
             deadline_s = self._env.clock.mono_s() + OPEN_TIMEOUT_S
-            self.streams[subscription] = _Stream(node_id, task_ids[0], deadline_s)
+            self.streams[subscription] = _Stream(node_id, task_ids, deadline_s)
         else:
             self.say(task_ids[0], f"node {node_id} is not connected; its logs are out of reach")
 
@@ -111,13 +117,16 @@ class _Reading:
         self._changed.set()
 
     async def put(self, subscription: str, batch: LogBatch) -> None:
-        """Waits while the reader is slow. Raises ChannelClosedError where nobody reads any more."""
+        """Waits while the reader is slow. Raises ChannelClosedError where nobody reads any more,
+        ForbiddenError for lines of a task that the node was not asked for."""
         while len(self._queue) >= BATCHES_MAX and not self.is_closed:
             self._has_room.clear()
             await self._has_room.wait()
         stream = self.streams.get(subscription)
         if stream is None or self.is_closed:
             raise ChannelClosedError
+        if any(line.task_id not in stream.task_ids for line in batch.lines):
+            raise ForbiddenError(f"Node {stream.node_id} sent logs it was not asked for.")
         if batch.problem:
             self.say(stream.task_id, batch.problem)
         if batch.lines:
@@ -223,14 +232,32 @@ class LogBroker:
             reading.close()
 
     def open_stream(self, node_id: NodeID, subscription: str) -> _Sink:
-        """Where `node_id` sends the logs it was asked for. Raises ChannelClosedError where nobody
-        waits for them from this node."""
+        """Where `node_id` sends the logs it was asked for, once. Raises NotFoundError where nobody
+        waits for them, ForbiddenError where another node was asked."""
         for reading in self._readings:
             stream = reading.streams.get(subscription)
-            if stream is not None and stream.node_id == node_id:
-                stream.is_open = True
-                return _Sink(reading, subscription)
-        raise ChannelClosedError
+            if stream is None:
+                continue
+            if stream.node_id != node_id or stream.is_open:
+                raise ForbiddenError(f"Node {node_id} was not asked for these logs.")
+            stream.is_open = True
+            return _Sink(reading, subscription)
+        raise NotFoundError("log subscription", subscription, "Its reader is gone.")
+
+    async def take(self, source: LogSource, node_id: NodeID, subscription: str) -> None:
+        """Read a node's log stream to its end. Raises as `open_stream`."""
+        sink = self.open_stream(node_id, subscription)
+        try:
+            is_last = False
+            while not is_last:
+                batch = await source.receive()
+                await sink.send(batch)
+                is_last = batch.is_last
+        except ChannelClosedError:
+            log.debug("logs.stream_closed", extra={"node_id": node_id})
+        finally:
+            sink.close()
+            source.close()
 
     def gauges(self) -> dict[str, float]:
         return {"swarmlet_log_readers": float(len(self._readings))}

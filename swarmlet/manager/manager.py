@@ -2,12 +2,18 @@
 
 from collections.abc import Iterable
 
+from swarmlet.ca.external import ExternalSigner
+from swarmlet.ca.signing import SwarmAuthority
 from swarmlet.core.ids import NodeID
 from swarmlet.env.base import Env
+from swarmlet.manager.ca_server import CertificateServer
+from swarmlet.manager.control.base import no_external_ca
 from swarmlet.manager.dispatcher import Dispatcher
 from swarmlet.manager.leader import Leader
 from swarmlet.manager.log_broker import LogBroker
 from swarmlet.manager.loop import ControlLoop
+from swarmlet.manager.port import ManagerPort, Whereabouts
+from swarmlet.manager.root_rotation import RootRotator
 from swarmlet.reconcile.base import Decider
 from swarmlet.store.proposer import RaftLog
 from swarmlet.store.store import Store
@@ -15,16 +21,34 @@ from swarmlet.wire.channel import AgentChannel, AgentConnector, LogSink, memory_
 
 
 class Manager:
-    """One manager's node. `logs` serves readers; everything else runs only while this one leads."""
+    """One manager's node. `logs` serves readers and `port` other nodes; everything else runs only
+    while this one leads. `external` asks external CAs, where the swarm has any."""
 
     def __init__(
-        self, env: Env, store: Store, log: RaftLog, node_id: NodeID, deciders: Iterable[Decider]
+        self,
+        env: Env,
+        store: Store,
+        log: RaftLog,
+        node_id: NodeID,
+        deciders: Iterable[Decider],
+        external: ExternalSigner | None = None,
     ) -> None:
         self._node_id, self._log = node_id, log
+        authority = SwarmAuthority(env, external or no_external_ca())
         self._loops = tuple(ControlLoop(decider, store, env) for decider in deciders)
         self.dispatcher = Dispatcher(store, env, node_id, log.members)
         self.logs = LogBroker(store, self.dispatcher, env)
-        self._leader = Leader((*self._loops, self.dispatcher), log, env)
+        self.ca = CertificateServer(store, env, authority)
+        self._rotator = RootRotator(store, env)
+        self._leader = Leader((*self._loops, self.dispatcher, self.ca, self._rotator), log, env)
+        self.port = ManagerPort(
+            store,
+            env.clock,
+            Whereabouts(log, self._leader, node_id),
+            ca=self.ca,
+            dispatcher=self.dispatcher,
+            logs=self.logs,
+        )
 
     async def run(self) -> None:
         """Until the log ends or this is cancelled."""
@@ -37,11 +61,13 @@ class Manager:
     def is_at_rest(self) -> bool:
         """Whether this manager leads and nothing is left to decide or to tell."""
         loops_rest = all(loop.is_at_rest() for loop in self._loops)
-        return self._leader.is_leading and loops_rest and self.dispatcher.is_at_rest()
+        ca_rests = self.ca.is_at_rest() and self._rotator.is_at_rest()
+        return self._leader.is_leading and loops_rest and ca_rests and self.dispatcher.is_at_rest()
 
     def gauges(self) -> dict[str, float]:
         """Numbers for /metrics."""
         numbers = {**self._leader.gauges(), **self.dispatcher.gauges(), **self.logs.gauges()}
+        numbers |= {**self.ca.gauges(), **self._rotator.gauges()}
         for loop in self._loops:
             numbers.update(loop.gauges())
         return numbers

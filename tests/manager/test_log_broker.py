@@ -7,16 +7,17 @@ from pathlib import Path
 import pytest
 
 from swarmlet.agent.agent import Agent
+from swarmlet.core.errors import ForbiddenError, NotFoundError
 from swarmlet.core.ids import TaskID
 from swarmlet.manager.log_broker import BATCHES_MAX
 from swarmlet.model.change import Remove, SetStatus
 from swarmlet.model.service import Service
 from swarmlet.model.task import Task, TaskStatus
 from swarmlet.model.task import TaskState as S
-from swarmlet.wire.channel import ChannelClosedError
+from swarmlet.wire.channel import AgentChannel, ChannelClosedError
 from swarmlet.wire.messages import LogBatch, LogLine, LogOptions, OpenLogs
 from tests.agent.virtual_time import until
-from tests.manager.swarm import OTHER, WEB, Swarm, play, play_with_agent, task_row
+from tests.manager.swarm import NODE, OTHER, WEB, Swarm, play, play_with_agent, task_row
 from tests.manager.test_dispatcher import assignments, registered
 
 FOLLOW = LogOptions(follow=True)
@@ -231,7 +232,75 @@ def test_reading_gives_up_an_agent_that_never_opens_its_stream(swarm: Swarm):
 
 def test_nobody_may_send_logs_that_were_not_asked_of_it(swarm: Swarm):
     async def story(swarm: Swarm):
-        with pytest.raises(ChannelClosedError):
+        with pytest.raises(NotFoundError):
             await swarm.manager.connector().open_log_stream("made-up")
+
+    play(swarm, story)
+
+
+class Source:
+    """A node's log stream at the manager's end."""
+
+    def __init__(self, *batches: LogBatch) -> None:
+        self.batches, self.is_closed = list(batches), False
+
+    async def receive(self) -> LogBatch:
+        if not self.batches:
+            raise ChannelClosedError
+        return self.batches.pop(0)
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+async def asked(swarm: Swarm, channel: AgentChannel) -> OpenLogs:
+    while not isinstance(message := await channel.receive(), OpenLogs):
+        pass
+    return message
+
+
+def line_of(name: str) -> LogLine:
+    return LogLine(TaskID(name), 1, 1, b"line\n")
+
+
+def test_node_feeds_only_what_it_was_asked_for_and_once(swarm: Swarm):
+    async def story(swarm: Swarm):
+        await swarm.create(task_row("a", S.RUNNING), task_row("b", S.RUNNING))
+        channel, logs = await registered(swarm), swarm.manager.logs
+        async with asyncio.TaskGroup() as group:
+            reading = group.create_task(all_of(swarm, LogOptions(), "a"))
+            subscription = (await asked(swarm, channel)).subscription
+            with pytest.raises(ForbiddenError):
+                await logs.take(Source(), OTHER, subscription)
+            foreign = Source(LogBatch(lines=(line_of("a"),)), LogBatch(lines=(line_of("b"),)))
+            with pytest.raises(ForbiddenError, match="not asked for"):
+                await logs.take(foreign, NODE, subscription)
+            assert foreign.is_closed
+            lines = await reading
+        assert lines[0] == b"line\n"
+        assert b"broke off" in lines[1]
+        async with asyncio.TaskGroup() as group:
+            reading = group.create_task(all_of(swarm, LogOptions(), "a"))
+            subscription = (await asked(swarm, channel)).subscription
+            logs.open_stream(NODE, subscription)
+            with pytest.raises(ForbiddenError):
+                await logs.take(Source(), NODE, subscription)
+            reading.cancel()
+
+    play(swarm, story)
+
+
+def test_node_feeds_a_reader_to_the_last_batch(swarm: Swarm):
+    async def story(swarm: Swarm):
+        await swarm.create(task_row("a", S.RUNNING))
+        channel = await registered(swarm)
+        async with asyncio.TaskGroup() as group:
+            reading = group.create_task(all_of(swarm, LogOptions(), "a"))
+            subscription = (await asked(swarm, channel)).subscription
+            batches = LogBatch(lines=(line_of("a"),)), LogBatch(is_last=True), LogBatch()
+            source = Source(*batches)
+            await swarm.manager.logs.take(source, NODE, subscription)
+            assert await reading == [b"line\n"]
+            assert (source.is_closed, len(source.batches)) == (True, 1)
 
     play(swarm, story)

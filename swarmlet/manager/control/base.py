@@ -46,7 +46,7 @@ class ControlBase:
         self._logs = logs
         self._env = env
         self._node_id = node_id
-        self._external = external or ExternalSigner(_unreachable, _nobody)
+        self._external = external or no_external_ca()
         self._leadership = _NOBODY_LEADS
 
     async def run(self) -> None:
@@ -110,6 +110,11 @@ class ControlBase:
                 error.message,
                 remedy=f"The change of {what} may or may not be made: look before repeating it.",
             ) from error
+
+
+def no_external_ca() -> ExternalSigner:
+    """For a manager that calls none: whoever needs one hears so."""
+    return ExternalSigner(_unreachable, _nobody)
 
 
 async def _unreachable(request: HttpsRequest) -> HttpsAnswer:
