@@ -109,6 +109,8 @@ def _advertised(addresses: Addresses, text: str, listen: Address) -> Address:
 
 
 def _looked_up(host: str) -> str:
+    if not host.rpartition(".")[2][:1].isalpha():  # else 1.2.3 is an address: inet_aton(3)
+        return ""
     try:
         found = socket.getaddrinfo(host, LISTEN_PORT, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):

@@ -154,12 +154,17 @@ class DataDir:
         """From now on this node is in the swarm it prepared, whatever happens to the process."""
         self._disk.rename(self._unsettled, self._state)
 
+    def is_joining(self) -> bool:
+        """Whether an attempt to join was interrupted that can go on."""
+        return self._disk.exists(self.joining) and not self._disk.exists(self._state)
+
     def leave_swarm(self) -> None:
         """Forget the swarm, durably; after a crash on the way, the next call goes on. Needs no room
         on the disk.
         """
         if self._disk.exists(self._state):
             self._disk.rename(self._state, self._unsettled)
+        self._disk.remove(self.joining)  # else the next start would go on with it
         for path in (self.raft, self.agent, self.certificates, self._swarm):
             self._disk.remove_tree(path)  # what says that the rest may go, last
 

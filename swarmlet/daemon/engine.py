@@ -3,18 +3,17 @@
 import asyncio
 import contextlib
 import logging
-from typing import Final
 
 from msgspec.structs import replace
 
-from swarmlet.api.engine import EngineFacts, InitRequest, SwarmState
+from swarmlet.api.app import Door
+from swarmlet.api.engine import EngineFacts, Forwarder, InitRequest, JoinRequest, SwarmState
 from swarmlet.core.errors import (
-    DiskFullError,
     SwarmError,
+    SwarmStateError,
     UnsupportedError,
     already_in_swarm,
-    leaving_erases_swarm,
-    manager_not_ready,
+    join_takes_longer,
     not_in_swarm,
     not_part_of_swarm,
 )
@@ -22,17 +21,17 @@ from swarmlet.core.ids import NodeID
 from swarmlet.daemon.data_dir import SwarmFile
 from swarmlet.daemon.founding import plan_swarm, write_identity
 from swarmlet.daemon.gauges import Gauges
-from swarmlet.daemon.membership import Host, Membership
-from swarmlet.manager.bootstrap import Founding
+from swarmlet.daemon.host import Host
+from swarmlet.daemon.joined import JoinedNode
+from swarmlet.daemon.joining import JOIN_WAIT_S, Attempt, plan_join
+from swarmlet.daemon.leftovers import Leftovers
+from swarmlet.daemon.membership import Membership
+from swarmlet.daemon.stay import Stay
 from swarmlet.manager.control import Control
 from swarmlet.manager.event_feed import EventFeed
-from swarmlet.runtime.base import Registries, Runtime, RuntimeProblemError
+from swarmlet.runtime.base import Registries, Runtime
 
 log = logging.getLogger("swarmlet.daemon")
-
-SWEEP_WAIT_S: Final = 15.0  # for one try to remove every task that is left
-SWEEP_PAUSE_MIN_S: Final = 1.0  # between tries, doubling
-SWEEP_PAUSE_MAX_S: Final = 30.0
 
 
 class DaemonEngine:
@@ -42,10 +41,14 @@ class DaemonEngine:
         self._host, self._group = host, group
         self._env, self._data, self._runtime = host.env, host.data, host.runtime
         self.events = EventFeed(host.env.clock)
-        self._membership: Membership | None = None
+        self.door = Door(self)
+        self._stay: Stay | None = None
+        self._attempt: Attempt | None = None
+        self._failure = ""  # of the last join, where nobody waited for its answer
         self._task: asyncio.Task[None] | None = None
+        self._join_task: asyncio.Task[None] | None = None
         self._runtime_task: asyncio.Task[None] | None = None
-        self._sweep_task: asyncio.Task[None] | None = None
+        self._leftovers = Leftovers(host.data, group)
         self._changing = asyncio.Lock()
         self.stopped = asyncio.Event()
         self._gauges = Gauges()
@@ -54,12 +57,18 @@ class DaemonEngine:
         """Go on where the data directory says this node was. Raises DamagedError."""
         await self._run_runtime(self._runtime)
         file = self._data.swarm_file()
-        if file is None:
-            self._data.leave_swarm()  # what an interrupted init may have left
-            await self._sweep()
-            return
-        await self._enter(file, None)
-        log.info("swarm.resumed", extra={"node_id": file.node_id, "cluster_id": file.cluster_id})
+        if file is not None:
+            await self._enter(self._stay_of(file))
+            fields = {"node_id": file.node_id, "cluster_id": file.cluster_id}
+            log.info("swarm.resumed", extra=fields)
+        elif self._data.is_joining():
+            attempt = Attempt(self._host)
+            await attempt.resume()
+            self._pursue(attempt)
+            log.info("join.resumed")
+        else:
+            self._data.leave_swarm()  # what an interrupted init or join may have left
+            await self._leftovers.sweep(self._runtime)
 
     @property
     def facts(self) -> EngineFacts:
@@ -73,21 +82,21 @@ class DaemonEngine:
         )
 
     def swarm_state(self) -> SwarmState:
-        membership = self._membership
-        if membership is None:
-            return SwarmState(state="pending" if self._changing.locked() else "inactive")
-        return SwarmState(
-            state="active" if membership.is_ready else "pending",
-            node_id=NodeID(membership.file.node_id),
-            node_addr=membership.file.advertise_addr.rpartition(":")[0].strip("[]"),
-        )
+        if self._attempt is not None:
+            return SwarmState(state="pending", error=self._attempt.problem)
+        if self._stay is not None:
+            return self._stay.state()
+        if self._failure:
+            return SwarmState(state="error", error=self._failure)
+        return SwarmState(state="pending" if self._changing.locked() else "inactive")
 
     def control(self) -> Control:
-        if self._membership is None:
+        if self._stay is None or self._attempt is not None:
             raise not_in_swarm()
-        if not self._membership.is_ready:
-            raise manager_not_ready()
-        return self._membership.control
+        return self._stay.control()
+
+    def forwarder(self) -> Forwarder | None:
+        return None if self._stay is None else self._stay.forwarder()
 
     async def distribution(self, name: str, auth: str) -> bytes:
         if not isinstance(self._runtime, Registries):
@@ -100,58 +109,93 @@ class DaemonEngine:
 
     async def init_swarm(self, request: InitRequest) -> NodeID:
         async with self._changing:
-            if self._membership is not None:
-                raise already_in_swarm()
+            self._check_in_no_swarm()
             runtime = await self._host.choose(self._runtime)
             plan = await plan_swarm(self._env, self._host.addresses, request, runtime.name)
-            await _end(self._sweep_task)
+            await self._leftovers.stop()
             await self._run_runtime(runtime)
             try:
                 self._data.prepare_swarm(plan.file)
                 plan = write_identity(self._env, self._data, plan)
-                membership = await self._enter(plan.file, plan.founding)
+                stay = Membership(
+                    self._host, runtime, plan.file, plan.founding, self.door.answer_forwarded
+                )
+                self.events.follow(stay.store)
+                await self._enter(stay)
             except BaseException:
                 await self._exit()  # cancelled, it may be running still
                 self._data.leave_swarm()
                 raise
-            await membership.registered()
+            await stay.registered()
             log.info("swarm.founded", extra={"node_id": plan.file.node_id})
             return NodeID(plan.file.node_id)
 
+    async def join_swarm(self, request: JoinRequest) -> None:
+        async with self._changing:
+            self._check_in_no_swarm()
+            runtime = await self._host.choose(self._runtime)
+            joining, file = await plan_join(self._env, self._host.addresses, request, runtime.name)
+            await self._leftovers.stop()
+            await self._run_runtime(runtime)
+            attempt = Attempt(self._host)
+            try:
+                await attempt.begin(joining, file)
+            except BaseException:
+                self._data.leave_swarm()
+                raise
+            outcome = self._pursue(attempt)
+            attempt.is_awaited = True
+        try:
+            async with asyncio.timeout(JOIN_WAIT_S):
+                problem = await asyncio.shield(outcome)
+        except TimeoutError:
+            raise join_takes_longer() from None
+        finally:
+            attempt.is_awaited = False
+        if problem is not None:
+            raise problem
+
     async def leave_swarm(self, *, force: bool) -> None:
         async with self._changing:
-            membership = self._membership
-            if membership is None:
-                raise not_part_of_swarm()
-            if not force:
-                raise leaving_erases_swarm()
-            await membership.leave()
+            if self._attempt is not None:
+                await self._give_up()
+                return
+            stay = self._stay
+            if stay is None:
+                if not self._failure:
+                    raise not_part_of_swarm()
+                self._failure = ""
+                return
+            refusal = stay.leave_refusal()
+            if refusal is not None and not force:
+                raise refusal
+            await _end(self._join_task)  # it may wait for the first session still
+            await stay.leave()
             await self._exit()
             self._data.leave_swarm()
-            await self._sweep()
-            log.info("swarm.left", extra={"node_id": membership.file.node_id})
+            await self._leftovers.sweep(self._runtime)
+            log.info("swarm.left", extra={"node_id": stay.file.node_id})
 
     def stop(self) -> None:
         self.stopped.set()
 
     async def close(self) -> None:
         """Say goodbye and let go; tasks run on."""
-        if self._membership is not None:
-            await self._membership.stop()
+        await _end(self._join_task)
+        if self._stay is not None:
+            await self._stay.stop()
             await self._exit()
-        await _end(self._sweep_task)
+        await self._leftovers.stop()
         await _end(self._runtime_task)
+        await self._host.network.close()
 
     def gauges(self) -> dict[str, float]:
-        numbers = self._gauges.read()
-        if self._membership is not None:
-            numbers.update(self._membership.manager.gauges())
-            numbers["swarmlet_store_index"] = float(self._membership.store.view().index)
-        return numbers
+        stay = {} if self._stay is None else self._stay.gauges()
+        return {**self._gauges.read(), **stay}
 
     def is_at_rest(self) -> bool:
         """Whether nothing happens here until somebody asks or a task ends."""
-        return self._membership is None or self._membership.is_at_rest()
+        return self._stay is None or self._stay.is_at_rest()
 
     async def watch_loop(self) -> None:
         """Measure the event loop's lag; owned by the daemon's group."""
@@ -159,18 +203,71 @@ class DaemonEngine:
 
     # Inside -----------------------------------------------------------------------------------
 
-    async def _enter(self, file: SwarmFile, founding: Founding | None) -> Membership:
-        membership = Membership(self._host, self._runtime, file, founding)
-        self._membership = membership
-        self.events.follow(membership.store)
+    def _stay_of(self, file: SwarmFile) -> Stay:
+        """What a node does that is in this swarm already. Raises DamagedError."""
+        if not file.raft_id:
+            return JoinedNode(self._host, self._runtime, file, self.door.answer_forwarded)
+        stay = Membership(self._host, self._runtime, file, None, self.door.answer_forwarded)
+        self.events.follow(stay.store)
+        return stay
+
+    def _check_in_no_swarm(self) -> None:
+        """Raises SwarmStateError; forgets how the last join failed."""
+        if self._stay is not None or self._attempt is not None:
+            raise already_in_swarm()
+        self._failure = ""
+
+    def _pursue(self, attempt: Attempt) -> "asyncio.Future[SwarmError | None]":
+        """Go on with this join until it is in or has failed; the future says which."""
+        self._attempt = attempt
+        outcome: asyncio.Future[SwarmError | None] = asyncio.get_running_loop().create_future()
+        work = self._join(attempt, outcome)
+        self._join_task = self._group.create_task(work, name="join")
+        return outcome
+
+    async def _join(self, attempt: Attempt, outcome: "asyncio.Future[SwarmError | None]") -> None:
+        try:
+            file = await attempt.run()
+            stay = JoinedNode(
+                self._host, self._runtime, file, self.door.answer_forwarded, is_new=True
+            )
+            await self._enter(stay)
+            await attempt.settle()
+        except SwarmError as problem:
+            await self._exit()
+            self._data.leave_swarm()
+            self._attempt = None
+            if not attempt.is_awaited:
+                self._failure = problem.message
+            log.warning("join.failed", extra={"cause": problem.message})
+            outcome.set_result(problem)
+        else:
+            self._attempt = None
+            log.info("swarm.joined", extra={"node_id": file.node_id, "cluster_id": file.cluster_id})
+            await stay.joined()
+            outcome.set_result(None)
+        finally:
+            if not outcome.done():
+                outcome.set_result(SwarmStateError("The attempt to join was given up."))
+
+    async def _give_up(self) -> None:
+        """End the join under way; nothing of it is left here."""
+        await _end(self._join_task)
+        await self._exit()
+        self._attempt = None
+        self._data.leave_swarm()
+        await self._leftovers.sweep(self._runtime)
+        log.info("join.given_up")
+
+    async def _enter(self, stay: Stay) -> None:
+        self._stay = stay
         started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._task = self._group.create_task(_stay(membership, started), name="membership")
+        self._task = self._group.create_task(_serve(stay, started), name="stay")
         await started
         self._host.settle()
-        return membership
 
     async def _exit(self) -> None:
-        task, self._task, self._membership = self._task, None, None
+        task, self._task, self._stay = self._task, None, None
         if task is not None:
             task.cancel("leaving the swarm")
             await asyncio.wait([task])
@@ -185,47 +282,6 @@ class DaemonEngine:
         self._runtime = runtime
         self._runtime_task = self._group.create_task(runtime.run(), name="runtime")
 
-    async def _sweep(self) -> None:
-        """Remove what the runtime has of a swarm this node is not in any more. Where it cannot now,
-        it is done as soon as the runtime lets us, in this life of the daemon or the next."""
-        try:
-            async with asyncio.timeout(SWEEP_WAIT_S):
-                await self._remove_tasks()
-        except (TimeoutError, RuntimeProblemError) as problem:
-            log.warning(
-                "tasks.left_behind", extra={"runtime": self._runtime.name, "cause": _cause(problem)}
-            )
-            with contextlib.suppress(DiskFullError):  # then this life of the daemon must do
-                self._data.note_leftover(self._runtime.name)
-            self._sweep_task = self._group.create_task(self._sweep_later(), name="sweep")
-
-    async def _sweep_later(self) -> None:
-        pause_s = SWEEP_PAUSE_MIN_S
-        while True:
-            await asyncio.sleep(pause_s)
-            pause_s = min(pause_s * 2, SWEEP_PAUSE_MAX_S)
-            try:
-                async with asyncio.timeout(SWEEP_WAIT_S):
-                    await self._remove_tasks()
-            except (TimeoutError, RuntimeProblemError) as problem:
-                log.info(
-                    "tasks.still_left_behind",
-                    extra={"runtime": self._runtime.name, "cause": _cause(problem)},
-                )
-            else:
-                log.info("tasks.removed_late", extra={"runtime": self._runtime.name})
-                return
-
-    async def _remove_tasks(self) -> None:
-        for task in await self._runtime.list_tasks():
-            await self._runtime.remove(task.task_id)
-        if self._data.leftover_runtime() == self._runtime.name:
-            self._data.note_leftover("")
-
-
-def _cause(problem: TimeoutError | RuntimeProblemError) -> str:
-    return str(problem) or f"it took longer than {SWEEP_WAIT_S:g} s"
-
 
 async def _end(task: asyncio.Task[None] | None) -> None:
     """Cancel it and wait until it has ended."""
@@ -234,15 +290,15 @@ async def _end(task: asyncio.Task[None] | None) -> None:
         await asyncio.wait([task])
 
 
-async def _stay(membership: Membership, started: "asyncio.Future[None]") -> None:
-    """Run a membership; an error before it is ready belongs to whoever waits for it."""
+async def _serve(stay: Stay, started: "asyncio.Future[None]") -> None:
+    """Run it; an error before it is ready belongs to whoever waits for it."""
 
     def ready() -> None:
         if not started.done():
             started.set_result(None)
 
     try:
-        await membership.run(ready)
+        await stay.run(ready)
     except BaseExceptionGroup as group:
         cause = _first_leaf(group)
         if started.done():

@@ -11,7 +11,8 @@ from swarmlet.daemon.addresses import HostAddresses
 from swarmlet.daemon.data_dir import DataDir
 from swarmlet.daemon.engine import DaemonEngine
 from swarmlet.daemon.facts import gather_facts
-from swarmlet.daemon.membership import Host
+from swarmlet.daemon.host import Host
+from swarmlet.daemon.network import HostNetwork
 from swarmlet.daemon.notify import Tell
 from swarmlet.daemon.runtimes import Runtimes
 from swarmlet.daemon.settings import Settings
@@ -34,12 +35,14 @@ async def serve(
     runtimes = Runtimes(real_env("runtime"), data, settings)
     runtime = await runtimes.at_start()
     async with asyncio.TaskGroup() as group:
+        addresses = HostAddresses()
         host = Host(
             env=env,
             data=data,
             runtime=runtime,
             facts=gather_facts(env, data, runtime, runtimes.docker_host),
-            addresses=HostAddresses(),
+            addresses=addresses,
+            network=HostNetwork(env, addresses),
             settle=settle_memory,
             choose=runtimes.at_init,
         )
@@ -47,7 +50,7 @@ async def serve(
         watch = group.create_task(engine.watch_loop(), name="loop-lag")
         stop_on(engine.stopped)
         await engine.open()
-        async with serve_unix(build_app(engine), settings.socket_path):
+        async with serve_unix(build_app(engine, engine.door), settings.socket_path):
             log.info("daemon.ready", extra={"socket": settings.socket_path, "data": data.path})
             if tell is not None:
                 tell(f"READY=1\nSTATUS=Listening at {settings.socket_path}")

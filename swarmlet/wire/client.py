@@ -31,13 +31,24 @@ from swarmlet.wire.node_api import (
 )
 from swarmlet.wire.pools import DIAL_TIMEOUT_S, Pool, PoolKind, Pools
 from swarmlet.wire.relay import ask_further, pass_back
-from swarmlet.wire.routes import CERTIFICATE, HELLO, JOIN, LOGS, RENEW, ROOT, SESSION, PortRoute
+from swarmlet.wire.routes import (
+    API,
+    CERTIFICATE,
+    HELLO,
+    JOIN,
+    LOGS,
+    RENEW,
+    ROOT,
+    SESSION,
+    PortRoute,
+)
 from swarmlet.wire.tls import CA_NAME, MANAGER_NAME
 from swarmlet.wire.websocket import WebSocketChannel, watch_connection
 
 REQUEST_TIMEOUT_S: Final = 5.0  # from the connection to the whole answer
 POLL_TIMEOUT_S: Final = 20.0  # the same where the port waits for the CA before it answers
 
+API_PREFIX: Final = API.path.removesuffix("/{path}")
 _CA_ROUTES: Final = (JOIN, RENEW, CERTIFICATE)
 _T = TypeVar("_T")
 
@@ -128,6 +139,13 @@ class TlsLink:
                 url = _url(addr, path)
                 answer = await ask_further(pool.client, url, request, origin=origin)
             return await pass_back(answer, request)
+
+    async def read_api(self, addr: str, path: str, credentials: Credentials) -> bytes:
+        """The body of the API's answer to a GET of this node's own; `path` is raw."""
+        route = msgspec.structs.replace(API, method="GET", path=f"{API_PREFIX}{path}")
+        call = _Call(route=route, credentials=credentials)
+        async with self._reached(addr, call) as pool:
+            return await _answer(pool, addr, call)
 
     async def close(self) -> None:
         """Ends what is still open; sessions too."""

@@ -281,8 +281,16 @@ def test_node_is_printed_as_docker_prints_it(shown):
 def test_manager_that_is_no_voter_yet_is_of_unknown_reach():
     learner = Member(raft_id=3, node_id="", address="", is_voter=False)
     managers = Managers(Leadership(term=1, leader=1, is_ready=False), (learner,))
-    status = managers.status(ManagerStatus(raft_id=3, addr="a:1"))
+    node = Node(id="n", spec=NodeSpec(), role="manager", manager=ManagerStatus(raft_id=3))
+    status = managers.status(node)
     assert (status.leader, status.reachability) == (False, "unknown")
+
+
+def test_manager_that_keeps_no_state_is_of_unknown_reach_and_a_worker_of_none():
+    managers = Managers(Leadership(term=1, leader=1, is_ready=True), ())
+    node = Node(id="n", spec=NodeSpec(), role="manager")
+    assert managers.status(node).reachability == "unknown"
+    assert managers.status(replace(node, role="worker")) is None
 
 
 @pytest.mark.parametrize(("number", "is_given"), [(0, True), (1, False)])

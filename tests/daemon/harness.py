@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -16,6 +17,18 @@ from pathlib import Path
 from urllib.parse import quote
 
 ANSWERS_WITHIN_S = 20.0
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port that nobody listens on, below those that the kernel gives to outgoing connections."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as trial:
+            try:
+                trial.bind((host, port))
+            except OSError:
+                continue
+        return port
 
 
 class ApiError(Exception):
@@ -76,6 +89,7 @@ class Daemon:
         self.directory, self.options, self.prefix = directory, options, prefix
         self.data, self.socket = f"{directory}/data", f"{directory}/s.sock"
         self.log_path = f"{directory}/daemon.log"
+        self.listen = f"127.0.0.1:{free_port()}"  # its node port, once it is a manager
         self.process: subprocess.Popen[bytes] | None = None
 
     def command(self) -> list[str]:
@@ -129,7 +143,7 @@ class Daemon:
 
     def init(self) -> Client:
         client = self.client()
-        client.post("/swarm/init", {"AdvertiseAddr": "127.0.0.1"})
+        client.post("/swarm/init", {"AdvertiseAddr": "127.0.0.1", "ListenAddr": self.listen})
         return client
 
 

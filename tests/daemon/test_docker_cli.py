@@ -18,7 +18,7 @@ def docker(daemon):
 
 def test_docker_cli_drives_a_swarm_from_init_to_leave(daemon, docker):
     assert "inactive" in docker("info", "--format", "{{.Swarm.LocalNodeState}}")
-    said = docker("swarm", "init", "--advertise-addr", "127.0.0.1")
+    said = docker("swarm", "init", "--listen-addr", daemon.listen)
     assert "is now a manager" in said
     assert "SWMTKN-1-" in said
     assert "Leader" in docker("node", "ls")
@@ -62,8 +62,8 @@ def test_docker_node_update_and_version(swarm, docker):
     assert node["Spec"]["Labels"] == {"zone": "a"}
 
 
-def test_docker_says_the_reason_of_a_refusal(docker):
+def test_docker_says_the_reason_of_a_refusal(daemon, docker):
     assert "not a swarm manager" in docker("node", "ls", code=1)
-    docker("swarm", "init", "--advertise-addr", "127.0.0.1")
+    docker("swarm", "init", "--listen-addr", daemon.listen)
     said = docker("swarm", "init", "--advertise-addr", "127.0.0.1", code=1)
     assert "already part of a swarm" in said

@@ -163,7 +163,7 @@ def test_leave_and_init_again_in_the_same_daemon(daemon):
     client = daemon.client()
     ids = set()
     for _ in range(int(os.environ.get("SWARMLET_LEAVES", "15"))):
-        ids.add(client.post("/swarm/init", {"AdvertiseAddr": "127.0.0.1"}))
+        ids.add(client.post("/swarm/init", {"ListenAddr": daemon.listen}))
         client.post("/services/create", service("web"))
         client.post("/swarm/leave?force=1")
         with pytest.raises(Exception, match="not a swarm manager"):

@@ -17,7 +17,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon.harness import Client, pid_of, service, tasks_of, wait_for, wait_running
+from tests.daemon.harness import (
+    Client,
+    free_port,
+    pid_of,
+    service,
+    tasks_of,
+    wait_for,
+    wait_running,
+)
 
 SYSTEMD = "/lib/systemd/systemd"
 TARGETS = ("default", "basic", "sysinit", "shutdown", "exit")
@@ -101,7 +109,7 @@ def trial(directory):
     systemd = start_systemd(directory)
     try:
         systemctl("start", "swarmlet")  # it returns when the API answers
-        client.post("/swarm/init", {"AdvertiseAddr": "127.0.0.1"})
+        client.post("/swarm/init", {"ListenAddr": f"127.0.0.1:{free_port()}"})
         client.post("/services/create", service("web", replicas=2))
         sys.stdout.write(json.dumps(seen_by(client)))
     finally:

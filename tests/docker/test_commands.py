@@ -69,17 +69,17 @@ def tasks_of(daemon, name, **filters):
 
 
 def test_swarm_init(empty):
-    _, docker = empty
-    said = docker("swarm", "init", "--advertise-addr", "127.0.0.1", "--task-history-limit", "3")
+    daemon, docker = empty
+    said = docker("swarm", "init", "--listen-addr", daemon.listen, "--task-history-limit", "3")
     assert "is now a manager" in said
     assert "docker swarm join --token SWMTKN-1-" in said
     assert "already part of a swarm" in docker("swarm", "init", code=1)
 
 
 def test_swarm_leave(empty):
-    _, docker = empty
+    daemon, docker = empty
     assert "not part of a swarm" in docker("swarm", "leave", code=1)
-    docker("swarm", "init", "--advertise-addr", "127.0.0.1")
+    docker("swarm", "init", "--listen-addr", daemon.listen)
     assert "Removing the last manager erases all" in docker("swarm", "leave", code=1)
     assert "Node left the swarm." in docker("swarm", "leave", "--force")
     assert "inactive" in docker("info", "--format", "{{.Swarm.LocalNodeState}}")

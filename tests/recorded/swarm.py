@@ -12,11 +12,12 @@ from swarmlet.api.app import build_app
 from swarmlet.daemon.data_dir import DataDir
 from swarmlet.daemon.engine import DaemonEngine
 from swarmlet.daemon.facts import gather_facts
-from swarmlet.daemon.membership import Host
+from swarmlet.daemon.host import Host
 from swarmlet.env.real import real_env
 from swarmlet.runtime.base import RuntimeDescription
 from swarmlet.wire.messages import AssignedTask
 from tests.agent.fake_runtime import FakeRuntime, Script
+from tests.daemon.no_network import NoNetwork
 
 
 class FakeEngine(FakeRuntime):
@@ -63,6 +64,7 @@ async def whole_daemon() -> AsyncIterator[tuple[DaemonEngine, TestClient]]:
             runtime=runtime,
             facts=gather_facts(env, data, runtime),
             addresses=LoopbackAddresses(),
+            network=NoNetwork(),
             settle=lambda: None,
         )
         async with asyncio.TaskGroup() as group:

@@ -17,7 +17,7 @@ from swarmlet.core.errors import DiskFullError, OutcomeUnknownError, StaleVersio
 from swarmlet.core.ids import TaskID
 from swarmlet.daemon.data_dir import DataDir
 from swarmlet.daemon.engine import DaemonEngine
-from swarmlet.daemon.membership import Host
+from swarmlet.daemon.host import Host
 from swarmlet.model.cluster import SwarmSpec
 from swarmlet.model.config import ConfigSpec
 from swarmlet.model.container import ContainerSpec
@@ -45,6 +45,7 @@ from swarmlet.runtime.base import (
 )
 from swarmlet.wire.messages import AssignedTask
 from tests.agent.fake_runtime import FakeRuntime
+from tests.daemon.no_network import NoNetwork
 from tests.sim.disk import ROOMY_B, SimCrash, SimDisk
 from tests.sim.loop import SimClock, run_sim, sim_env
 
@@ -212,6 +213,7 @@ class World:
             runtime=self.runtime,
             facts=facts(self.runtime),
             addresses=SimAddresses(),
+            network=NoNetwork(),
             settle=lambda: None,
             raft_limits=SMALL,
         )

@@ -5,7 +5,6 @@ from swarmlet.core.ids import RaftID
 from swarmlet.model.base import ApiStruct, always
 from swarmlet.model.node import (
     NODE_STATE_NAMES,
-    ManagerStatus,
     Node,
     NodeDescription,
     NodeSpec,
@@ -43,10 +42,12 @@ class Managers:
         self._leader: RaftID | None = leadership.leader
         self._voters = {member.raft_id for member in members if member.is_voter}
 
-    def status(self, manager: ManagerStatus | None) -> ManagerStatusJson | None:
-        """A voter counts as reachable; one that is still catching up is unknown."""
+    def status(self, node: Node) -> ManagerStatusJson | None:
+        """A voter counts as reachable; one that is still catching up is unknown, and so is one that
+        keeps no copy of the swarm's state."""
+        manager = node.manager
         if manager is None:
-            return None
+            return ManagerStatusJson() if node.role == "manager" else None
         is_voter = manager.raft_id in self._voters
         return ManagerStatusJson(
             leader=manager.raft_id == self._leader,
@@ -68,5 +69,5 @@ def render_node(node: Node, managers: Managers) -> NodeJson:
             message=node.status.message,
             addr=node.status.addr,
         ),
-        manager_status=managers.status(node.manager),
+        manager_status=managers.status(node),
     )

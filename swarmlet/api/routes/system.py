@@ -100,7 +100,7 @@ async def _swarm_numbers(control: Control) -> SwarmNumbers:
     return SwarmNumbers(
         members=control.members(),
         nodes=len(view.nodes),
-        managers=sum(node.manager is not None for node in view.nodes.all()),
+        managers=sum(node.role == "manager" for node in view.nodes.all()),
         cluster=cluster_of(view),
     )
 

@@ -1,0 +1,98 @@
+"""The network of a real host: TLS over sockets, discovery by multicast DNS."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Final
+
+from aiohttp import web
+
+from swarmlet.ca.identity import identify
+from swarmlet.core.ids import ClusterID, NodeID
+from swarmlet.daemon.addresses import Addresses
+from swarmlet.daemon.host import Port, PortPlan
+from swarmlet.env.base import Env
+from swarmlet.model.address import Address
+from swarmlet.wire.client import API_PREFIX, TlsLink
+from swarmlet.wire.credentials import Credentials
+from swarmlet.wire.outgoing import exchange
+from swarmlet.wire.reception import PortParts
+from swarmlet.wire.server import NodePort
+from swarmlet.wire.tls import Trust
+
+_SERIES: Final = {
+    "port_connections": "swarmlet_port_connections",
+    "port_unfinished": "swarmlet_port_unfinished_handshakes",
+    "port_refused": "swarmlet_port_refused_total",
+    "port_failed": "swarmlet_port_failed_handshakes_total",
+}
+
+
+class HostNetwork:
+    """Implements `NodeNetwork`."""
+
+    def __init__(self, env: Env, addresses: Addresses) -> None:
+        self._env, self._addresses = env, addresses
+        self.link, self.exchange = TlsLink(), exchange
+
+    def plan_port(self, plan: PortPlan) -> Port:
+        return _TlsPort(self._env, plan, self.link)
+
+    @asynccontextmanager
+    async def announce(
+        self, at: Address, cluster_id: ClusterID, node_id: NodeID
+    ) -> AsyncIterator[None]:
+        from swarmlet.wire.discovery import announce
+
+        found = await self._env.blocking(partial(self._addresses.resolve, at.host))
+        async with announce([found], at.port, cluster_id=cluster_id, node_id=node_id):
+            yield
+
+    async def find(self) -> list[str]:
+        from swarmlet.wire.discovery import find
+
+        return await find()
+
+    async def pass_on(
+        self, addr: str, request: web.Request, credentials: Credentials
+    ) -> web.StreamResponse:
+        path = API_PREFIX + request.rel_url.raw_path_qs
+        return await self.link.forward(addr, request, path, origin=None, credentials=credentials)
+
+    async def read_api(self, addr: str, path: str, credentials: Credentials) -> bytes:
+        return await self.link.read_api(addr, path, credentials)
+
+    async def close(self) -> None:
+        await self.link.close()
+
+
+class _TlsPort:
+    """A port whose certificate and root are the node's own of each moment."""
+
+    def __init__(self, env: Env, plan: PortPlan, link: TlsLink) -> None:
+        self._own, self._trust = plan.own, Trust(plan.own.credentials)
+        parts = PortParts(
+            identify=lambda chain: identify(chain, env.clock.wall_ms()),
+            gatekeeper=plan.gatekeeper,
+            service=plan.service,
+            api=plan.api,
+            forward=link.forward,
+        )
+        self._port = NodePort(plan.listen, self._trust, parts, env.clock)
+        self.opened = self._port.opened
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._port.run(), name="node-port")
+            group.create_task(self._follow(), name="trust")
+
+    def close_node(self, node_id: NodeID) -> None:
+        self._port.close_node(node_id)
+
+    def gauges(self) -> dict[str, float]:
+        return {_SERIES.get(name, name): value for name, value in self._port.gauges().items()}
+
+    async def _follow(self) -> None:
+        while True:
+            self._trust.replace(await self._own.changed(self._trust.credentials))
