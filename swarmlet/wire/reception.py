@@ -179,8 +179,10 @@ class Reception:
             response = _refusal(request, SwarmError("internal error: see the daemon's log"))
         finally:
             connection.route = connection.origin = None
-        if connection.peer is None and not response.prepared:
-            response.force_close()  # strangers hold no connections
+        if connection.peer is None:  # strangers hold no connections
+            connection.close()
+            if not response.prepared:
+                response.force_close()
         return response
 
     async def _answer(self, request: web.Request, connection: Connection) -> web.StreamResponse:
