@@ -52,8 +52,8 @@ class RootRotator:
         self._changed = asyncio.Event()
 
     def is_at_rest(self) -> bool:
-        """Whether nobody is to be asked and nothing is to be finished, as far as is known."""
-        return not self._must_aim and (self._turning is None or self._is_reached(self._turning))
+        """Whether it waits for others: nobody is to be asked, and nothing to be finished."""
+        return self._is_waiting and not self._changed.is_set()
 
     def gauges(self) -> dict[str, float]:
         left = 0 if self._turning is None else len(self._turning)
@@ -129,6 +129,7 @@ class RootRotator:
         with suppress(TimeoutError):
             async with asyncio.timeout(ROUND_S if is_rounds else None):
                 await self._changed.wait()
+        self._is_waiting = False
 
     @staticmethod
     def _is_reached(turning: Turning) -> bool:

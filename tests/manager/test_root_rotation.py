@@ -80,6 +80,11 @@ def test_node_that_is_off_for_months_holds_the_old_root_until_it_is_back():
         assert swarm.cluster.root_ca.cert_pem == swarm.root.cert_pem
         assert swarm.cluster.root_ca.tokens.worker == "old-worker"
         assert swarm.node("n001").certificate.state == IssuanceState.ROTATE
+        assert swarm.rotator.is_at_rest()
+        assert swarm.rotator.gauges() == {
+            "swarmlet_root_rotation": 1.0,
+            "swarmlet_root_rotation_nodes_left": 1.0,
+        }
         swarm.wake("n001")
         await until(lambda: is_over(swarm), 2 * ROUND_S)
         assert swarm.shown_by(target) == 4
