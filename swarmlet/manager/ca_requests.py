@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import Final, TypeAlias
 
+import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from msgspec.structs import replace
@@ -12,17 +13,25 @@ from swarmlet.core.errors import ForbiddenError, InvalidArgumentError
 from swarmlet.core.identity import Identity
 from swarmlet.core.ids import NodeID
 from swarmlet.manager.control.cluster import RENEWABLE_AFTER_EXPIRY_MS
-from swarmlet.manager.join_grant import Grant
-from swarmlet.model.change import Change, Guard, Update
+from swarmlet.manager.join_grant import Grant, check_grant, find_grant
+from swarmlet.model.change import Change, Create, Guard, Update
 from swarmlet.model.node import IssuanceState, Node, NodeCertificate, NodeSpec
 from swarmlet.model.view import View
-from swarmlet.wire.node_api import CertificateStatus
+from swarmlet.wire.node_api import CertificateRequest, CertificateStatus
 
 WAITING: Final = frozenset({IssuanceState.RENEW, IssuanceState.PENDING})
 FINAL: Final = frozenset({IssuanceState.ISSUED, IssuanceState.FAILED, IssuanceState.ROTATE})
 
 Transaction: TypeAlias = tuple[Sequence[Change], Sequence[Guard]]
 NOTHING: Final[Transaction] = ((), ())
+
+
+class Joining(msgspec.Struct, frozen=True, kw_only=True):
+    """The row of a node that joins and what to write. `token_id` names an extra token."""
+
+    row: Node
+    changes: Sequence[Change]
+    token_id: str = ""
 
 
 def status_of(node: Node) -> CertificateStatus:
@@ -43,7 +52,30 @@ def node_of(view: View, csr: bytes) -> Node | None:
     return next(view.nodes.scan("csr", csr), None)
 
 
-def new_node(node_id: NodeID, csr: bytes, grant: Grant, availability: str) -> Node:
+def join(
+    view: View, request: CertificateRequest, *, node_id: NodeID, csr: bytes, now_ms: int
+) -> Joining:
+    """What to write of a node that joins. A request that is taken down already changes nothing, or
+    waits anew for the signature it was refused; its token's use is counted by then.
+
+    Raises InvalidArgumentError, UnauthorizedError and ForbiddenError for the token.
+    """
+    row = node_of(view, csr)
+    if row is None:
+        grant = find_grant(view, request.token)
+        check_grant(grant, now_ms)
+        row = _new_node(node_id, csr, grant, request.availability)
+        token_id = grant.extra.id if grant.extra is not None else ""
+        return Joining(row=row, changes=[Create(obj=row), *_use_of(grant)], token_id=token_id)
+    if row.certificate.state == IssuanceState.FAILED:
+        check_same_role(row, find_grant(view, request.token))
+        return Joining(row=row, changes=[_asked_anew(row)])
+    if row.version < 0:  # in flight: written again, so that the answer waits until it is durable
+        return Joining(row=row, changes=[Update(obj=row, seen=row.version)])
+    return Joining(row=row, changes=[])
+
+
+def _new_node(node_id: NodeID, csr: bytes, grant: Grant, availability: str) -> Node:
     labels = grant.extra.labels if grant.extra is not None else {}
     return Node(
         id=node_id,
@@ -64,7 +96,7 @@ def check_same_role(node: Node, grant: Grant) -> None:
         )
 
 
-def use_of(grant: Grant) -> list[Change]:
+def _use_of(grant: Grant) -> list[Change]:
     """Of two joins that want a token's last use the later one finds the row changed."""
     extra = grant.extra
     if extra is None:
@@ -72,7 +104,7 @@ def use_of(grant: Grant) -> list[Change]:
     return [Update(obj=replace(extra, uses=extra.uses + 1), seen=extra.version)]
 
 
-def asked_anew(node: Node) -> Update:
+def _asked_anew(node: Node) -> Update:
     asked = replace(node.certificate, state=int(IssuanceState.PENDING), err="")
     return Update(obj=replace(node, certificate=asked), seen=node.version)
 

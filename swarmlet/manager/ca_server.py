@@ -31,23 +31,21 @@ from swarmlet.core.limits import MS_PER_S
 from swarmlet.env.base import Env
 from swarmlet.manager.ca_requests import (
     FINAL,
-    NOTHING,
+    Joining,
     Transaction,
-    asked_anew,
     check_last,
     check_same_role,
     is_answered,
-    new_node,
+    join,
     node_of,
     removed,
     renewal,
     status_of,
-    use_of,
 )
 from swarmlet.manager.ca_signer import CertificateAuthority, CertificateSigner
 from swarmlet.manager.join_grant import check_grant, find_grant
 from swarmlet.manager.rate_limit import JoinLimits, RenewalLimits
-from swarmlet.model.change import Create, Event, Update
+from swarmlet.model.change import Event
 from swarmlet.model.node import IssuanceState, Node
 from swarmlet.model.validate import AVAILABILITIES
 from swarmlet.model.view import View, cluster_of
@@ -181,9 +179,7 @@ class CertificateServer:
             raise
         self._joins.succeeded(now_s)
         if known is None or known.certificate.state == IssuanceState.FAILED:
-            known = await self._take_down(csr, request)
-            fields = {"node_id": known.id, "role": known.certificate.role, "source": source}
-            log.info("ca.join", extra=fields)
+            known = await self._take_down(csr, request, source)
         return CertificateTicket(node_id=known.id)
 
     def _known(self, csr: bytes, token: str) -> Node | None:
@@ -206,26 +202,17 @@ class CertificateServer:
             )
         public_key_of(csr)
 
-    async def _take_down(self, csr: bytes, request: CertificateRequest) -> Node:
+    async def _take_down(self, csr: bytes, request: CertificateRequest, source: str) -> Node:
         """The row of the node that joins. The same request may be under way twice: it is looked at
         again, on all that is in flight."""
-        row: Node | None = None
+        joining: Joining | None = None
         node_id = self._unsure.pop(csr, None) or NodeID(new_id(self._env.entropy))
         now_ms = self._env.clock.wall_ms()
 
         def build(view: View) -> Transaction:
-            nonlocal row
-            row = node_of(view, csr)
-            if row is None:
-                grant = find_grant(view, request.token)
-                check_grant(grant, now_ms)
-                row = new_node(node_id, csr, grant, request.availability)
-                return [Create(obj=row), *use_of(grant)], ()
-            if row.certificate.state == IssuanceState.FAILED:
-                check_same_role(row, find_grant(view, request.token))
-                return [asked_anew(row)], ()  # its use is counted already
-            is_durable = row.version >= 0
-            return NOTHING if is_durable else ([Update(obj=row, seen=row.version)], ())
+            nonlocal joining
+            joining = join(view, request, node_id=node_id, csr=csr, now_ms=now_ms)
+            return joining.changes, ()
 
         try:
             await self._store.update(build)
@@ -235,7 +222,10 @@ class CertificateServer:
             if len(self._unsure) < UNSURE_MAX:
                 self._unsure[csr] = node_id
             raise
-        assert row is not None, "a committed join has its row"
+        assert joining is not None, "a committed transaction was built"
+        row, token_id = joining.row, joining.token_id
+        fields = {"node_id": row.id, "role": row.certificate.role, "source": source}
+        log.info("ca.join", extra={**fields, "token_id": token_id})
         return row
 
     # Renewing -------------------------------------------------------------------------------------
