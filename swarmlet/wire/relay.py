@@ -11,8 +11,11 @@ from yarl import URL
 from swarmlet.wire.answers import OWN_HEADERS
 from swarmlet.wire.forward import FORWARDED_HEADER, Origin, encode_origin
 from swarmlet.wire.tls import MANAGER_NAME
+from swarmlet.wire.websocket import watch_connection
 
 HEAD_TIMEOUT_S: Final = 40.0  # to the answer's head: a write may take 20 s, an upload as long
+BODY_TIMEOUT_S: Final = 40.0  # from there to its end, where it says how long it is
+GONE_CHECK_PERIOD_S: Final = 0.5  # how soon a stream ends after its reader left
 _OWN_WAY: Final = frozenset(
     name.lower()
     for name in (
@@ -42,7 +45,7 @@ async def ask_further(
     if origin is not None:
         headers[FORWARDED_HEADER] = encode_origin(origin)
     async with asyncio.timeout(HEAD_TIMEOUT_S):
-        return await client.request(
+        answer = await client.request(
             request.method,
             url,
             server_hostname=MANAGER_NAME,
@@ -57,23 +60,58 @@ async def ask_further(
             allow_redirects=False,
             raise_for_status=False,
         )
+    if answer.connection is not None and answer.connection.transport is not None:
+        watch_connection(answer.connection.transport)
+    return answer
 
 
 async def pass_back(answer: aiohttp.ClientResponse, request: web.BaseRequest) -> web.StreamResponse:
-    """Begun and ended; broken off where the other manager breaks off."""
+    """Begun and ended; broken off where the other manager breaks off. A stream ends with whoever
+    reads it."""
     response = web.StreamResponse(status=answer.status, reason=answer.reason)
     response.headers.extend(_passed(answer.headers))
     try:
         await response.prepare(request)
-        async for part in answer.content.iter_any():
-            await response.write(part)
-        await response.write_eof()
-    except aiohttp.ClientError:  # an end in order would be a lie
-        if request.transport is not None:
-            request.transport.abort()
+        if answer.content_length is not None:
+            async with asyncio.timeout(BODY_TIMEOUT_S):
+                await _copy(answer, request, response)
+            return response
+        async with asyncio.TaskGroup() as group:
+            tasks = {
+                group.create_task(_copy(answer, request, response)),
+                group.create_task(_until_gone(request)),
+            }
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                task.cancel()
+    except TimeoutError:
+        _break_off(request)
     finally:
         answer.close()
     return response
+
+
+async def _copy(
+    answer: aiohttp.ClientResponse, request: web.BaseRequest, response: web.StreamResponse
+) -> None:
+    try:
+        async for part in answer.content.iter_any():
+            await response.write(part)
+        await response.write_eof()
+    except (aiohttp.ClientError, OSError):  # of either side
+        _break_off(request)
+
+
+async def _until_gone(request: web.BaseRequest) -> None:
+    """Polled: aiohttp tells nobody."""
+    while request.transport is not None and not request.transport.is_closing():  # noqa: ASYNC110
+        await asyncio.sleep(GONE_CHECK_PERIOD_S)
+
+
+def _break_off(request: web.BaseRequest) -> None:
+    """An end in order would be a lie."""
+    if request.transport is not None:
+        request.transport.abort()
 
 
 def _passed(headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:

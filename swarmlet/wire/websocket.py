@@ -1,5 +1,6 @@
 """Sessions and log streams over a WebSocket: both ends, one message a frame."""
 
+import asyncio
 import logging
 import socket
 from typing import Final, TypeAlias
@@ -38,8 +39,8 @@ def new_websocket() -> web.WebSocketResponse:
     )
 
 
-def watch_connection(ws: WebSocket) -> None:
-    """Let the kernel notice a host that is gone: sessions are silent for seconds."""
+def watch_connection(ws: WebSocket | asyncio.Transport) -> None:
+    """Let the kernel notice a host that is gone: sessions and streams are silent for long."""
     connection = ws.get_extra_info("socket")
     if connection is None:
         return  # closed already
