@@ -8,12 +8,13 @@ certificate, is not (FailedPreconditionError).
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeAlias
+from urllib.parse import urlsplit
 
 import msgspec
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
-from cryptography.x509.oid import NameOID
 
+from swarmlet.ca.cfssl import Extension, SignRequest, SignSubject, certificate_in, subject_of
 from swarmlet.ca.csr import ca_csr, public_key_of
 from swarmlet.ca.identity import ca_problem, check_dates, leaf_issuer, verify_chain
 from swarmlet.ca.issuer import ROLE_OUS, Subject
@@ -35,15 +36,6 @@ log = logging.getLogger("swarmlet.ca")
 PROTOCOL: Final = "cfssl"  # the only one there is
 CA_PROFILE: Final = "CA"  # asked for a cross-signed root; SwarmKit ExternalCrossSignProfile
 PROFILE_OPTION: Final = "profile"  # of an external CA's options: the profile for nodes
-_HTTP_OK: Final = 200
-_HTTP_BAD_REQUEST: Final = 400  # cfssl's status for what it will not sign
-_NAMES: Final = {  # that cfssl can be asked for
-    NameOID.COUNTRY_NAME: "C",
-    NameOID.STATE_OR_PROVINCE_NAME: "ST",
-    NameOID.LOCALITY_NAME: "L",
-    NameOID.ORGANIZATION_NAME: "O",
-    NameOID.ORGANIZATIONAL_UNIT_NAME: "OU",
-}
 
 Exchange: TypeAlias = Callable[[HttpsRequest], Awaitable[HttpsAnswer]]
 """`wire.outgoing.exchange`, or the simulation's."""
@@ -58,43 +50,10 @@ class Authorities(msgspec.Struct, frozen=True, kw_only=True):
     intermediates_pem: bytes = b""
 
 
-class _SignSubject(msgspec.Struct, frozen=True, kw_only=True):
-    common_name: str = msgspec.field(name="CN")
-    names: list[dict[str, str]]
-
-
-class _Extension(msgspec.Struct, frozen=True, kw_only=True):
-    id: str
-    critical: bool
-    value: str  # hexadecimal DER
-
-
-class _SignRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    certificate_request: str
-    subject: _SignSubject
-    hosts: list[str] = []
-    profile: str = ""
-    extensions: list[_Extension] = []
-
-
-class _Problem(msgspec.Struct, frozen=True, kw_only=True):
-    message: str = ""
-
-
-class _Result(msgspec.Struct, frozen=True, kw_only=True):
-    certificate: str = ""
-
-
-class _SignAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    success: bool = False
-    result: _Result | None = None
-    errors: list[_Problem] = []
-
-
 def authorities_of(root_ca: RootCA, config: CAConfig, ca_pem: bytes) -> Authorities:
     """The external CAs for this CA certificate; one that names none is for the present root.
 
-    Raises InvalidArgumentError where a named certificate cannot be read or the protocol is unknown.
+    Raises InvalidArgumentError where a named certificate cannot be read.
     """
     wanted = normal_pem(ca_pem) if config.external_cas else ca_pem
     members = tuple(
@@ -105,14 +64,28 @@ def authorities_of(root_ca: RootCA, config: CAConfig, ca_pem: bytes) -> Authorit
     return Authorities(ca_pem=ca_pem, members=members)
 
 
-def check_external_cas(root_ca: RootCA, config: CAConfig) -> None:
+def check_external_ca(authority: ExternalCA) -> None:
     """Raises InvalidArgumentError for one that could never be asked."""
-    for authority in config.external_cas:
-        _certificate_of(authority, root_ca.cert_pem)
-        if not authority.url.startswith("https://"):
-            raise InvalidArgumentError(
-                f"the address of an external CA must be https, and {authority.url!r} is not"
-            )
+    if authority.protocol.lower() != PROTOCOL:
+        raise InvalidArgumentError(
+            f'invalid protocol: "{authority.protocol}"', remedy=f"The only one is {PROTOCOL}."
+        )
+    if not _is_https(authority.url):
+        raise InvalidArgumentError(
+            f'invalid address of an external CA: "{authority.url}"',
+            remedy="External CAs are asked over https: "
+            "--external-ca protocol=cfssl,url=https://HOST:PORT/api/v1/cfssl/sign",
+        )
+    if authority.ca_cert:
+        _certificate_of(authority, b"")
+
+
+def _is_https(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme == "https" and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def signing_authorities(root_ca: RootCA, config: CAConfig) -> Authorities:
@@ -125,10 +98,6 @@ def signing_authorities(root_ca: RootCA, config: CAConfig) -> Authorities:
 
 
 def _certificate_of(authority: ExternalCA, root_pem: bytes) -> bytes:
-    if authority.protocol.lower() not in ("", PROTOCOL):
-        raise InvalidArgumentError(
-            f"invalid protocol: {authority.protocol!r}", remedy=f"The only one is {PROTOCOL}."
-        )
     try:
         return normal_pem(authority.ca_cert.encode() or root_pem)
     except ValueError as error:
@@ -151,9 +120,9 @@ class ExternalSigner:
         """A node's certificate and what leads to the trusted root, PEM. Raises UnavailableError,
         FailedPreconditionError, InvalidArgumentError for a request that cannot be read."""
         public_key = public_key_of(csr_pem)
-        request = _SignRequest(
+        request = SignRequest(
             certificate_request=csr_pem.decode(),
-            subject=_SignSubject(
+            subject=SignSubject(
                 common_name=subject.node_id, names=[{"O": subject.cluster_id, "OU": subject.ou}]
             ),
             hosts=subject.dns_names(),
@@ -182,14 +151,14 @@ class ExternalSigner:
         target = x509.load_pem_x509_certificate(new.cert_pem)
         csr = ca_csr(target, signing_key_from_pem(new.key_pem))
         constraints = target.extensions.get_extension_for_class(x509.BasicConstraints)
-        extension = _Extension(
+        extension = Extension(
             id=constraints.oid.dotted_string,
             critical=constraints.critical,
             value=constraints.value.public_bytes().hex(),
         )
-        request = _SignRequest(
+        request = SignRequest(
             certificate_request=csr.decode(),
-            subject=_subject_of(target),
+            subject=subject_of(target),
             profile=CA_PROFILE,
             extensions=[extension],
         )
@@ -211,7 +180,7 @@ class ExternalSigner:
         return False
 
     async def _first(
-        self, authorities: Authorities, request: _SignRequest, check: Callable[[bytes], None]
+        self, authorities: Authorities, request: SignRequest, check: Callable[[bytes], None]
     ) -> bytes:
         problems: list[SwarmError] = []
         for authority in authorities.members:
@@ -231,12 +200,12 @@ class ExternalSigner:
         self,
         authority: ExternalCA,
         authorities: Authorities,
-        request: _SignRequest,
+        request: SignRequest,
         check: Callable[[bytes], None],
     ) -> bytes:
         profile = request.profile or authority.options.get(PROFILE_OPTION, "")
         body = msgspec.json.encode(msgspec.structs.replace(request, profile=profile))
-        answer = _certificate_in(await self._ask(authority, authorities, body), authority.url)
+        answer = certificate_in(await self._ask(authority, authorities, body), authority.url)
         try:
             check(answer)
             return normal_pem(answer)
@@ -293,31 +262,6 @@ def _alternative_names(leaf: x509.Certificate) -> list[str]:
         return []
     names = found.get_values_for_type(x509.DNSName)
     return sorted(names) if len(names) == len(list(found)) else []
-
-
-def _subject_of(certificate: x509.Certificate) -> _SignSubject:
-    common, names = "", list[dict[str, str]]()
-    for attribute in certificate.subject:
-        if attribute.oid == NameOID.COMMON_NAME:
-            common = str(attribute.value)
-        elif attribute.oid in _NAMES:
-            names.append({_NAMES[attribute.oid]: str(attribute.value)})
-    return _SignSubject(common_name=common, names=names)
-
-
-def _certificate_in(answer: HttpsAnswer, url: str) -> bytes:
-    """The certificate of an answer. Raises UnavailableError for what no cfssl says, and
-    FailedPreconditionError for a refusal."""
-    if answer.status not in (_HTTP_OK, _HTTP_BAD_REQUEST):
-        raise UnavailableError(f"the external CA {url} answered with HTTP status {answer.status}")
-    try:
-        said = msgspec.json.decode(answer.body, type=_SignAnswer)
-    except msgspec.DecodeError as error:
-        raise UnavailableError(f"the external CA {url} did not answer as cfssl does") from error
-    if not said.success or said.result is None or not said.result.certificate:
-        causes = "; ".join(problem.message for problem in said.errors) or "no cause given"
-        raise FailedPreconditionError(f"the external CA {url} refuses to sign: {causes}")
-    return said.result.certificate.encode()
 
 
 def _tell(authority: ExternalCA, problem: SwarmError) -> None:

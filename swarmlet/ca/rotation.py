@@ -19,7 +19,7 @@ from swarmlet.ca.external import (
     ExternalSigner,
     authorities_of,
     check_cross_signed,
-    check_external_cas,
+    check_external_ca,
 )
 from swarmlet.ca.identity import ca_problem
 from swarmlet.ca.keys import (
@@ -65,22 +65,25 @@ async def plan_rotation(
     - another certificate: a rotation to it begins, in place of one that runs.
 
     A certificate without key needs an external CA that can be reached; so does the present root
-    where the swarm has no key for it. Nothing else is awaited. Raises InvalidArgumentError, and
-    UnavailableError or FailedPreconditionError where the external CA of the present root does not
-    sign across.
+    where the swarm has no key for it and is given none. Nothing else is awaited. Raises
+    InvalidArgumentError, and UnavailableError or FailedPreconditionError where the external CA of
+    the present root does not sign across.
     """
     if config.signing_ca_key and not config.signing_ca_cert:
         raise InvalidArgumentError(
             "if a signing CA key is provided, the signing CA cert must also be provided"
         )
-    check_external_cas(root_ca, config)
+    for authority in config.external_cas:
+        check_external_ca(authority)
     step = _Step(root_ca, config, external)
-    if not root_ca.key_pem:
-        await step.need_external(root_ca.cert_pem, "current")
+    given = None
     if config.signing_ca_cert:
         given = accepted_root(
             config.signing_ca_cert.encode(), config.signing_ca_key.encode(), now_ms
         )
+    if not root_ca.key_pem and not _is_key_for(given, root_ca):
+        await step.need_external(root_ca.cert_pem, "current")
+    if given is not None:
         return await _towards(step, given, entropy)
     if config.force_rotate != root_ca.last_forced_rotation:
         return await _begun(step, new_root(now_ms, entropy), entropy)
@@ -162,6 +165,13 @@ class _Step:
 
     def authorities(self, ca_pem: bytes) -> Authorities:
         return authorities_of(self.root_ca, self.config, ca_pem)
+
+
+def _is_key_for(given: Root | None, root_ca: RootCA) -> bool:
+    """Whether the present root comes with its key: then no external CA is needed any more."""
+    return (
+        given is not None and bool(given.key_pem) and given.cert_pem == normal_pem(root_ca.cert_pem)
+    )
 
 
 async def _towards(step: _Step, given: Root, entropy: Entropy) -> RootCA:

@@ -161,12 +161,11 @@ class RootRotator:
 
 
 def aim_of(cluster: Cluster) -> Aim | None:
-    """Whose certificates nodes should have; None where that cannot be told by the root, since an
-    external authority may sign with an intermediate of its own."""
+    """Whose certificates nodes should have; None in a swarm without a CA."""
     root = cluster.root_ca
     if root.rotation is not None:
         return Aim(issuer=issuer_of(root.rotation.cert_pem), is_rotation=True)
-    if not root.cert_pem or not root.key_pem or cluster.spec.ca_config.external_cas:
+    if not root.cert_pem:
         return None
     return Aim(issuer=issuer_of(root.cert_pem), is_rotation=False)
 
@@ -206,9 +205,7 @@ def _aims_differ(event: Event) -> bool:
     old, new = event.old, event.new
     if not isinstance(old, Cluster) or not isinstance(new, Cluster):
         return True
-    if replace(old.root_ca, tokens=JoinTokens()) != replace(new.root_ca, tokens=JoinTokens()):
-        return True
-    return old.spec.ca_config.external_cas != new.spec.ca_config.external_cas
+    return replace(old.root_ca, tokens=JoinTokens()) != replace(new.root_ca, tokens=JoinTokens())
 
 
 def _fields(turning: Turning, view: View) -> dict[str, object]:

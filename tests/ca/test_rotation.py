@@ -269,8 +269,8 @@ async def test_a_rotation_waits_for_nobody_where_the_external_ca_fails_to_sign_a
 @pytest.mark.parametrize(
     ("external", "says"),
     [
-        (ExternalCA(protocol="acme", url="https://ca"), "invalid protocol: 'acme'"),
-        (ExternalCA(protocol="cfssl", url="http://ca"), "must be https"),
+        (ExternalCA(protocol="acme", url="https://ca"), 'invalid protocol: "acme"'),
+        (ExternalCA(protocol="cfssl", url="http://ca"), "invalid address"),
         (ExternalCA(protocol="cfssl", url="https://ca", ca_cert="junk"), "cannot be read"),
     ],
 )

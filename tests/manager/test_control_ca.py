@@ -262,6 +262,14 @@ async def test_external_ca_that_the_swarm_depends_on_cannot_be_taken_away():
         await update(swarm, CAConfig())
 
 
+async def test_key_of_the_present_root_ends_the_need_of_an_external_ca():
+    swarm = await founded()
+    await put_root(swarm, replace(root_ca(swarm), key_pem=b""))
+    await update(swarm, by_hand(FIRST))
+    assert root_ca(swarm).key_pem == FIRST.key_pem
+    assert root_ca(swarm).rotation is None
+
+
 async def test_external_ca_of_a_running_rotation_cannot_be_taken_away():
     swarm = await founded(answers="https://ca.example")
     external = replace(CFSSL, ca_cert=SECOND.cert_pem.decode())
@@ -284,10 +292,10 @@ async def test_one_external_ca_is_not_rotated_to_another():
 BAD_AUTHORITIES = [
     (replace(CFSSL, protocol="acme"), 'invalid protocol: "acme"'),
     (replace(CFSSL, protocol=""), 'invalid protocol: ""'),
-    (replace(CFSSL, url="http://ca.example"), "invalid external CA url"),
-    (replace(CFSSL, url="https://"), "invalid external CA url"),
-    (replace(CFSSL, url="https://[::1"), "invalid external CA url"),
-    (replace(CFSSL, url="https://a:99999"), "invalid external CA url"),
+    (replace(CFSSL, url="http://ca.example"), "invalid address of an external CA"),
+    (replace(CFSSL, url="https://"), "invalid address of an external CA"),
+    (replace(CFSSL, url="https://[::1"), "invalid address of an external CA"),
+    (replace(CFSSL, url="https://a:99999"), "invalid address of an external CA"),
     (replace(CFSSL, ca_cert="garbage"), "cannot be read"),
 ]
 

@@ -9,7 +9,7 @@ from swarmlet.ca.join_token import cert_digest
 from swarmlet.core.ids import ClusterID, JoinTokenID
 from swarmlet.manager.root_rotation import ROUND_S, RootRotator, aim_of, issuer_of
 from swarmlet.model.change import Create, Update
-from swarmlet.model.cluster import CAConfig, Cluster, ExternalCA, RootCA, RootRotation, SwarmSpec
+from swarmlet.model.cluster import Cluster, RootCA, RootRotation, SwarmSpec
 from swarmlet.model.join_token import JoinToken
 from swarmlet.model.node import IssuanceState
 from swarmlet.reconcile.ca_rotation import FAILED_PAUSE_S, Aim
@@ -233,24 +233,22 @@ def test_key_of_the_target_may_change_on_the_way():
     play(5, story)
 
 
-def test_who_should_sign_is_told_by_the_rotation_or_by_a_root_that_signs_itself():
+def test_who_should_sign_is_told_by_the_rotation_else_by_the_root():
     swarm = Rotating()
     target = swarm.new_root()
-    external = CAConfig(external_cas=[ExternalCA(protocol="cfssl", url="https://ca")])
     own = RootCA(cert_pem=swarm.root.cert_pem, key_pem=swarm.root.key_pem)
-    rotation = RootRotation(cert_pem=target.cert_pem)
-    at_home, away = aim_of(cluster_with(own)), aim_of(cluster_with(replace(own, rotation=rotation)))
-    assert at_home == Aim(issuer=issuer_of(swarm.root.cert_pem), is_rotation=False)
-    assert away == Aim(issuer=issuer_of(target.cert_pem), is_rotation=True)
-    assert aim_of(cluster_with(replace(own, rotation=rotation), external)) == away
-    assert aim_of(cluster_with(replace(own, key_pem=b""))) is None
-    assert aim_of(cluster_with(own, external)) is None
+    rotating = replace(own, rotation=RootRotation(cert_pem=target.cert_pem))
+    at_home = Aim(issuer=issuer_of(swarm.root.cert_pem), is_rotation=False)
+    assert aim_of(cluster_with(own)) == at_home
+    assert aim_of(cluster_with(replace(own, key_pem=b""))) == at_home
+    assert aim_of(cluster_with(rotating)) == Aim(
+        issuer=issuer_of(target.cert_pem), is_rotation=True
+    )
     assert aim_of(cluster_with(RootCA())) is None
 
 
-def cluster_with(root_ca: RootCA, config: CAConfig | None = None) -> Cluster:
-    spec = SwarmSpec(ca_config=config or CAConfig())
-    return Cluster(id=ClusterID("c"), spec=spec, root_ca=root_ca)
+def cluster_with(root_ca: RootCA) -> Cluster:
+    return Cluster(id=ClusterID("c"), spec=SwarmSpec(), root_ca=root_ca)
 
 
 def test_failed_renewal_is_asked_again_later_not_at_once():

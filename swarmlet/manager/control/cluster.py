@@ -3,18 +3,15 @@
 import logging
 from collections.abc import Sequence
 from typing import Final
-from urllib.parse import urlsplit
 
 from cryptography import x509
 from msgspec.structs import replace
 
-from swarmlet.ca.external import PROTOCOL
+from swarmlet.ca.external import check_external_ca
 from swarmlet.ca.join_token import new_join_token
-from swarmlet.ca.root import normal_pem
 from swarmlet.ca.rotation import plan_rotation
 from swarmlet.core.errors import (
     FailedPreconditionError,
-    InvalidArgumentError,
     UnsupportedError,
 )
 from swarmlet.core.limits import ENTRY_CHANGES_MAX, MS_PER_S, NS_PER_MS
@@ -22,7 +19,6 @@ from swarmlet.manager.control.base import ControlBase, check_version
 from swarmlet.model.change import Change, Remove, SetStatus, Update
 from swarmlet.model.cluster import (
     Cluster,
-    ExternalCA,
     JoinTokens,
     RemovedCertificate,
     RootCA,
@@ -178,7 +174,7 @@ def accepted_swarm(spec: SwarmSpec, old: SwarmSpec | None = None) -> SwarmSpec:
     new = complete_swarm(spec)
     check_swarm(new)
     for authority in new.ca_config.external_cas:
-        _check_external(authority)
+        check_external_ca(authority)
     refuse_swarm(new, old)
     return new
 
@@ -188,34 +184,6 @@ def without_signer(spec: SwarmSpec) -> SwarmSpec:
     nobody. A client that sends back what it read must not take the key away by that."""
     config = replace(spec.ca_config, signing_ca_cert="", signing_ca_key="")
     return replace(spec, ca_config=config)
-
-
-def _check_external(authority: ExternalCA) -> None:
-    """Its form; whether it answers is asked where the swarm depends on it."""
-    if authority.protocol.lower() != PROTOCOL:
-        raise InvalidArgumentError(
-            f'invalid protocol: "{authority.protocol}"',
-            remedy=f"The one protocol is {PROTOCOL}.",
-        )
-    try:
-        parts = urlsplit(authority.url)
-        is_https = parts.scheme == "https" and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        is_https = False
-    if not is_https:
-        raise InvalidArgumentError(
-            f'invalid external CA url: "{authority.url}"',
-            remedy="External CAs are called over https: "
-            "--external-ca protocol=cfssl,url=https://HOST:PORT/api/v1/cfssl/sign",
-        )
-    if authority.ca_cert:
-        try:
-            normal_pem(authority.ca_cert.encode())
-        except ValueError as error:
-            raise InvalidArgumentError(
-                f"the CA certificate of the external CA {authority.url} cannot be read",
-                remedy="Give it as PEM.",
-            ) from error
 
 
 def _end_ms(chain_pem: bytes) -> int | None:
