@@ -183,7 +183,9 @@ def items(*tasks: AssignedTask) -> tuple[Item, ...]:
     return tuple(Item(kind="task", id=task.id, body=encode(task)) for task in tasks)
 
 
-def new_agent(env: Env, runtime, manager, state_dir: str, describe=None) -> Agent:
+def new_agent(
+    env: Env, runtime, manager, state_dir: str, describe=None, own=None, on_info=None
+) -> Agent:
     return Agent(
         env,
         NODE,
@@ -191,4 +193,6 @@ def new_agent(env: Env, runtime, manager, state_dir: str, describe=None) -> Agen
         manager,
         state_dir=state_dir,
         describe=describe or (lambda: NodeDescription(hostname="host1")),
+        own=own,
+        on_info=on_info,
     )
