@@ -291,7 +291,9 @@ class MemoryLink:
             addr,
             JOIN if request.token else RENEW,
             credentials,
-            lambda service, peer: service.request_certificate(body, peer, self._host),
+            lambda service, peer: service.request_certificate(
+                body, None if body.token else peer, self._host
+            ),
         )
 
     async def certificate_status(

@@ -1,0 +1,282 @@
+"""Nodes that joined, over a network in memory: agent, connector, port, gatekeeper, dispatcher."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from swarmlet.agent.agent import Agent
+from swarmlet.agent.remote import RemoteConnector
+from swarmlet.ca.join_token import cert_digest
+from swarmlet.ca.own_identity import OwnIdentity
+from swarmlet.core.errors import (
+    ForbiddenError,
+    InvalidArgumentError,
+    NotLeaderError,
+    UnavailableError,
+)
+from swarmlet.core.ids import ClusterID, NodeID, TaskID
+from swarmlet.env.real import RealDisk
+from swarmlet.manager.gatekeeper import CertificateGatekeeper, StoreGatekeeper
+from swarmlet.manager.port import ForwardingPort
+from swarmlet.manager.removals import follow_removals
+from swarmlet.model.change import Create, Remove, Update
+from swarmlet.model.cluster import RootCA
+from swarmlet.model.node import IssuanceState, Node, NodeCertificate, NodeState
+from swarmlet.model.task import TaskState as S
+from swarmlet.model.view import cluster_of
+from swarmlet.wire.credentials import Credentials
+from swarmlet.wire.messages import LogOptions, ManagerAddr, SwarmInfo
+from swarmlet.wire.node_api import CertificateRequest
+from swarmlet.wire.remotes import Remotes
+from tests.agent.fake_runtime import FakeRuntime
+from tests.agent.virtual_time import START_MS, VirtualClock, run_virtual, until, virtual_env
+from tests.manager.swarm import (
+    DESCRIPTION,
+    NODE,
+    OTHER,
+    Swarm,
+    node_row,
+    service_rows,
+    task_row,
+)
+from tests.wire.identities import CLUSTER, SwarmCA
+from tests.wire.memory_link import MemoryNet, MemoryPort
+
+LEAD, JOINED = "10.0.0.1:2377", "10.0.0.3:2377"
+
+
+class World:
+    """A leader, a manager without a store, and a worker: node-2 on host `w`."""
+
+    def __init__(self, directory: Path) -> None:
+        self.swarm, self.net, self.ca = Swarm(directory), MemoryNet(), SwarmCA(START_MS)
+        self.clock = VirtualClock()
+        store = self.swarm.store
+        self.lead = MemoryPort(
+            self.net,
+            host="m",
+            addr=LEAD,
+            own=self.ca.own(NODE, "manager"),
+            gatekeeper=StoreGatekeeper(store, ClusterID(CLUSTER), self.clock),
+            service=self.swarm.manager.port,
+            clock=self.clock,
+        )
+        own = self.ca.own("joined", "manager")
+        self.joined = MemoryPort(
+            self.net,
+            host="j",
+            addr=JOINED,
+            own=own,
+            gatekeeper=CertificateGatekeeper(ClusterID(CLUSTER), self.clock),
+            service=ForwardingPort(own, remotes(LEAD), self.clock),
+            clock=self.clock,
+        )
+        self.own: OwnIdentity = self.ca.own(OTHER)
+        self.runtime = FakeRuntime(self.clock)
+        self.heard: list[SwarmInfo] = []
+        self._directory = str(directory / "worker")
+
+    def agent(self, addr: str = LEAD) -> Agent:
+        link = self.net.link("w", self.clock)
+        return Agent(
+            virtual_env(RealDisk(), seed=2),
+            OTHER,
+            self.runtime,
+            RemoteConnector(link, self.own, remotes(addr)),
+            state_dir=self._directory,
+            describe=lambda: replace(DESCRIPTION, hostname="worker"),
+            own=self.own,
+            on_info=self.heard.append,
+        )
+
+    def node(self) -> Node:
+        return self.swarm.node(OTHER)
+
+    async def is_in_state(self, state: NodeState, limit_s: float = 60.0) -> None:
+        await until(lambda: self.node().status.state == state, limit_s)
+
+    async def change_node(self, **fields: object) -> None:
+        row = self.node()
+        await self.swarm.store.commit([Update(obj=replace(row, **fields), seen=row.version)])
+
+    async def begin(self) -> None:
+        await self.swarm.begin()
+        await self.swarm.store.commit(service_rows())
+        cluster = cluster_of(self.swarm.store.view())
+        root = RootCA(cert_pem=self.ca.root_pem, cert_digest=cert_digest(self.ca.root_pem))
+        await self.swarm.store.commit(
+            [Update(obj=replace(cluster, root_ca=root), seen=cluster.version)]
+        )
+        await self.swarm.store.commit([Create(obj=node_row(NodeID("joined")))])
+        await self.change_node(role="worker")
+
+
+def remotes(addr: str) -> Remotes:
+    return Remotes(virtual_env(RealDisk()).rng, [ManagerAddr(node_id=NodeID(""), addr=addr)])
+
+
+Story = Callable[[World, Agent], Awaitable[None]]
+
+
+def play(directory: Path, story: Story, addr: str = LEAD) -> None:
+    async def main() -> None:
+        world = World(directory)
+        await world.begin()
+        with follow_removals(world.swarm.store, world.lead.close_node):
+            async with asyncio.TaskGroup() as group:
+                parts = [world.swarm.manager.run(), world.lead.run(), world.joined.run()]
+                tasks = [group.create_task(part) for part in parts]
+                await asyncio.sleep(0.1)
+                agent = world.agent(addr)
+                tasks.append(group.create_task(agent.run()))
+                await story(world, agent)
+                for task in tasks:
+                    task.cancel()
+
+    run_virtual(main())
+
+
+def test_worker_registers_with_its_address_and_who_signed_its_certificate(tmp_path: Path):
+    async def story(world: World, agent: Agent):
+        await world.is_in_state(NodeState.READY)
+        node = world.node()
+        assert (node.status.addr, node.description.hostname) == ("w", "worker")
+        assert node.description.tls_info.trust_root.encode() == world.ca.root_pem
+        assert node.description.tls_info.cert_issuer_public_key
+        await until(lambda: len(world.heard) == 1)
+        assert world.heard[0].managers == (ManagerAddr(node_id=NODE, addr="127.0.0.1:2377"),)
+        assert world.heard[0].root_pem == world.ca.root_pem
+        assert world.heard[0].role == "worker"
+        assert agent.is_registered()
+
+    play(tmp_path, story)
+
+
+def test_worker_runs_tasks_and_its_logs_are_read(tmp_path: Path):
+    async def story(world: World, _: Agent):
+        await world.swarm.create(task_row("a", node_id=OTHER))
+        await world.swarm.reaches("a", S.RUNNING)
+        world.runtime.write(TaskID("a"), b"hello")
+        reading = world.swarm.manager.logs.read([world.swarm.task("a")], LogOptions())
+        assert [line.data async for line in reading] == [b"hello"]
+        await until(lambda: len(world.net.connections) == 1)
+
+    play(tmp_path, story)
+
+
+def test_worker_that_is_asked_to_renew_hears_of_it_and_shows_its_new_certificate(tmp_path: Path):
+    async def story(world: World, _: Agent):
+        await world.is_in_state(NodeState.READY)
+        await until(lambda: len(world.heard) == 1)
+        await world.change_node(certificate=NodeCertificate(state=IssuanceState.ROTATE))
+        await until(lambda: world.heard[-1].certificate_state == IssuanceState.ROTATE)
+        dials = len(world.net.dials)
+        turned = world.ca.credentials(OTHER)
+        world.own.replace(turned, world.own.identity)
+        await until(lambda: len(world.net.dials) == dials + 1, limit_s=0.1)
+        await world.is_in_state(NodeState.READY)
+        assert len(world.net.connections) == 1
+
+    play(tmp_path, story)
+
+
+def test_removed_worker_is_cut_off_at_once_refused_and_says_so(tmp_path: Path):
+    async def story(world: World, agent: Agent):
+        await world.is_in_state(NodeState.READY)
+        await world.swarm.store.commit([Remove(table=Node, id=OTHER)])
+        assert not world.net.connections
+        await asyncio.sleep(120)
+        assert "was removed" in agent.refusal
+        assert len(world.net.dials) < 40
+        assert not world.net.connections
+        link = world.net.link("w", world.clock)
+        with pytest.raises(ForbiddenError):
+            await link.open_log_stream(LEAD, "s", world.own.credentials)
+
+    play(tmp_path, story)
+
+
+def test_cut_worker_is_disconnected_then_down_and_comes_back_with_its_tasks(tmp_path: Path):
+    async def story(world: World, agent: Agent):
+        await world.swarm.create(task_row("a", node_id=OTHER))
+        await world.swarm.reaches("a", S.RUNNING)
+        began_s = asyncio.get_running_loop().time()
+        world.net.cut("m", "w", both_ways=False)
+        await world.is_in_state(NodeState.DISCONNECTED)
+        assert asyncio.get_running_loop().time() - began_s == pytest.approx(3, abs=0.2)
+        await world.is_in_state(NodeState.DOWN)
+        assert asyncio.get_running_loop().time() - began_s == pytest.approx(6, abs=0.2)
+        await asyncio.sleep(60)
+        assert not agent.is_registered()
+        world.net.mend("m", "w")
+        await world.is_in_state(NodeState.READY)
+        assert world.runtime.running() == ["a"]
+        assert world.runtime.removed == []
+
+    play(tmp_path, story)
+
+
+def test_worker_that_stops_in_order_is_expected_back_and_its_tasks_are_adopted(tmp_path: Path):
+    async def story(world: World, agent: Agent):
+        await world.swarm.create(task_row("a", node_id=OTHER))
+        await world.swarm.reaches("a", S.RUNNING)
+        await agent.stop()
+        await world.is_in_state(NodeState.DISCONNECTED)
+        assert "expected back" in world.node().status.message
+        again = world.agent()
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(again.run())
+            await world.is_in_state(NodeState.READY)
+            await until(again.is_at_rest)
+            world.runtime.kill(TaskID("a"))
+            await world.swarm.reaches("a", S.FAILED)
+            running.cancel()
+
+    play(tmp_path, story)
+
+
+def test_worker_that_asks_a_manager_without_a_store_is_sent_to_the_leader(tmp_path: Path):
+    async def story(world: World, _: Agent):
+        await world.is_in_state(NodeState.READY)
+        assert [(host, addr) for host, addr, _ in world.net.dials] == [("w", JOINED), ("w", LEAD)]
+
+    play(tmp_path, story, JOINED)
+
+
+def test_port_without_a_store_passes_joins_on_and_serves_nothing_itself(tmp_path: Path):
+    async def story(world: World, _: Agent):
+        link = world.net.link("new", world.clock)
+        assert (await link.hello(JOINED)).node_id == "joined"
+        assert await link.root(JOINED) == world.ca.root_pem
+        request = CertificateRequest(csr="x", token="no token")
+        with pytest.raises(InvalidArgumentError, match="token"):
+            await link.request_certificate(JOINED, request, Credentials(root_pem=world.ca.root_pem))
+        service, peer = world.joined.service, world.own.identity
+        for call in (
+            service.request_certificate(request, peer, ""),
+            service.certificate_status("x", ""),
+            service.serve_session(None, peer, ""),
+        ):
+            with pytest.raises(NotLeaderError) as refused:
+                await call
+            assert refused.value.managers == (LEAD,)
+
+    play(tmp_path, story)
+
+
+def test_port_of_a_manager_that_does_not_lead_serves_no_session(tmp_path: Path):
+    async def story(world: World, agent: Agent):
+        await world.is_in_state(NodeState.READY)
+        service = world.lead.service
+        assert service.leader_addr() is None
+        world.swarm.log.lose()
+        await until(lambda: not agent.is_registered())
+        with pytest.raises(UnavailableError, match="No manager leads"):
+            service.leader_addr()
+        world.swarm.log.lead()
+        await world.is_in_state(NodeState.READY)
+
+    play(tmp_path, story)
