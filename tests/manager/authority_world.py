@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from swarmlet.ca.csr import new_csr
 from swarmlet.ca.external import ExternalSigner
 from swarmlet.ca.identity import verify_chain
+from swarmlet.ca.join_token import new_join_token, parse_join_token
 from swarmlet.ca.keys import new_key
 from swarmlet.ca.root import new_root
 from swarmlet.ca.signing import SwarmAuthority
@@ -19,9 +20,11 @@ from swarmlet.env.real import RealDisk
 from swarmlet.manager.bootstrap import Founding, first_changes
 from swarmlet.manager.ca_server import CertificateServer
 from swarmlet.manager.ca_signer import CertificateAuthority
-from swarmlet.model.change import Change, Update
+from swarmlet.manager.join_grant import secret_hash
+from swarmlet.model.change import Change, Create, Update
 from swarmlet.model.cluster import Cluster, JoinTokens, SwarmSpec
 from swarmlet.model.defaults import complete_swarm
+from swarmlet.model.join_token import JoinToken
 from swarmlet.model.node import IssuanceState, Node
 from swarmlet.model.view import cluster_of
 from swarmlet.store.store import Store
@@ -134,6 +137,15 @@ class Fleet:
 def request() -> str:
     """A certificate request for a new key."""
     return new_csr(new_key(entropy)).decode()
+
+
+async def extra_token(fleet: Fleet, **fields: object) -> str:
+    """An extra token of one use, unless `fields` say otherwise."""
+    token = new_join_token(fleet.cluster.root_ca.cert_digest, entropy)
+    given = {"id": "extra", "role": "worker", "labels": {"zone": "a"}, "uses_max": 1, **fields}
+    row = JoinToken(secret_hash=secret_hash(parse_join_token(token).secret), **given)
+    await fleet.put(Create(obj=row))
+    return token
 
 
 def play(

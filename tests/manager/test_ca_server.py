@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import NameOID
 from msgspec.structs import replace
 
-from swarmlet.ca.join_token import new_join_token, parse_join_token
+from swarmlet.ca.join_token import new_join_token
 from swarmlet.ca.keys import new_key
 from swarmlet.core.errors import (
     ForbiddenError,
@@ -20,23 +20,21 @@ from swarmlet.core.errors import (
     UnauthorizedError,
     UnavailableError,
 )
-from swarmlet.manager.join_grant import secret_hash
-from swarmlet.model.change import Create, Remove, Update
+from swarmlet.model.change import Remove, Update
 from swarmlet.model.cluster import JoinTokens
 from swarmlet.model.join_token import JoinToken
 from swarmlet.model.node import IssuanceState, Node
-from tests.manager.authority_world import DAY_MS, SOURCE, Fleet, entropy, play, request
+from tests.manager.authority_world import (
+    DAY_MS,
+    SOURCE,
+    Fleet,
+    entropy,
+    extra_token,
+    play,
+    request,
+)
 
 NODE_DAYS = 90
-
-
-async def extra_token(fleet: Fleet, **fields: object) -> str:
-    """An extra token of one use, unless `fields` say otherwise."""
-    token = new_join_token(fleet.cluster.root_ca.cert_digest, entropy)
-    given = {"id": "extra", "role": "worker", "labels": {"zone": "a"}, "uses_max": 1, **fields}
-    row = JoinToken(secret_hash=secret_hash(parse_join_token(token).secret), **given)
-    await fleet.put(Create(obj=row))
-    return token
 
 
 def joined_nodes(fleet: Fleet) -> list[Node]:
