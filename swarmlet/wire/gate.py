@@ -7,7 +7,6 @@ has no bound at all, and a minute's patience.
 """
 
 import asyncio
-import errno
 import logging
 import socket
 from collections import Counter
@@ -31,7 +30,6 @@ TLS_SHUTDOWN_TIMEOUT_S: Final = 2.0
 TLS_HANDSHAKE: Final = 22  # RFC 8446 §5.1: the record's type; its version follows, 3.x
 TLS_VERSION: Final = 3
 _PEEK_B: Final = 2
-_EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 _Place = tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
@@ -64,6 +62,7 @@ class Gate:
         self._limits = limits
         self._unfinished: Counter[str] = Counter()
         self.connections: dict[Connection, None] = {}  # those that have finished the handshake
+        self._is_short = False  # of file descriptors or memory, as far as was told
         self.refused = 0
         self.failed = 0
 
@@ -94,6 +93,7 @@ class Gate:
             except OSError as error:
                 self._pause(listener, group, error)
                 return
+            self._is_short = False
             source = plain_source(address[0])
             if self._is_full(source):
                 self.refused += 1
@@ -112,9 +112,9 @@ class Gate:
         )
 
     def _pause(self, listener: socket.socket, group: asyncio.TaskGroup, error: OSError) -> None:
-        log.warning("port.accept_failed", extra={"error": str(error)})
-        if error.errno not in _EXHAUSTED:
-            return
+        if not self._is_short:
+            log.warning("port.accept_failed", extra={"error": str(error)})
+        self._is_short = True
         loop = asyncio.get_running_loop()
         loop.remove_reader(listener)
         group.create_task(self._resume(listener, group))
