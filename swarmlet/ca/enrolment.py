@@ -247,14 +247,14 @@ def _nobody(
 ) -> SwarmError:
     """Why no address took the request down, as one error."""
     problems = list({**refused, **away}.values())
-    if joining.remote_addrs and len(problems) == 1:
-        return problems[0]
     if not joining.remote_addrs:
         ours = [error for error in problems if not isinstance(error, UnauthorizedError)]
         return ours[0] if ours else UnavailableError(_NOBODY_FOUND, _NAME_ONE)
+    sentences = dict.fromkeys(error.message for error in problems)
+    if len(sentences) == 1:
+        return problems[0]
     kind = UnavailableError if away else type(problems[0])
-    sentences = "; ".join(f"{addr}: {error.message}" for addr, error in {**refused, **away}.items())
-    return kind(f"No manager took this node in: {sentences}", problems[0].remedy)
+    return kind(f"No manager took this node in: {'; '.join(sentences)}", problems[0].remedy)
 
 
 def _span(duration_ms: int) -> str:
