@@ -24,7 +24,7 @@ from swarmlet.model.cluster import Cluster, JoinTokens, RootCA, RootRotation
 from swarmlet.model.join_token import JoinToken
 from swarmlet.model.node import Node
 from swarmlet.model.view import View, cluster_of
-from swarmlet.reconcile.ca_rotation import Aim, Issuer, Turning, shows
+from swarmlet.reconcile.ca_rotation import Aim, Issuer, Progress, Turning, shows
 from swarmlet.store.store import Store
 
 log = logging.getLogger("swarmlet.manager")
@@ -102,8 +102,8 @@ class RootRotator:
         self._turning = None if aim is None else Turning(view, aim)
         began = cluster.root_ca.rotation
         if began is not None and began != self._rotation and self._turning is not None:
-            log.info("root_rotation.began", extra=_fields(self._turning, view))
-        self._rotation, self._told_s = began, self._env.clock.mono_s()
+            log.info("rotation.began", extra=_fields(self._turning.progress(view)))
+        self._rotation, self._told_s = began, None
 
     async def _round(self) -> None:
         turning = self._turning
@@ -113,11 +113,10 @@ class RootRotator:
             if turning.is_complete:
                 await self._finish(turning.aim)
                 return
-            self._tell(turning)
             requests = turning.requests(self._store.view(), self._env.clock.mono_s())
             await self._store.batch(requests)  # rows that moved meanwhile wait for the next round
         except (DiskFullError, UnavailableError, StaleVersionError) as problem:
-            log.warning("root_rotation.not_written", extra={"cause": problem.message})
+            log.warning("rotation.not_written", extra={"cause": problem.message})
 
     async def _wait(self) -> None:
         """For the next round where there is somebody to ask or the end could not be written, else
@@ -125,6 +124,7 @@ class RootRotator:
         turning, is_rounds = self._turning, False
         if turning is not None and not self._is_reached(turning):
             is_rounds = turning.is_complete or not turning.waits(self._store.view())
+            self._tell(turning)
         self._is_waiting = not is_rounds
         with suppress(TimeoutError):
             async with asyncio.timeout(ROUND_S if is_rounds else None):
@@ -136,11 +136,14 @@ class RootRotator:
         return turning.is_complete and not turning.aim.is_rotation
 
     def _tell(self, turning: Turning) -> None:
+        """Say now and then who cannot be hoped for."""
         now_s = self._env.clock.mono_s()
-        if self._rotation is None or self._told_s is None or now_s - self._told_s < TELL_S:
+        if self._rotation is None or (self._told_s is not None and now_s - self._told_s < TELL_S):
             return
-        self._told_s = now_s
-        log.info("root_rotation.waiting", extra=_fields(turning, self._store.view()))
+        progress = turning.progress(self._store.view())
+        if progress.silent or progress.away:
+            self._told_s = now_s
+            log.info("rotation.waiting", extra=_fields(progress))
 
     async def _finish(self, aim: Aim) -> None:
         """In one entry, on what is applied and what is in flight: a node that joins at this moment
@@ -157,7 +160,7 @@ class RootRotator:
 
         await self._store.update(build)
         if did:
-            log.info("root_rotation.finished", extra={"nodes": len(self._store.view().nodes)})
+            log.info("rotation.finished", extra={"nodes": len(self._store.view().nodes)})
 
 
 def aim_of(cluster: Cluster) -> Aim | None:
@@ -208,8 +211,7 @@ def _aims_differ(event: Event) -> bool:
     return replace(old.root_ca, tokens=JoinTokens()) != replace(new.root_ca, tokens=JoinTokens())
 
 
-def _fields(turning: Turning, view: View) -> dict[str, object]:
-    progress = turning.progress(view)
+def _fields(progress: Progress) -> dict[str, object]:
     return {
         "nodes": progress.total,
         "turned": progress.turned,

@@ -11,7 +11,7 @@ from swarmlet.manager.root_rotation import ROUND_S, RootRotator, aim_of, issuer_
 from swarmlet.model.change import Create, Update
 from swarmlet.model.cluster import Cluster, RootCA, RootRotation, SwarmSpec
 from swarmlet.model.join_token import JoinToken
-from swarmlet.model.node import IssuanceState
+from swarmlet.model.node import IssuanceState, NodeState
 from swarmlet.reconcile.ca_rotation import FAILED_PAUSE_S, Aim
 from tests.agent.virtual_time import until
 from tests.manager.rotating import Rotating, play, reporting
@@ -105,6 +105,22 @@ def test_removing_the_node_that_is_waited_for_ends_the_rotation_at_once():
         await until(lambda: is_over(swarm), 0.1)
 
     play(4, story)
+
+
+def test_log_names_who_holds_a_rotation_up_and_not_too_often(caplog):
+    async def story(swarm: Rotating):
+        await swarm.put(
+            Create(obj=reporting("silent", b"")),
+            Create(obj=reporting("away", swarm.root.cert_pem, NodeState.DOWN)),
+        )
+        swarm.off.update(("silent", "away"))
+        with caplog.at_level("INFO", logger="swarmlet.manager"):
+            await swarm.rotate(swarm.new_root())
+            await asyncio.sleep(10 * ROUND_S)
+        (told,) = (line for line in caplog.records if line.message == "rotation.waiting")
+        assert (told.silent, told.away, told.nodes) == (("silent",), ("away",), 42)
+
+    play(40, story)
 
 
 def test_next_leader_goes_on_where_the_last_one_stopped():

@@ -197,17 +197,10 @@ def _end_ms(chain_pem: bytes) -> int | None:
 
 def _tell_of(old: RootCA, new: RootCA) -> None:
     """Leave a trace of who may sign from now on."""
-    if old == new:
-        return
-    is_rotating = new.rotation is not None
-    log.info(
-        "root_rotation.planned" if is_rotating else "root_rotation.settled",
-        extra={"forced": new.last_forced_rotation, "has_key": bool(_signing_key(new))},
-    )
-
-
-def _signing_key(root_ca: RootCA) -> bytes:
-    return root_ca.rotation.key_pem if root_ca.rotation is not None else root_ca.key_pem
+    if new.rotation is not None and new.rotation != old.rotation:
+        log.info("rotation.planned", extra={"has_key": bool(new.rotation.key_pem)})
+    elif new.rotation is None and old != new:
+        log.info("rotation.settled", extra={"has_key": bool(new.key_pem)})
 
 
 def _refuse_role(view: View, spec: NodeSpec) -> None:
