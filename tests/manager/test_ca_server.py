@@ -121,6 +121,20 @@ def test_same_request_is_one_node_however_often_it_is_sent():
     play(story)
 
 
+def test_answer_waits_until_the_node_is_durable_whoever_else_asked():
+    async def story(fleet: Fleet) -> None:
+        csr, token = request(), fleet.tokens.worker
+        fleet.log.hold()
+        asking = [asyncio.create_task(fleet.ask(csr, token)) for _ in range(2)]
+        await asyncio.sleep(1)
+        assert not any(one.done() for one in asking)
+        fleet.log.release()
+        first, second = [await one for one in asking]
+        assert first == second == fleet.node(first).id
+
+    play(story)
+
+
 def test_request_that_was_taken_down_outlives_its_token():
     async def story(fleet: Fleet) -> None:
         csr, other = request(), request()

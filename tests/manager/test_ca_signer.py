@@ -5,7 +5,12 @@ import asyncio
 import pytest
 from msgspec.structs import replace
 
-from swarmlet.core.errors import FailedPreconditionError, UnavailableError
+from swarmlet.core.errors import (
+    FailedPreconditionError,
+    ForbiddenError,
+    UnauthorizedError,
+    UnavailableError,
+)
 from swarmlet.core.ids import NodeID
 from swarmlet.manager.ca_signer import ROUND_MAX
 from swarmlet.model.change import Update
@@ -85,6 +90,27 @@ def test_refusal_fails_the_node_which_may_ask_anew():
         status = await fleet.server.status(node)
         assert (status.state, status.err) == (IssuanceState.ISSUED, "")
         assert len(hand.calls) == 2
+
+    play(story, hand)
+
+
+@pytest.mark.parametrize("role", ["manager", "nobody"])
+def test_failed_node_needs_its_token_still_to_ask_anew(role):
+    hand = Hand()
+    hand.problem = FailedPreconditionError("policy")
+
+    async def story(fleet: Fleet) -> None:
+        csr = request()
+        node = await fleet.ask(csr, fleet.tokens.worker)
+        await fleet.server.status(node)
+        other = fleet.tokens.manager
+        token = other if role == "manager" else other[:-25] + "0" * 25
+        for _ in range(20):
+            with pytest.raises((ForbiddenError, UnauthorizedError)):
+                await fleet.ask(csr, token)
+        with pytest.raises(UnavailableError, match="Try again in"):
+            await fleet.ask(csr, token)
+        assert state_of(fleet, node) == IssuanceState.FAILED
 
     play(story, hand)
 
