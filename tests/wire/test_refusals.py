@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import resource
+import socket
 import struct
 import time
 
@@ -385,3 +386,38 @@ async def test_port_tells_who_comes_when_it_is_full_and_keeps_room_for_nodes():
         world.port.close_node(NodeID("w1"))
         await world.settled(connections=0)
         assert (await ask(world.addr, STRANGER))[0] == 200
+
+
+@on_both_loops
+async def test_port_without_file_descriptors_waits_and_says_so_once(caplog):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with opened() as world:
+        await good_client_s(world.addr, "127.0.0.1")
+        await world.settled(connections=0)
+        await asyncio.sleep(0.1)  # its descriptors are free again
+        client, taken = socket.socket(), []
+        client.setblocking(False)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (client.fileno() + 20, hard))
+        try:
+            with contextlib.suppress(OSError):
+                while True:
+                    taken.append(os.dup(0))
+            await asyncio.get_running_loop().sock_connect(client, place(world.addr))
+            client.send(HELLO_START[:1])
+            began_s = time.process_time()
+            await asyncio.sleep(0.5)
+            assert time.process_time() - began_s < 0.25
+            assert world.port.gauges()["port_unfinished"] == 0
+        finally:
+            for each in taken:
+                os.close(each)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        await world.settled(unfinished=1)
+        client.close()
+        await good_client_s(world.addr, "127.0.0.1")
+    assert [record.message for record in caplog.records].count("port.accept_failed") == 1
+
+
+def place(addr):
+    host, _, port = addr.rpartition(":")
+    return host, int(port)
