@@ -51,7 +51,8 @@ class DaemonEngine:
         self._leftovers = Leftovers(host.data, group)
         self._changing = asyncio.Lock()
         self.stopped = asyncio.Event()
-        self._gauges = Gauges()
+        self.stop = self.stopped.set
+        self.process = Gauges()
 
     async def open(self) -> None:
         """Go on where the data directory says this node was. Raises DamagedError."""
@@ -176,9 +177,6 @@ class DaemonEngine:
             await self._leftovers.sweep(self._runtime)
             log.info("swarm.left", extra={"node_id": stay.file.node_id})
 
-    def stop(self) -> None:
-        self.stopped.set()
-
     async def close(self) -> None:
         """Say goodbye and let go; tasks run on."""
         await _end(self._join_task)
@@ -191,15 +189,11 @@ class DaemonEngine:
 
     def gauges(self) -> dict[str, float]:
         stay = {} if self._stay is None else self._stay.gauges()
-        return {**self._gauges.read(), **stay}
+        return {**self.process.read(), **stay}
 
     def is_at_rest(self) -> bool:
         """Whether nothing happens here until somebody asks or a task ends."""
         return self._stay is None or self._stay.is_at_rest()
-
-    async def watch_loop(self) -> None:
-        """Measure the event loop's lag; owned by the daemon's group."""
-        await self._gauges.watch_loop()
 
     # Inside -----------------------------------------------------------------------------------
 

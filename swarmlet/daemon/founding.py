@@ -11,7 +11,7 @@ from swarmlet.ca.root import new_root
 from swarmlet.core.errors import UnsupportedError
 from swarmlet.core.ids import ClusterID, NodeID, RaftID, new_id
 from swarmlet.core.limits import UINT63_MAX
-from swarmlet.daemon.addresses import Addresses, choose_place
+from swarmlet.daemon.addresses import Addresses, Place, choose_place
 from swarmlet.daemon.data_dir import DataDir, SwarmFile
 from swarmlet.env.base import Env
 from swarmlet.env.sealed import new_seal_key
@@ -38,9 +38,6 @@ async def plan_swarm(env: Env, addresses: Addresses, request: InitRequest, runti
             "Recovering a swarm with --force-new-cluster is not part of this release.",
             remedy="It is for swarms of several managers, which this release does not have.",
         )
-    spec = accepted_swarm(request.spec)
-    check_availability(request.availability or "active")
-    pools, subnet_size = address_pools(request.default_addr_pool or (), request.subnet_size)
     place = await choose_place(
         env,
         addresses,
@@ -48,14 +45,32 @@ async def plan_swarm(env: Env, addresses: Addresses, request: InitRequest, runti
         advertise=request.advertise_addr,
         data_path=request.data_path_addr,
     )
+    founding = _founding(env, request, place)
     addresses.check_free(place.listen.host, place.listen.port)
+    file = SwarmFile(
+        node_id=founding.node_id,
+        cluster_id=founding.cluster_id,
+        raft_id=founding.member.raft_id,
+        listen_addr=str(place.listen),
+        advertise_addr=founding.member.address,
+        runtime=runtime,
+        data_path_addr=place.data_path,
+        announce=request.announce,
+    )
+    return Plan(founding=founding, file=file)
+
+
+def _founding(env: Env, request: InitRequest, place: Place) -> Founding:
+    spec = accepted_swarm(request.spec)
+    check_availability(request.availability or "active")
+    pools, subnet_size = address_pools(request.default_addr_pool or (), request.subnet_size)
     node_id, cluster_id = NodeID(new_id(env.entropy)), ClusterID(new_id(env.entropy))
     member = Member(
         raft_id=RaftID(int.from_bytes(env.entropy(8), "big") & UINT63_MAX or 1),
         node_id=node_id,
         address=str(place.advertised),
     )
-    founding = Founding(
+    return Founding(
         cluster_id=cluster_id,
         node_id=node_id,
         member=member,
@@ -67,17 +82,6 @@ async def plan_swarm(env: Env, addresses: Addresses, request: InitRequest, runti
         subnet_size=subnet_size,
         vxlan_port=data_path_port(request.data_path_port),
     )
-    file = SwarmFile(
-        node_id=node_id,
-        cluster_id=cluster_id,
-        raft_id=member.raft_id,
-        listen_addr=str(place.listen),
-        advertise_addr=member.address,
-        runtime=runtime,
-        data_path_addr=place.data_path,
-        announce=request.announce,
-    )
-    return Plan(founding=founding, file=file)
 
 
 def write_identity(env: Env, data: DataDir, plan: Plan) -> Plan:

@@ -47,7 +47,7 @@ async def serve(
             choose=runtimes.at_init,
         )
         engine = DaemonEngine(host, group)
-        watch = group.create_task(engine.watch_loop(), name="loop-lag")
+        watch = group.create_task(engine.process.watch_loop(), name="loop-lag")
         stop_on(engine.stopped)
         await engine.open()
         async with serve_unix(build_app(engine, engine.door), settings.socket_path):
