@@ -3,8 +3,9 @@ obeyed.
 
 * `loop` is THE control loop, one for every decider; `leader` owns what runs only while this manager
   leads; `control` holds the API's verbs; `dispatcher` keeps the agents' sessions, `log_broker`
-  gathers logs; `ca_server` is the CA that nodes ask, `root_rotation` replaces its root; `gatekeeper`
-  says who may call what; `port` is what stands behind the node port; `manager` puts them together.
+  gathers logs; `ca_server` is the CA that nodes ask, `root_rotation` replaces its root;
+  `gatekeeper` says who may call what; `port` is what stands behind the node port; `manager` puts
+  them together.
 * The dispatcher alone writes a node's description and status, and, for its agent, what is observed
   of a task; the CA writes certificates, makes the rows of nodes that join and counts the uses of
   their tokens; deciders write what `reconcile` says of them; everything else is the API's.
