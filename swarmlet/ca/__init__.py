@@ -2,9 +2,11 @@
 
 Owns: the root (`root`), the leaf certificates it signs (`issuer`), what its rotation begins with
 (`rotation`), external CAs (`external`), who of them signs (`signing`), join tokens (`join_token`),
-the one function that turns a certificate into an identity (`identity`) and the node's own files
-(`node_files`). A node *is* its certificate: CN node id, OU role, O cluster id. The root's key lives
-in the store alone; on disk a node keeps the root's certificate, its own certificate and one key
-file (0600) which also carries the keys that seal its data at rest. Files are replaced atomically,
-the key before the certificate: after a crash in between, the pair on disk still belongs together.
+the one function that turns a certificate into an identity (`identity`), and a node's own: its
+files (`node_files`), how it gets its first certificate (`enrolment`) and the next ones (`renewer`).
+A node *is* its certificate: CN node id, OU role, O cluster id. The root's key lives in the store
+alone; on disk a node keeps the root's certificate, its own certificate and one key file (0600)
+which also carries the keys that seal its data at rest. Files are replaced atomically, and the key
+of a request is durable before the request leaves: after a crash at any point the certificate on
+disk has its key, and one that was issued meanwhile is picked up.
 """

@@ -41,7 +41,8 @@ class CertificateSource(Protocol):
 
 
 class RemoteAuthority:
-    """The CA behind any manager's port. Each call tries another manager where one is away."""
+    """The CA behind any manager's port. Each call tries another manager where one is away; who does
+    not take this node for the swarm's, or is not taken for it, is asked less from then on."""
 
     def __init__(self, link: NodeLink, own: OwnIdentity, remotes: Remotes) -> None:
         self._link, self._own, self._remotes = link, own, remotes
@@ -67,9 +68,9 @@ class RemoteAuthority:
             addr = self._remotes.choose(avoid=addr).addr
             try:
                 answer = await call(addr)
-            except UnavailableError:
+            except (UnavailableError, UnauthorizedError) as error:
                 self._remotes.observe(addr, ok=False)
-                if not left:
+                if not left or isinstance(error, UnauthorizedError):
                     raise
             else:
                 self._remotes.observe(addr, ok=True)

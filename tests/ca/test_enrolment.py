@@ -42,6 +42,8 @@ class World:
         record = JoiningFile(self.disk, "/data/swarm/joining", files, env.entropy)
 
         async def find():
+            if isinstance(self.found, SwarmError):
+                raise self.found
             return self.found
 
         return Enrolment(env, self.link, files, record, find)
@@ -267,6 +269,21 @@ def test_discovered_managers_of_other_swarms_are_passed_over():
     world.link.swarms = {A: other, B: world.swarm}
     world.found = [A, B]
     assert world.join(remote_addrs=()).manager_addr == B
+
+
+def test_network_without_multicast_is_said_in_its_own_words():
+    world = World()
+    world.found = UnavailableError("Multicast DNS cannot be spoken here.")
+    error = world.refused(remote_addrs=())
+    assert error.message == "Multicast DNS cannot be spoken here."
+
+
+def test_certificate_of_another_node_is_not_written():
+    world = World()
+    signed = world.swarm.signed
+    world.swarm.signed = lambda key, node_id, role: signed(key, "node2", role)
+    assert "for another node" in world.refused().message
+    assert not NodeFiles(world.disk, "/data/certificates").has_certificate()
 
 
 @pytest.mark.parametrize("found", [[], [A]])

@@ -29,7 +29,6 @@ from tests.ca.swarm import Swarm
 from tests.sim.disk import WHERES, SimCrash, SimDisk
 from tests.sim.loop import inline
 
-
 HOUR_S, DAY_S = 3_600, 86_400
 DAY_MS = DAY_S * 1000
 YEAR_S = 365 * DAY_S
