@@ -65,6 +65,7 @@ class Dispatcher:
         self._nodes = NodeStates(store, env)
         self._sessions: dict[NodeID, NodeSession] = {}
         self._registering = 0
+        self._opening: dict[AgentChannel, None] = {}
         self.on_session_end: Callable[[NodeID], None] = _nothing
         self._clear()
 
@@ -102,7 +103,17 @@ class Dispatcher:
         try:
             await asyncio.Event().wait()
         finally:
-            self._group = None  # before the group ends: it takes no new session then
+            self._group = self._reign = None  # before the group ends: no new session comes in then
+            self._cut_off_all()
+
+    def _cut_off_all(self) -> None:
+        """Their ends say nothing of the nodes: the next leader looks for itself."""
+        sessions, self._sessions = self._sessions, {}
+        for session in sessions.values():
+            self.on_session_end(session.node_id)
+            session.close()
+        for channel in self._opening:
+            channel.close()
 
     def open_session(self, channel: AgentChannel, peer: NodeID, addr: str) -> asyncio.Task[None]:
         """Serve an agent over `channel` until it ends; `peer` is who its certificate says it is.
@@ -114,12 +125,12 @@ class Dispatcher:
         return self._group.create_task(self._serve(channel, peer, addr), name=f"session of {peer}")
 
     async def serve(self, channel: AgentChannel, peer: NodeID, addr: str) -> None:
-        """The same, for whoever waits for the end of the session; who stops waiting ends it."""
-        session = self.open_session(channel, peer, addr)
-        try:
-            await asyncio.wait((session,))
-        finally:
-            session.cancel()
+        """The same in the caller's own task, until the session ends. Raises UnavailableError."""
+        if self._reign is None:
+            raise UnavailableError(
+                "This manager does not lead.", remedy="The agent tries again by itself."
+            )
+        await self._serve(channel, peer, addr)
 
     def tell_members(self) -> None:
         """The managers' addresses have changed: every node hears of it, a few at a time."""
@@ -173,16 +184,21 @@ class Dispatcher:
                 await session.run()
             finally:
                 self._end(session)
-        except* UnavailableError as group:
-            cause = _first_of(group)
+        except UnavailableError as cause:
             log.info("session.ended", extra={"node_id": peer, "cause": str(cause)})
-        except* (msgspec.MsgspecError, TimeoutError, SwarmError) as group:
-            cause = _first_of(group)
+        except (msgspec.MsgspecError, TimeoutError, SwarmError) as cause:
             log.warning("session.failed", extra={"node_id": peer, "cause": str(cause)})
         finally:
             channel.close()
 
     async def _open(self, channel: AgentChannel, peer: NodeID, addr: str) -> NodeSession:
+        self._opening[channel] = None
+        try:
+            return await self._admit(channel, peer, addr)
+        finally:
+            del self._opening[channel]
+
+    async def _admit(self, channel: AgentChannel, peer: NodeID, addr: str) -> NodeSession:
         """Register the agent; it replaces an older session of its node. Raises ForbiddenError or
         InvalidArgumentError, which the agent was told, and what a commit raises."""
         async with asyncio.timeout(HELLO_TIMEOUT_S):
@@ -350,11 +366,6 @@ def _welcome(session_id: str, period_s: float, refusal: str = "") -> Welcome:
         heartbeat_period_s=period_s,
         refusal=refusal,
     )
-
-
-def _first_of(group: BaseExceptionGroup[Exception]) -> Exception:
-    first = group.exceptions[0]
-    return _first_of(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 def _nothing(_: NodeID) -> None:

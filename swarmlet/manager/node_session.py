@@ -24,7 +24,7 @@ from swarmlet.model.task import Task, TaskState, TaskStatus, task_name
 from swarmlet.model.view import View, cluster_of, task_spec_version_of
 from swarmlet.reconcile.dispatch import Fingerprint, fingerprint, plan
 from swarmlet.store.store import Store
-from swarmlet.wire.channel import AgentChannel
+from swarmlet.wire.channel import AgentChannel, ChannelClosedError
 from swarmlet.wire.messages import (
     AssignedTask,
     Assignments,
@@ -96,12 +96,13 @@ class NodeSession:
         """Raises UnavailableError, ForbiddenError or InvalidArgumentError."""
         self._tell()
         try:
-            while True:
+            while not self.is_over:
                 await self._take(await self._channel.receive())
         except UnavailableError as end:
             raise self._failure or end from None
         finally:
             self.is_over = True
+        raise self._failure or ChannelClosedError
 
     def post(self, message: Message) -> None:
         """Send soon, in order. An agent that lets too much pile up is cut off."""
@@ -122,6 +123,8 @@ class NodeSession:
         self._tell(at_once=True)
 
     def close(self) -> None:
+        """Nothing more is heard of the node, or told."""
+        self.is_over = True
         self._channel.close()
 
     def silent_at_s(self) -> float:
@@ -138,7 +141,7 @@ class NodeSession:
 
     def _fail(self, failure: SwarmError) -> None:
         self._failure = self._failure or failure
-        self._channel.close()
+        self.close()
 
     async def _take(self, message: Message) -> None:
         self._heard_s = self._reign.clock.mono_s()

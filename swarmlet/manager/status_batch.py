@@ -65,13 +65,16 @@ class StatusBatch:
     async def run(self) -> None:
         """Until cancelled. What was not written then is reported again by its agents."""
         self._clear()
-        while True:
-            await self._has_news.wait()
-            pause_s = STATUS_BATCH_PAUSE_S * await self._flush()
-            pause_s = min(max(pause_s, STATUS_BATCH_PERIOD_MIN_S), STATUS_BATCH_PERIOD_S)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(pause_s):
-                    await self._is_full.wait()
+        try:
+            while True:
+                await self._has_news.wait()
+                pause_s = STATUS_BATCH_PAUSE_S * await self._flush()
+                pause_s = min(max(pause_s, STATUS_BATCH_PERIOD_MIN_S), STATUS_BATCH_PERIOD_S)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(pause_s):
+                        await self._is_full.wait()
+        finally:
+            self._has_room.set()  # whoever still waits with a session that is cut off now
 
     async def _flush(self) -> int:
         """Write what was gathered; how many statuses."""

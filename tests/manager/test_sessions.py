@@ -26,9 +26,18 @@ from swarmlet.model.change import Create, Remove, Update
 from swarmlet.model.cluster import RootCA
 from swarmlet.model.node import IssuanceState, Node, NodeCertificate, NodeState
 from swarmlet.model.task import TaskState as S
+from swarmlet.model.task import TaskStatus
 from swarmlet.model.view import cluster_of
+from swarmlet.wire.channel import ChannelClosedError
 from swarmlet.wire.credentials import Credentials
-from swarmlet.wire.messages import LogOptions, ManagerAddr, SwarmInfo
+from swarmlet.wire.messages import (
+    Heartbeat,
+    Hello,
+    LogOptions,
+    ManagerAddr,
+    StatusReport,
+    SwarmInfo,
+)
 from swarmlet.wire.node_api import CertificateRequest
 from swarmlet.wire.remotes import Remotes
 from tests.agent.fake_runtime import FakeRuntime
@@ -263,6 +272,33 @@ def test_port_without_a_store_passes_joins_on_and_serves_nothing_itself(tmp_path
             with pytest.raises(NotLeaderError) as refused:
                 await call
             assert refused.value.managers == (LEAD,)
+
+    play(tmp_path, story)
+
+
+def test_session_of_a_leader_that_steps_down_hears_and_tells_nothing_more(tmp_path: Path):
+    async def story(world: World, agent: Agent):
+        await world.swarm.create(task_row("a", node_id=OTHER))
+        await agent.stop()
+        link = world.net.link("w", world.clock)
+        channel = await link.open_session(LEAD, world.own.credentials)
+        await channel.send(Hello(protocol=1, node_id=OTHER, description=DESCRIPTION))
+        await world.is_in_state(NodeState.READY)
+        mute = await link.open_session(LEAD, world.own.credentials)
+        report = StatusReport(number=1, statuses=((TaskID("a"), TaskStatus(state=S.RUNNING)),))
+        for _ in range(20):  # in flight when it steps down
+            await channel.send(Heartbeat())
+            await channel.send(report)
+        world.swarm.log.lose()
+        await asyncio.sleep(0.01)
+        assert not world.net.connections
+        with pytest.raises(ChannelClosedError):
+            await mute.send(Heartbeat())
+        assert world.swarm.manager.dispatcher.gauges() == {"swarmlet_dispatcher_sessions": 0}
+        world.swarm.log.lead()
+        await asyncio.sleep(20)
+        assert world.node().status.state == NodeState.DOWN
+        assert world.swarm.task("a").status.state == S.ASSIGNED
 
     play(tmp_path, story)
 
