@@ -8,6 +8,7 @@ from typing import Final
 
 import aiohttp
 import msgspec
+from aiohttp import hdrs
 from aiohttp.abc import AbstractResolver
 
 from swarmlet.core.errors import UnauthorizedError
@@ -17,6 +18,9 @@ from swarmlet.wire.tls import client_context, unverified_context
 DIAL_TIMEOUT_S: Final = 10.0  # TCP and TLS together, for each of a name's addresses
 KEPT_TIMEOUT_S: Final = 10.0  # shorter than a port keeps an idle connection, so none is found dead
 KEPT_MAX: Final = 100  # of one kind at once; whoever comes then waits
+
+SAID_BY_BROWSERS: Final = (hdrs.ACCEPT, hdrs.ACCEPT_ENCODING, hdrs.USER_AGENT)
+"""Headers that tell a port nothing, and that it would keep as long as a session lasts."""
 
 Check = Callable[[aiohttp.ClientResponse], Awaitable[None]]
 
@@ -108,6 +112,7 @@ class Pools:
             cookie_jar=aiohttp.DummyCookieJar(),
             raise_for_status=self._check,
             auto_decompress=False,
+            skip_auto_headers=SAID_BY_BROWSERS,
         )
         self._pools[kind] = Pool(client)
         return self._pools[kind]

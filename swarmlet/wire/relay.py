@@ -51,12 +51,7 @@ async def ask_further(
             server_hostname=MANAGER_NAME,
             headers=headers,
             data=request.content if request.can_read_body else None,
-            skip_auto_headers=(
-                hdrs.USER_AGENT,
-                hdrs.ACCEPT,
-                hdrs.ACCEPT_ENCODING,
-                hdrs.CONTENT_TYPE,
-            ),
+            skip_auto_headers=(hdrs.CONTENT_TYPE,),
             allow_redirects=False,
             raise_for_status=False,
         )
