@@ -23,7 +23,7 @@ from swarmlet.daemon.settings import Settings
 LOG_FILE_SIZE_B: Final = 10 * 1024 * 1024  # then it is rotated
 LOG_FILES_KEPT: Final = 3
 LEVELS: Final = ("debug", "info", "warning", "error")
-ROOMS: Final = ("agent", "api", "daemon", "manager", "raft", "runtime", "store")
+ROOMS: Final = ("agent", "api", "ca", "daemon", "manager", "raft", "runtime", "store", "wire")
 _PRIORITIES: Final = (  # syslog's, from the gravest down
     (logging.CRITICAL, 2),
     (logging.ERROR, 3),
