@@ -54,17 +54,20 @@ _T = TypeVar("_T")
 
 
 class _Call(msgspec.Struct, frozen=True, kw_only=True):
-    """`name` is the part of the route's path that differs; without credentials nobody is
-    verified."""
+    """`name` is the part of the route's path that differs, `raw_path` all of it, quoted already;
+    without credentials nobody is verified."""
 
     route: PortRoute
     name: str = ""
+    raw_path: str = ""
     body: bytes = b""
     credentials: Credentials | None = None
     checks_dates: bool = True
     timeout_s: float = REQUEST_TIMEOUT_S
 
     def path(self) -> str:
+        if self.raw_path:
+            return self.raw_path
         before, brace, _ = self.route.path.partition("{")
         return before + quote(self.name, safe="") if brace else before
 
@@ -142,8 +145,8 @@ class TlsLink:
 
     async def read_api(self, addr: str, path: str, credentials: Credentials) -> bytes:
         """The body of the API's answer to a GET of this node's own; `path` is raw."""
-        route = msgspec.structs.replace(API, method="GET", path=f"{API_PREFIX}{path}")
-        call = _Call(route=route, credentials=credentials)
+        route = msgspec.structs.replace(API, method="GET")
+        call = _Call(route=route, raw_path=API_PREFIX + path, credentials=credentials)
         async with self._reached(addr, call) as pool:
             return await _answer(pool, addr, call)
 

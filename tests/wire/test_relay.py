@@ -8,12 +8,18 @@ from io import BytesIO
 import aiohttp
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
 from yarl import URL
 
-from swarmlet.core.errors import UnavailableError
+from swarmlet.core.errors import ForbiddenError, UnavailableError
 from swarmlet.wire import relay
 from swarmlet.wire.answers import OWN_HEADERS
-from swarmlet.wire.forward import PROBLEM_HEADER, decode_problem
+from swarmlet.wire.forward import (
+    FORWARDED_HEADER,
+    PROBLEM_HEADER,
+    PROTOCOL_HEADER,
+    decode_problem,
+)
 from swarmlet.wire.tls import MANAGER_NAME, client_context
 from tests.wire import port_world
 from tests.wire.port_world import MANAGER, OURS, opened
@@ -142,3 +148,33 @@ async def test_many_calls_go_over_few_connections(leader):
                 assert await answer.read() == b"x"
     assert len(leader.requests) == 20
     assert len({id(request.protocol) for request in leader.requests}) == 1
+
+
+async def test_a_user_of_a_manager_s_own_api_speaks_for_nobody_else(leader):
+    forged = {FORWARDED_HEADER: "x", PROTOCOL_HEADER: "0", "Connection": "close"}
+    async with opened() as leading:
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            return await leading.link.forward(
+                leading.addr, request, f"{API}/echo", origin=None, credentials=OTHER_MANAGER
+            )
+
+        app = web.Application()
+        app.router.add_route("*", "/any", handle)
+        async with TestClient(TestServer(app)) as user:
+            answer = await user.put("/any", data=b"body", headers=forged)
+            assert (answer.status, await answer.read()) == (201, b"body")
+    (request,) = leader.requests
+    assert FORWARDED_HEADER not in request.headers
+    assert request.headers.getall(PROTOCOL_HEADER) == ["1"]
+
+
+async def test_a_node_reads_the_leader_s_api_for_itself(leader):
+    async with opened() as leading:
+        read = leading.link.read_api
+        assert await read(leading.addr, "/echo?filters={%22a%22}", OTHER_MANAGER) == b""
+        with pytest.raises(UnavailableError, match="not now"):
+            await read(leading.addr, "/refuse", OTHER_MANAGER)
+        with pytest.raises(ForbiddenError):
+            await read(leading.addr, "/echo", OURS.credentials("w1"))
+    assert leader.requests[0].rel_url.raw_path_qs == f"{API}/echo?filters={{%22a%22}}"
