@@ -2,14 +2,14 @@
 
 Before a connection is known it holds one of few places, per address and in all, for seconds at
 most: until it has sent something that looks like TLS, finished the handshake and sent a request's
-head. Who comes when no place is free is turned away at once and tries again. asyncio's own listener
-has no bound at all, and a minute's patience.
+head. An address whose places are taken waits for one of its own, as a socket and no more, so that a
+hundred nodes of one host may come at once; who is too many even for that is turned away and tries
+again. asyncio's own listener has no bound at all, and a minute's patience.
 """
 
 import asyncio
 import logging
 import socket
-from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
@@ -37,14 +37,23 @@ Welcome = Callable[[str, dict[Connection, None]], Connection]
 
 
 class GateLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """`unfinished` and `unfinished_per_source`: connections that have not sent a request yet."""
+    """`unfinished` and `unfinished_per_source`: connections that have not sent a request yet;
+    `waiting`: beyond those, sockets that wait for a place of their address."""
 
     handshake_s: float = 5.0
     first_request_s: float = 10.0
     accepts_per_turn: int = 8
     unfinished: int = 512
     unfinished_per_source: int = 128
+    waiting: int = 1024
     connections: int = 1_000_000
+
+
+class _Source:
+    """One address: how many connections it has here, and its places."""
+
+    def __init__(self, places: int) -> None:
+        self.places, self.connections = asyncio.Semaphore(places), 0
 
 
 class Gate:
@@ -60,15 +69,13 @@ class Gate:
     ) -> None:
         self._sockets, self._front, self._welcome = sockets, front, welcome
         self._limits = limits
-        self._unfinished: Counter[str] = Counter()
+        self._sources: dict[str, _Source] = {}
+        self._waiting = 0
+        self.unfinished = 0
         self.connections: dict[Connection, None] = {}  # those that have finished the handshake
         self._is_short = False  # of file descriptors or memory, as far as was told
         self.refused = 0
         self.failed = 0
-
-    @property
-    def unfinished(self) -> int:
-        return self._unfinished.total()
 
     async def run(self) -> None:
         """Until cancelled; then nothing is accepted any more, and who was not known is gone."""
@@ -100,16 +107,21 @@ class Gate:
                 connection.close()
                 continue
             connection.setblocking(False)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._count(source)
             group.create_task(self._bring_in(connection, source))
-            self._unfinished[source] += 1
 
     def _is_full(self, source: str) -> bool:
-        return (
-            self._unfinished[source] >= self._limits.unfinished_per_source
-            or self.unfinished >= self._limits.unfinished
-            or len(self.connections) >= self._limits.connections
-        )
+        known, limits = self._sources.get(source), self._limits
+        if len(self.connections) >= limits.connections:
+            return True
+        if known is not None and known.connections >= limits.unfinished_per_source:
+            return self._waiting >= limits.waiting
+        return self.unfinished >= limits.unfinished
+
+    def _count(self, source: str) -> None:
+        known = self._sources.setdefault(source, _Source(self._limits.unfinished_per_source))
+        known.connections += 1
+        self._waiting += 1
 
     def _pause(self, listener: socket.socket, group: asyncio.TaskGroup, error: OSError) -> None:
         if not self._is_short:
@@ -125,22 +137,51 @@ class Gate:
 
     async def _bring_in(self, accepted: socket.socket, source: str) -> None:
         """From the first byte to the first request; afterwards the connection is its own owner."""
+        known = self._sources[source]
         try:
-            connection = await self._handshake(accepted, source)
-            await self._first_request(connection)
+            await self._place(known, accepted)
+            try:
+                connection = await self._handshake(accepted, source)
+                await self._first_request(connection)
+            finally:
+                self.unfinished -= 1
+                known.places.release()
         except (OSError, TimeoutError):
             self.failed += 1
+        except Exception:
+            # One connection nobody thought of must not close the port to all others.
+            log.exception("port.connection_failed")
+            self.failed += 1
         finally:
-            self._forget(source)
+            known.connections -= 1
+            if not known.connections:
+                del self._sources[source]
+
+    async def _place(self, known: _Source, accepted: socket.socket) -> None:
+        """One of the address's own. Raises TimeoutError, and ConnectionError where others came
+        first to the last of all places."""
+        try:
+            async with asyncio.timeout(self._limits.handshake_s):
+                await known.places.acquire()
+        except BaseException:
+            accepted.close()
+            raise
+        finally:
+            self._waiting -= 1
+        if self.unfinished >= self._limits.unfinished:
+            known.places.release()
+            accepted.close()
+            raise ConnectionError("no place is free")
+        self.unfinished += 1
 
     async def _handshake(self, accepted: socket.socket, source: str) -> Connection:
         limits, loop = self._limits, asyncio.get_running_loop()
         try:
             async with asyncio.timeout(limits.handshake_s):
                 await _look(accepted)
-            connection = self._welcome(
-                source, self.connections
-            )  # uvloop's call answers with a protocol of its own
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            # Made here, for uvloop's call answers with a protocol of its own.
+            connection = self._welcome(source, self.connections)
             await loop.connect_accepted_socket(
                 lambda: connection,
                 accepted,
@@ -158,11 +199,6 @@ class Gate:
         if not connection.spoke.done():
             connection.abort()
             raise TimeoutError
-
-    def _forget(self, source: str) -> None:
-        self._unfinished[source] -= 1
-        if not self._unfinished[source]:
-            del self._unfinished[source]
 
 
 def plain_source(host: str) -> str:

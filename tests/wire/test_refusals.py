@@ -361,7 +361,7 @@ async def test_port_serves_others_beside_thousands_of_half_open_connections(star
 
 @on_both_loops
 async def test_port_bounds_those_who_finish_the_handshake_and_say_nothing():
-    limits = GateLimits(unfinished_per_source=4, first_request_s=30)
+    limits = GateLimits(unfinished_per_source=4, handshake_s=0.5, first_request_s=30)
     async with opened(limits=limits) as world:
         silent = [await connect(world.addr) for _ in range(4)]
         await world.settled(connections=4, unfinished=4)
@@ -371,6 +371,29 @@ async def test_port_bounds_those_who_finish_the_handshake_and_say_nothing():
             writer.transport.abort()
         await world.settled(unfinished=0)
         assert (await ask(world.addr, STRANGER))[0] == 200
+
+
+@on_both_loops
+async def test_port_takes_all_of_an_address_that_come_at_once_one_after_the_other():
+    async with opened(limits=GateLimits(unfinished_per_source=8)) as world:
+        async with asyncio.TaskGroup() as group:
+            calls = [group.create_task(ask(world.addr, WORKER)) for _ in range(200)]
+        assert [call.result()[0] for call in calls] == [200] * 200
+        assert world.port.gauges()["port_refused"] == 0
+
+
+@on_both_loops
+async def test_port_turns_away_who_finds_no_place_to_wait():
+    limits = GateLimits(unfinished_per_source=2, waiting=3, handshake_s=2)
+    async with opened(limits=limits) as world:
+        stalled = [await raw(world.addr, HELLO_START) for _ in range(8)]
+        await world.settled(unfinished=2, refused=3)
+        assert (await ask(world.addr, WORKER))[0] == 0
+        assert (await ask(world.addr, WORKER, source="127.0.0.2"))[0] == 200
+        for _, writer in stalled:
+            writer.transport.abort()
+        await world.settled(unfinished=0)
+        assert (await ask(world.addr, WORKER))[0] == 200
 
 
 @on_both_loops
