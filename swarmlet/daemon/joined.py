@@ -17,6 +17,7 @@ from swarmlet.ca.renewer import RemoteAuthority
 from swarmlet.core.errors import (
     DiskFullError,
     SwarmError,
+    UnauthorizedError,
     UnavailableError,
     certificates_expired,
     leaving_manager,
@@ -33,6 +34,7 @@ from swarmlet.manager.gatekeeper import CertificateGatekeeper
 from swarmlet.manager.port import ForwardingPort
 from swarmlet.model.address import Address, parse_address
 from swarmlet.runtime.base import Runtime
+from swarmlet.wire.channel import AgentChannel, AgentConnector, LogSink
 from swarmlet.wire.messages import SwarmInfo
 from swarmlet.wire.remotes import Remotes
 
@@ -63,7 +65,7 @@ class JoinedNode:
             host,
             runtime,
             papers,
-            connector=RemoteConnector(link, papers.own, self._remotes),
+            connector=_Doubting(RemoteConnector(link, papers.own, self._remotes), self._doubt),
             source=RemoteAuthority(link, papers.own, self._remotes),
             on_info=self._learn,
         )
@@ -150,6 +152,9 @@ class JoinedNode:
     def _port_problem(self) -> str:
         return "" if self._port is None else self._port.problem
 
+    def _doubt(self) -> None:
+        self.life.renewer.doubt_root()
+
     def _learn(self, info: SwarmInfo) -> None:
         self._heard.set()
         self._remotes.replace(info.managers)
@@ -208,6 +213,23 @@ class JoinedNode:
     @property
     def _advertised(self) -> Address:
         return parse_address(self.file.advertise_addr, "AdvertiseAddr")
+
+
+class _Doubting:
+    """A connector that tells where a manager was not believed: its root may be newer than ours."""
+
+    def __init__(self, connector: AgentConnector, doubt: Callable[[], None]) -> None:
+        self._connector, self._doubt = connector, doubt
+
+    async def open_session(self) -> AgentChannel:
+        try:
+            return await self._connector.open_session()
+        except UnauthorizedError:
+            self._doubt()
+            raise
+
+    async def open_log_stream(self, subscription: str) -> LogSink:
+        return await self._connector.open_log_stream(subscription)
 
 
 class _Forwarder:
