@@ -243,9 +243,11 @@ class Dispatcher:
             )
         if hello.node_id != peer:
             return f"The node says it is {hello.node_id}, its certificate says {peer}."
-        if self._store.view().nodes.get(peer) is None:
+        node = self._store.view().nodes.get(peer)
+        if node is None:
             return f"Node {peer} is not part of this swarm; it was removed or never joined."
-        wait_s = self._rate.wait_s(peer, self._env.clock.mono_s())
+        is_news = hello.description.tls_info != node.description.tls_info
+        wait_s = self._rate.wait_s(peer, self._env.clock.mono_s(), is_news=is_news)
         if wait_s > 0:
             return f"Node {peer} registers again and again; it may once {wait_s:.0f} s are over."
         return ""

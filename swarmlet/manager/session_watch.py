@@ -11,6 +11,7 @@ from swarmlet.env.base import Clock
 from swarmlet.manager.node_session import NodeSession
 
 REGISTRATIONS_MAX: Final = 3  # of a node without a quiet time; SwarmKit dispatcher/nodes.go
+NEWS_MAX: Final = 12  # the same with another certificate or root each time
 REGISTRATION_QUIET_S: Final = 8.0  # SwarmKit dispatcher/dispatcher.go
 
 
@@ -58,16 +59,20 @@ class RegistrationRate:
     """A node that registers over and over is refused until it was quiet for a while. Pure."""
 
     def __init__(self) -> None:
-        self._known: dict[NodeID, tuple[float, int]] = {}  # by when each last came
+        # By when each last came: that moment, how often, and how often with news.
+        self._known: dict[NodeID, tuple[float, int, int]] = {}
 
-    def wait_s(self, node_id: NodeID, now_s: float) -> float:
-        """How long the node has to wait; 0 where it may register now, which then counts."""
+    def wait_s(self, node_id: NodeID, now_s: float, *, is_news: bool = False) -> float:
+        """How long the node has to wait; 0 where it may register now, which then counts. With
+        `is_news` it says something new of its certificate: a root rotation makes every node
+        register several times in a row."""
         self._forget_quiet(now_s)
-        at_s, count = self._known.get(node_id, (now_s, 0))
-        if count >= REGISTRATIONS_MAX:
+        at_s, count, news = self._known.get(node_id, (now_s, 0, 0))
+        count, news = (count, news + 1) if is_news else (count + 1, news)
+        if count > REGISTRATIONS_MAX or news > NEWS_MAX:
             return at_s + REGISTRATION_QUIET_S - now_s
         self._known.pop(node_id, None)
-        self._known[node_id] = (now_s, count + 1)
+        self._known[node_id] = (now_s, count, news)
         return 0.0
 
     def forget(self, node_id: NodeID) -> None:
@@ -75,7 +80,7 @@ class RegistrationRate:
         self._known.pop(node_id, None)
 
     def _forget_quiet(self, now_s: float) -> None:
-        for node_id, (at_s, _) in list(self._known.items()):
+        for node_id, (at_s, _, _) in list(self._known.items()):
             if now_s - at_s < REGISTRATION_QUIET_S:
                 return
             del self._known[node_id]
