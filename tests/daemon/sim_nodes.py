@@ -1,0 +1,140 @@
+"""Whole daemons on virtual time, whose ports and links are a network in memory."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+from swarmlet.api.engine import InitRequest, JoinRequest
+from swarmlet.core.errors import UnavailableError
+from swarmlet.daemon.data_dir import DataDir
+from swarmlet.daemon.engine import DaemonEngine
+from swarmlet.daemon.host import Host
+from swarmlet.model.cluster import SwarmSpec
+from swarmlet.model.defaults import complete_swarm
+from tests.daemon.no_network import NoLink
+from tests.sim.disk import SimDisk
+from tests.sim.loop import sim_env
+from tests.sim.world import DATA, SMALL, SimRuntime, facts
+from tests.wire.memory_link import MemoryPort
+
+PORT = 2377
+
+
+class MemoryNetwork:
+    """Implements NodeNetwork for one host of a MemoryNet."""
+
+    def __init__(self, net, host, clock):
+        self._net, self._host, self._clock = net, host, clock
+        self.link = net.link(host, clock)
+        self.exchange = NoLink().exchange
+
+    def plan_port(self, plan):
+        port = MemoryPort(
+            self._net,
+            host=self._host,
+            addr=f"{self._host}:{plan.listen.port}",
+            own=plan.own,
+            gatekeeper=plan.gatekeeper,
+            service=plan.service,
+            clock=self._clock,
+        )
+        port.gauges = dict
+        return port
+
+    @asynccontextmanager
+    async def announce(self, at, cluster_id, node_id):
+        yield
+
+    async def find(self):
+        return []
+
+    async def pass_on(self, addr, request, credentials):
+        raise UnavailableError("the API is not on this net")
+
+    async def read_api(self, addr, path, credentials):
+        raise UnavailableError("the API is not on this net")
+
+    async def close(self):
+        """Nothing is kept open."""
+
+
+class Addresses:
+    def __init__(self, host):
+        self._host = host
+
+    def own(self):
+        return self._host
+
+    def resolve(self, host):
+        return host
+
+    def check_free(self, host, port):
+        """Always free."""
+
+
+class SimNode:
+    """A host: its disk and its runtime outlive its daemons."""
+
+    def __init__(self, net, host, clock):
+        self.net, self.host, self.clock = net, host, clock
+        self.disk, self.runtime, self.lives = SimDisk(), SimRuntime(clock), 0
+        self.engine = self._task = None
+
+    async def start(self):
+        self.lives += 1
+        self.runtime.next_life()
+        ready = asyncio.Event()
+        self._task = asyncio.get_running_loop().create_task(self._life(ready))
+        waiting = asyncio.get_running_loop().create_task(ready.wait())
+        await asyncio.wait((self._task, waiting), return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        if self._task.done():
+            self._task.result()
+
+    async def stop(self):
+        self.engine.stop()
+        await self._task
+
+    async def init(self):
+        request = InitRequest(spec=complete_swarm(SwarmSpec()), listen_addr=f"{self.host}:{PORT}")
+        await self.engine.init_swarm(request)
+
+    async def join(self, manager, role="worker"):
+        cluster = (await manager.engine.control().read()).clusters.all()
+        tokens = next(iter(cluster)).root_ca.tokens
+        request = JoinRequest(
+            token=getattr(tokens, role),
+            remote_addrs=(f"{manager.host}:{PORT}",),
+            listen_addr=f"{self.host}:{PORT}",
+        )
+        await self.engine.join_swarm(request)
+
+    @property
+    def state(self):
+        return self.engine.swarm_state()
+
+    async def until(self, wanted, limit_s=60.0):
+        """Wait for a state of this node in the swarm."""
+        async with asyncio.timeout(limit_s):
+            while self.state.state != wanted:  # noqa: ASYNC110 - a state is no event
+                await asyncio.sleep(0.1)
+
+    async def _life(self, ready):
+        env = sim_env(f"{self.host}/{self.lives}", self.disk, self.clock)
+        data = DataDir(env.disk, DATA)
+        data.open()
+        host = Host(
+            env=env,
+            data=data,
+            runtime=self.runtime,
+            facts=facts(self.runtime),
+            addresses=Addresses(self.host),
+            network=MemoryNetwork(self.net, self.host, self.clock),
+            settle=lambda: None,
+            raft_limits=SMALL,
+        )
+        async with asyncio.TaskGroup() as group:
+            self.engine = DaemonEngine(host, group)
+            await self.engine.open()
+            ready.set()
+            await self.engine.stopped.wait()
+            await self.engine.close()
