@@ -12,14 +12,13 @@ from swarmlet.api.render.certificate import read_certificate
 from swarmlet.ca.node_files import NodeFiles, NodeKeys
 from swarmlet.ca.own_identity import OwnIdentity
 from swarmlet.ca.renewer import CertificateSource, Renewer
-from swarmlet.core.errors import UnauthorizedError
 from swarmlet.core.ids import NodeID
 from swarmlet.daemon.host import Host
 from swarmlet.env.sealed import seal_key
 from swarmlet.model.node import RUNTIME_LABEL, EngineDescription, NodeDescription, Plugin
 from swarmlet.model.service import Platform
 from swarmlet.runtime.base import Runtime
-from swarmlet.wire.channel import AgentChannel, AgentConnector, LogSink
+from swarmlet.wire.channel import AgentConnector
 from swarmlet.wire.messages import SwarmInfo
 
 log = logging.getLogger("swarmlet.daemon")
@@ -61,7 +60,7 @@ class NodeLife:
             host.env,
             NodeID(self.own.identity.node_id),
             runtime,
-            _Doubting(connector, self.renewer),
+            connector,
             state_dir=host.data.agent,
             seal_key=seal_key(keys.node_dek),
             describe=self._describe,
@@ -122,21 +121,3 @@ class NodeLife:
                 plugins=[Plugin(type=kind, name=name) for kind, name in facts.plugins],
             ),
         )
-
-
-class _Doubting:
-    """Where a manager is not taken for the swarm's, or does not take this node for it, the root may
-    have been replaced while this node was away: it looks, and tries again with the new one."""
-
-    def __init__(self, connector: AgentConnector, renewer: Renewer) -> None:
-        self._connector, self._renewer = connector, renewer
-
-    async def open_session(self) -> AgentChannel:
-        try:
-            return await self._connector.open_session()
-        except UnauthorizedError:
-            self._renewer.doubt_root()
-            raise
-
-    async def open_log_stream(self, subscription: str) -> LogSink:
-        return await self._connector.open_log_stream(subscription)
