@@ -1,6 +1,7 @@
 """Whatever stands at an address instead of a manager: each case has its sentence."""
 
 import asyncio
+import functools
 import socket
 import ssl
 import time
@@ -17,6 +18,7 @@ from swarmlet.wire.client import TlsLink
 from swarmlet.wire.credentials import Credentials
 from swarmlet.wire.tls import server_context
 from tests.wire.identities import SwarmCA
+from tests.wire.port_world import on_both_loops
 
 HOUR_MS = 3_600_000
 NOW_MS = int(time.time() * 1000)
@@ -133,13 +135,24 @@ CERTIFICATES = [
 
 
 @pytest.fixture
-async def link(monkeypatch) -> AsyncIterator[TlsLink]:
+def link(monkeypatch) -> TlsLink:
     monkeypatch.setattr(pools, "DIAL_TIMEOUT_S", 0.3)
     monkeypatch.setattr(client, "DIAL_TIMEOUT_S", 0.3)
     monkeypatch.setattr(client, "POLL_TIMEOUT_S", 0.3)
-    link = TlsLink()
-    yield link
-    await link.close()
+    return TlsLink()
+
+
+def with_link(test):
+    """What TLS and sockets say is not the same on both loops; the sentences are."""
+
+    @functools.wraps(test)
+    async def closing(link, **arguments):
+        try:
+            await test(link, **arguments)
+        finally:
+            await link.close()
+
+    return on_both_loops(closing)
 
 
 async def refused(kind, link: TlsLink, addr: str, credentials: Credentials = NODE) -> str:
@@ -154,12 +167,14 @@ async def refused(kind, link: TlsLink, addr: str, credentials: Credentials = NOD
 
 
 @pytest.mark.parametrize(("serve", "sentence"), PLAIN)
+@with_link
 async def test_what_speaks_no_tls_is_told_apart(link, serve, sentence):
     async with peer(serve) as addr:
         assert sentence in await refused(UnavailableError, link, addr)
 
 
 @pytest.mark.parametrize(("serve", "sentence"), AS_A_MANAGER)
+@with_link
 async def test_what_answers_otherwise_than_a_manager_is_told_apart(link, serve, sentence):
     async with peer(serve, MANAGER) as addr:
         with pytest.raises(UnavailableError) as raised:
@@ -170,11 +185,13 @@ async def test_what_answers_otherwise_than_a_manager_is_told_apart(link, serve, 
 
 
 @pytest.mark.parametrize(("shown", "sentence"), CERTIFICATES)
+@with_link
 async def test_whoever_shows_another_certificate_is_told_apart(link, shown, sentence):
     async with peer(says(PAGE), shown) as addr:
         assert sentence in await refused(UnauthorizedError, link, addr)
 
 
+@with_link
 async def test_a_node_that_is_not_taken_for_one_is_told_so(link):
     stranger = OTHERS.credentials("node1")
     credentials = Credentials(
@@ -187,12 +204,14 @@ async def test_a_node_that_is_not_taken_for_one_is_told_so(link):
     assert "may have been removed" in raised.value.remedy
 
 
+@with_link
 async def test_a_manager_two_releases_behind_is_told_apart(link, monkeypatch):
     monkeypatch.setattr(answers, "PROTOCOL_VERSION", 3)
     async with peer(says(OK + b"Content-Length: 0\r\n\r\n"), MANAGER) as addr:
         assert "speaks protocol 1, which is too old" in await refused(UnavailableError, link, addr)
 
 
+@with_link
 async def test_a_closed_port_is_told_apart(link):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -201,6 +220,7 @@ async def test_a_closed_port_is_told_apart(link):
     assert message == f"Nothing listens at {addr}: the connection was refused"
 
 
+@with_link
 async def test_no_way_there_is_told_apart(link):
     addr = "[fd00:dead::1]:2377"
     message = await refused(UnavailableError, link, addr)
@@ -215,6 +235,7 @@ class Nobody(AbstractResolver):
         return
 
 
+@on_both_loops
 async def test_a_name_nobody_knows_is_told_apart():
     link = TlsLink(Nobody())
     message = await refused(UnavailableError, link, "manager.example:2377")
@@ -223,11 +244,13 @@ async def test_a_name_nobody_knows_is_told_apart():
 
 
 @pytest.mark.parametrize("addr", ["", "host:port", "host:0", "[::1", "a b:2377", "a/b:2377"])
+@with_link
 async def test_what_is_no_address_is_said_so(link, addr):
     with pytest.raises(InvalidArgumentError, match="invalid manager address"):
         await link.hello(addr)
 
 
+@with_link
 async def test_credentials_that_cannot_be_used_are_said_so(link):
     broken = Credentials(root_pem=NODE.root_pem, chain_pem=NODE.chain_pem, key_pem=b"no key")
     with pytest.raises(UnauthorizedError, match="cannot be used for TLS"):
