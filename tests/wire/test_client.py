@@ -1,6 +1,7 @@
 """A node's calls to real node ports over loopback."""
 
 import asyncio
+import inspect
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -41,6 +42,7 @@ from swarmlet.wire.routes import PortRoute
 from swarmlet.wire.server import NodePort
 from swarmlet.wire.tls import Trust
 from tests.wire.identities import SwarmCA
+from tests.wire.port_world import on_both_loops
 
 HOUR_MS = 3_600_000
 NOW_MS = int(time.time() * 1000)
@@ -156,12 +158,20 @@ async def _running(port: NodePort) -> AsyncIterator[None]:
         task.cancel()
 
 
-@pytest.fixture
-async def swarm() -> AsyncIterator[Swarm]:
-    async with Swarm() as swarm:
-        yield swarm
+def with_swarm(test):
+    """On both loops."""
+
+    async def run(**arguments):
+        async with Swarm() as swarm:
+            await test(swarm, **arguments)
+
+    given = inspect.signature(test)
+    run.__name__, run.__doc__ = test.__name__, test.__doc__
+    run.__signature__ = given.replace(parameters=[*given.parameters.values()][1:])
+    return on_both_loops(run)
 
 
+@with_swarm
 async def test_anybody_is_greeted_and_shown_the_root(swarm):
     addr = await swarm.port(Service(), OTHER_CA.credentials("m", "worker"))
     assert await swarm.link.hello(addr) == PortHello(
@@ -170,6 +180,7 @@ async def test_anybody_is_greeted_and_shown_the_root(swarm):
     assert await swarm.link.root(addr) == CA.root_pem
 
 
+@with_swarm
 async def test_a_node_joins_by_its_token_and_polls(swarm):
     service = Service()
     addr = await swarm.port(service)
@@ -181,6 +192,7 @@ async def test_a_node_joins_by_its_token_and_polls(swarm):
     assert status == CertificateStatus(state=3, role="worker", chain="a/b c")
 
 
+@with_swarm
 async def test_a_renewal_goes_to_a_manager_whose_certificate_expired(swarm):
     service = Service()
     addr = await swarm.port(service, EXPIRED)
@@ -198,6 +210,7 @@ async def test_a_renewal_goes_to_a_manager_whose_certificate_expired(swarm):
             await call
 
 
+@with_swarm
 async def test_a_session_carries_messages_both_ways_until_it_ends(swarm):
     service = Service()
     addr = await swarm.port(service)
@@ -212,6 +225,7 @@ async def test_a_session_carries_messages_both_ways_until_it_ends(swarm):
         await channel.send(Heartbeat())
 
 
+@with_swarm
 async def test_a_log_stream_is_read_to_its_end(swarm):
     service = Service()
     addr = await swarm.port(service)
@@ -238,6 +252,7 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize("refusal", REFUSALS)
+@with_swarm
 async def test_a_refusal_arrives_as_the_error_it_is(swarm, refusal):
     service = Service()
     addr = await swarm.port(service)
@@ -259,6 +274,7 @@ async def test_a_refusal_arrives_as_the_error_it_is(swarm, refusal):
         assert getattr(got, "managers", None) == getattr(refusal, "managers", None)
 
 
+@with_swarm
 async def test_an_error_nobody_knows_is_an_outage(swarm):
     class NewError(SwarmError):
         code, http_status = "from-the-future", 499
@@ -270,6 +286,7 @@ async def test_an_error_nobody_knows_is_an_outage(swarm):
         await swarm.link.certificate_status(addr, "n", NOBODY)
 
 
+@with_swarm
 async def test_other_credentials_count_from_the_next_call_on(swarm):
     service = Service()
     addr = await swarm.port(service)
@@ -284,6 +301,7 @@ async def test_other_credentials_count_from_the_next_call_on(swarm):
         assert await channel.receive() == Heartbeat()
 
 
+@with_swarm
 async def test_pools_of_old_credentials_are_closed_once_they_are_unused(swarm):
     service = Service()
     addr = await swarm.port(service)
@@ -326,6 +344,7 @@ class Names(AbstractResolver):
         return
 
 
+@on_both_loops
 async def test_a_name_with_several_addresses_is_tried_out():
     async with Swarm(Names()) as swarm:
         addr = await swarm.port(Service())
@@ -336,12 +355,14 @@ async def test_a_name_with_several_addresses_is_tried_out():
         assert await channel.receive() == Heartbeat()
 
 
+@with_swarm
 async def test_an_ipv6_address_is_dialled(swarm):
     addr = await swarm.port(Service(), host="::1")
     assert addr.startswith("[::1]:")
     assert (await swarm.link.certificate_status(addr, "n", NOBODY)).chain == "n"
 
 
+@with_swarm
 async def test_calls_for_the_leader_are_passed_on_by_other_managers(swarm):
     leader = Service()
     follower = Service(await swarm.port(leader))
@@ -358,9 +379,19 @@ async def test_calls_for_the_leader_are_passed_on_by_other_managers(swarm):
         await swarm.link.certificate_status(addr, "n", NOBODY)
 
 
+@with_swarm
 async def test_close_ends_what_is_open(swarm):
     addr = await swarm.port(Service())
     channel = await swarm.link.open_session(addr, WORKER)
-    await swarm.link.close()
+    reading = await swarm.link.open_session(addr, WORKER)
+
+    async def read() -> None:
+        with pytest.raises(ChannelClosedError):
+            await reading.receive()
+
+    async with asyncio.timeout(2), asyncio.TaskGroup() as group:
+        group.create_task(read())
+        await asyncio.sleep(0.01)
+        await swarm.link.close()
     with pytest.raises(ChannelClosedError):
         await channel.receive()
