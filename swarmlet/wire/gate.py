@@ -70,6 +70,7 @@ class Gate:
         self._sockets, self._front, self._welcome = sockets, front, welcome
         self._limits = limits
         self._sources: dict[str, _Source] = {}
+        self._arrived: dict[socket.socket, None] = {}  # whose task has not begun
         self._waiting = 0
         self.unfinished = 0
         self.connections: dict[Connection, None] = {}  # those that have finished the handshake
@@ -80,15 +81,17 @@ class Gate:
     async def run(self) -> None:
         """Until cancelled; then nothing is accepted any more, and who was not known is gone."""
         loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.TaskGroup() as group:
+        async with asyncio.TaskGroup() as group:
+            try:
                 for listener in self._sockets:
                     loop.add_reader(listener, self._accept, listener, group)
                 await asyncio.Event().wait()
-        finally:
-            for listener in self._sockets:
-                loop.remove_reader(listener)
-                listener.close()
+            finally:  # before the group ends, which takes nobody in any more
+                for listener in self._sockets:
+                    loop.remove_reader(listener)
+                    listener.close()
+                for accepted in self._arrived:
+                    accepted.close()
 
     def _accept(self, listener: socket.socket, group: asyncio.TaskGroup) -> None:
         """A few, then the loop breathes: the rest waits in the backlog."""
@@ -108,6 +111,7 @@ class Gate:
                 continue
             connection.setblocking(False)
             self._count(source)
+            self._arrived[connection] = None
             group.create_task(self._bring_in(connection, source))
 
     def _is_full(self, source: str) -> bool:
@@ -138,6 +142,7 @@ class Gate:
     async def _bring_in(self, accepted: socket.socket, source: str) -> None:
         """From the first byte to the first request; afterwards the connection is its own owner."""
         known = self._sources[source]
+        del self._arrived[accepted]
         try:
             await self._place(known, accepted)
             try:

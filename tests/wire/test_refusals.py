@@ -412,6 +412,21 @@ async def test_port_tells_who_comes_when_it_is_full_and_keeps_room_for_nodes():
 
 
 @on_both_loops
+async def test_port_closes_in_the_middle_of_a_flood_without_a_trace(caplog):
+    async with opened() as world:
+        flood = [raw_socket(world.addr) for _ in range(600)]
+        await asyncio.sleep(0.05)
+        for client in flood:
+            client.send(HELLO_START)
+        for _ in range(10):  # some are in, some have just come, most wait
+            await asyncio.sleep(0)
+        assert 0 < world.port.gauges()["port_unfinished"] < 128
+    for client in flood:
+        client.close()
+    assert [record for record in caplog.records if record.exc_info] == []
+
+
+@on_both_loops
 async def test_port_without_file_descriptors_waits_and_says_so_once(caplog):
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     async with opened() as world:
