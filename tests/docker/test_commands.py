@@ -119,8 +119,17 @@ def test_swarm_unlock_key(docker):
 
 
 def test_swarm_ca(docker):
-    assert docker("swarm", "ca").startswith("-----BEGIN CERTIFICATE-----")
-    assert "not supported yet" in docker("swarm", "ca", "--rotate", code=1)
+    before = docker("swarm", "ca")
+    assert before.startswith("-----BEGIN CERTIFICATE-----")
+    said = docker("swarm", "ca", "--rotate")  # waits until every node is over
+    after = docker("swarm", "ca")
+    assert after != before
+    assert after.strip() in said
+    nobody = ("--external-ca", "protocol=cfssl,url=https://127.0.0.1:1/")
+    refused = docker(
+        "swarm", "ca", "--rotate", "--ca-cert", "/dev/stdin", *nobody, stdin=after, code=1
+    )
+    assert "at least one valid, reachable external CA" in refused
 
 
 # node --------------------------------------------------------------------------------------------
