@@ -94,6 +94,14 @@ class SimNode:
         self.engine.stop()
         await self._task
 
+    async def kill(self):
+        """The daemon ends at once, if it has not already: nothing is said or written any more."""
+        self.disk.is_dead = True
+        self._task.cancel()
+        await asyncio.wait((self._task,))
+        if not self._task.cancelled():
+            self._task.exception()
+
     async def init(self):
         request = InitRequest(spec=complete_swarm(SwarmSpec()), listen_addr=f"{self.host}:{PORT}")
         await self.engine.init_swarm(request)
