@@ -66,6 +66,7 @@ class Dispatcher:
         self._sessions: dict[NodeID, NodeSession] = {}
         self._registering = 0
         self._opening: dict[AgentChannel, None] = {}
+        self.on_session_begin: Callable[[NodeID], None] = _nothing
         self.on_session_end: Callable[[NodeID], None] = _nothing
         self._clear()
 
@@ -217,6 +218,7 @@ class Dispatcher:
         session = NodeSession(peer, channel, self._reign, period_s=period_s)
         self._sessions[peer] = session
         self._silence.add(session)
+        self.on_session_begin(peer)
         if hello.problem:
             self._on_condition(session, hello.problem)
         log.info("session.opened", extra={"node_id": peer, "addr": addr})
@@ -256,6 +258,7 @@ class Dispatcher:
         """Close the node's session, if it has one; its end says nothing of the node any more."""
         older = self._sessions.pop(node_id, None)
         if older is not None:
+            self.on_session_end(node_id)
             older.close()
 
     async def _register(self, hello: Hello, addr: str, channel: AgentChannel) -> float:

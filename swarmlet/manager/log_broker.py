@@ -7,6 +7,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
+import msgspec
+from msgspec.structs import replace
+
 from swarmlet.core.errors import ForbiddenError, NotFoundError
 from swarmlet.core.ids import NodeID, ServiceID, TaskID, new_id
 from swarmlet.core.limits import NS_PER_MS
@@ -33,6 +36,7 @@ log = logging.getLogger("swarmlet.manager")
 
 BATCHES_MAX: Final = 4  # of one reader that wait for it; then its agents wait
 OPEN_TIMEOUT_S: Final = 10.0  # for an agent to open a stream it was asked for
+RESUME_TIMEOUT_S: Final = 20.0  # for a node to come back, while its logs are followed
 STDERR: Final = 2
 
 
@@ -42,7 +46,16 @@ class _Stream:
     def __init__(self, node_id: NodeID, task_ids: Sequence[TaskID], deadline_s: float) -> None:
         self.node_id, self.task_id, self.deadline_s = node_id, task_ids[0], deadline_s
         self.task_ids = frozenset(task_ids)
+        self.sent_ns: dict[TaskID, int] = {}  # that far earlier streams of the node came
         self.is_open = False
+
+
+class _Lost(msgspec.Struct, frozen=True, kw_only=True):
+    """Streams of a node that broke off and may go on with its next session."""
+
+    task_ids: tuple[TaskID, ...]
+    problem: str
+    deadline_s: float
 
 
 class _Reading:
@@ -60,6 +73,9 @@ class _Reading:
         self._queue: deque[tuple[LogLine, ...]] = deque()
         self._changed, self._has_room = asyncio.Event(), asyncio.Event()
         self._seen: set[TaskID] = set()
+        self._sent_ns: dict[TaskID, int] = {}
+        self._lost: dict[NodeID, _Lost] = {}
+        self._began_ns = env.clock.wall_ms() * NS_PER_MS
         self.streams: dict[str, _Stream] = {}
         self.is_closed = False
 
@@ -87,14 +103,18 @@ class _Reading:
         for node_id, task_ids in by_node.items():
             self._ask_node(node_id, task_ids)
 
-    def _ask_node(self, node_id: NodeID, task_ids: list[TaskID]) -> None:
+    def _ask_node(
+        self, node_id: NodeID, task_ids: Sequence[TaskID], options: LogOptions | None = None
+    ) -> None:
         subscription = new_id(self._env.entropy)
         wanted = OpenLogs(
-            subscription=subscription, task_ids=tuple(task_ids), options=self._options
+            subscription=subscription, task_ids=tuple(task_ids), options=options or self._options
         )
         if self._post(node_id, wanted):
             deadline_s = self._env.clock.mono_s() + OPEN_TIMEOUT_S
-            self.streams[subscription] = _Stream(node_id, task_ids, deadline_s)
+            stream = self.streams[subscription] = _Stream(node_id, task_ids, deadline_s)
+            if options is not None:
+                stream.sent_ns = {one: self._sent_ns.get(one, 0) for one in task_ids}
         else:
             self.say(task_ids[0], f"node {node_id} is not connected; its logs are out of reach")
 
@@ -129,17 +149,47 @@ class _Reading:
             raise ForbiddenError(f"Node {stream.node_id} sent logs it was not asked for.")
         if batch.problem:
             self.say(stream.task_id, batch.problem)
-        if batch.lines:
-            self._queue.append(batch.lines)
+        self._take_lines(stream, batch.lines)
         if batch.is_last:
             del self.streams[subscription]
         self._changed.set()
 
+    def _take_lines(self, stream: _Stream, lines: tuple[LogLine, ...]) -> None:
+        new = tuple(line for line in lines if line.at_ns > stream.sent_ns.get(line.task_id, -1))
+        if self._options.follow:
+            for line in new:
+                self._sent_ns[line.task_id] = max(line.at_ns, self._sent_ns.get(line.task_id, 0))
+        if new:
+            self._queue.append(new)
+
     def end(self, subscription: str, problem: str) -> None:
-        """A stream that ended without its last batch."""
+        """A stream that ended without its last batch. While following it goes on with the node's
+        next session, if that comes soon: a node whose certificate is renewed registers anew."""
         stream = self.streams.pop(subscription, None)
-        if stream is not None:
+        if stream is None:
+            return
+        if not self._options.follow:
             self.say(stream.task_id, problem)
+            return
+        earlier = self._lost.get(stream.node_id)
+        task_ids = {*stream.task_ids, *(earlier.task_ids if earlier else ())}
+        self._lost[stream.node_id] = _Lost(
+            task_ids=tuple(sorted(task_ids)),
+            problem=problem,
+            deadline_s=self._env.clock.mono_s() + RESUME_TIMEOUT_S,
+        )
+        self._changed.set()
+
+    def resume(self, node_id: NodeID) -> None:
+        """The node has another session: it is asked for what it had not sent yet."""
+        lost = self._lost.pop(node_id, None)
+        if lost is None:
+            return
+        options = self._options
+        unsent_ns = options.since_ns if options.tail < 0 else max(options.since_ns, self._began_ns)
+        since_ns = min(self._sent_ns.get(task_id, unsent_ns) for task_id in lost.task_ids)
+        self._ask_node(node_id, lost.task_ids, replace(options, tail=-1, since_ns=since_ns))
+        self._changed.set()
 
     def lose(self, node_id: NodeID) -> None:
         """The node's session ended, and with it its streams."""
@@ -149,7 +199,7 @@ class _Reading:
     async def take(self) -> tuple[LogLine, ...]:
         """The next lines; empty once there will be no more."""
         while not self._queue:
-            if not self.streams and not self._services and not self._awaited:
+            if not (self.streams or self._services or self._awaited or self._lost):
                 return ()
             self._changed.clear()
             with suppress(TimeoutError):
@@ -160,16 +210,22 @@ class _Reading:
         return self._queue.popleft()
 
     def _patience_s(self) -> float | None:
-        """Until the first stream that is not open yet should be."""
-        deadlines = (one.deadline_s for one in self.streams.values() if not one.is_open)
-        first_s = min(deadlines, default=None)
+        """Until the first stream that is not open yet should be, or a lost one be back."""
+        unopened = (one.deadline_s for one in self.streams.values() if not one.is_open)
+        lost = (one.deadline_s for one in self._lost.values())
+        first_s = min((*unopened, *lost), default=None)
         return None if first_s is None else max(0.0, first_s - self._env.clock.mono_s())
 
     def _give_up_late(self) -> None:
         now_s = self._env.clock.mono_s()
         for subscription, stream in list(self.streams.items()):
             if not stream.is_open and stream.deadline_s <= now_s:
-                self.end(subscription, f"node {stream.node_id} did not send its logs")
+                del self.streams[subscription]
+                self.say(stream.task_id, f"node {stream.node_id} did not send its logs")
+        for node_id, lost in list(self._lost.items()):
+            if lost.deadline_s <= now_s:
+                del self._lost[node_id]
+                self.say(lost.task_ids[0], lost.problem)
 
     def close(self) -> None:
         """The reader is gone: so are its streams."""
@@ -206,6 +262,7 @@ class LogBroker:
         self._store, self._dispatcher, self._env = store, dispatcher, env
         self._readings: dict[_Reading, None] = {}
         dispatcher.on_session_end = self._on_session_end
+        dispatcher.on_session_begin = self._on_session_begin
 
     async def read(
         self,
@@ -265,3 +322,7 @@ class LogBroker:
     def _on_session_end(self, node_id: NodeID) -> None:
         for reading in self._readings:
             reading.lose(node_id)
+
+    def _on_session_begin(self, node_id: NodeID) -> None:
+        for reading in self._readings:
+            reading.resume(node_id)

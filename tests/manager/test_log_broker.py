@@ -4,6 +4,7 @@ slowly."""
 import asyncio
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from swarmlet.agent.agent import Agent
@@ -17,7 +18,16 @@ from swarmlet.model.task import TaskState as S
 from swarmlet.wire.channel import AgentChannel, ChannelClosedError
 from swarmlet.wire.messages import LogBatch, LogLine, LogOptions, OpenLogs
 from tests.agent.virtual_time import until
-from tests.manager.swarm import NODE, OTHER, WEB, Swarm, play, play_with_agent, task_row
+from tests.manager.swarm import (
+    DESCRIPTION,
+    NODE,
+    OTHER,
+    WEB,
+    Swarm,
+    play,
+    play_with_agent,
+    task_row,
+)
 from tests.manager.test_dispatcher import assignments, registered
 
 FOLLOW = LogOptions(follow=True)
@@ -304,3 +314,32 @@ def test_node_feeds_a_reader_to_the_last_batch(swarm: Swarm):
             assert (source.is_closed, len(source.batches)) == (True, 1)
 
     play(swarm, story)
+
+
+def test_following_goes_on_with_the_nodes_next_session_and_repeats_nothing(swarm: Swarm):
+    async def story(swarm: Swarm, agent: Agent):
+        await swarm.create(task_row("a"))
+        await swarm.reaches("a", S.RUNNING)
+        got: list[bytes] = []
+
+        async def follow() -> None:
+            async for line in swarm.manager.logs.read([swarm.task("a")], FOLLOW):
+                got.append(line.data)  # noqa: PERF401 - each is looked at as it comes
+
+        async with asyncio.TaskGroup() as group:
+            following = group.create_task(follow())
+            for number in range(4):
+                swarm.runtime.write(TaskID("a"), f"{number}".encode())
+                await until(lambda wanted=number: len(got) == wanted + 1)
+                swarm.description = msgspec.structs.replace(DESCRIPTION, hostname=f"h{number}")
+                await until(
+                    lambda wanted=number: swarm.node().description.hostname[-1] == str(wanted)
+                )
+            await asyncio.sleep(60)
+            assert got == [b"0", b"1", b"2", b"3"]
+            await agent.stop()
+            await until(lambda: len(got) == 5)
+            assert b"lost" in got[4] or b"broke off" in got[4]
+            await following
+
+    play_with_agent(swarm, story)
