@@ -1,0 +1,138 @@
+"""What the cluster tests ask of hosts that are in a swarm, or on their way into one."""
+
+import re
+import ssl
+import subprocess
+from collections import Counter
+
+import pytest
+
+from tests.cluster.hosts import Host, Network
+from tests.daemon.harness import ApiError, running, wait_for
+
+WORKER_SENTENCE = (
+    "This node is not a swarm manager. Worker nodes can't be used to view or modify cluster state. "
+    "Please run this command on a manager node or promote the current node to a manager."
+)
+
+
+def swarm_of(host: Host) -> dict:
+    """The swarm part of the host's own `info`."""
+    return host.client().get("/info")["Swarm"]
+
+
+def node_id(host: Host) -> str:
+    return swarm_of(host)["NodeID"]
+
+
+def is_active(host: Host) -> bool:
+    return swarm_of(host)["LocalNodeState"] == "active"
+
+
+def token_of(manager: Host, role: str = "Worker") -> str:
+    return manager.client().get("/swarm")["JoinTokens"][role]
+
+
+def row_of(manager: Host, identity: str) -> dict:
+    return manager.client().get(f"/nodes/{identity}")
+
+
+def state_of(manager: Host, identity: str) -> str:
+    return row_of(manager, identity)["Status"]["State"]
+
+
+def wait_state(manager: Host, identity: str, state: str, limit_s: float = 20.0) -> None:
+    wait_for(lambda: state_of(manager, identity) == state, what=f"node {state}", limit_s=limit_s)
+
+
+def form_swarm(net: Network, manager: str = "m1") -> None:
+    """A swarm of all hosts: one manager, the others its workers."""
+    net[manager].start().init()
+    for name in net.hosts:
+        if name != manager:
+            net[name].start().join(net[manager])
+
+
+def join_body(host: Host, token: str, *addresses: str, **more: object) -> dict:
+    return {
+        "ListenAddr": "0.0.0.0:2377",
+        "AdvertiseAddr": host.address,
+        "RemoteAddrs": list(addresses),
+        "JoinToken": token,
+        **more,
+    }
+
+
+def refused(host: Host, token: str, *addresses: str) -> ApiError:
+    """How a join fails; the host is in no swarm before and after."""
+    client = host.client()
+    client.timeout_s = 60.0
+    with pytest.raises(ApiError) as found:
+        client.post("/swarm/join", join_body(host, token, *addresses))
+    assert swarm_of(host)["LocalNodeState"] == "inactive"
+    return found.value
+
+
+def leave(host: Host, manager: Host | None = None) -> None:
+    """Out of the swarm; with `manager` its row goes, too."""
+    swarm = swarm_of(host)
+    if swarm["LocalNodeState"] != "inactive":
+        host.client().post("/swarm/leave?force=1")
+    if manager is not None and swarm["NodeID"]:
+        manager.client().delete(f"/nodes/{swarm['NodeID']}?force=1")
+
+
+def update_swarm(manager: Host, change: dict[str, dict], **query: str) -> None:
+    """Merge `change` into the swarm's spec."""
+    swarm = manager.client().get("/swarm")
+    for part, fields in change.items():
+        swarm["Spec"][part] = {**(swarm["Spec"].get(part) or {}), **fields}
+    asked = "&".join(f"{name}={value}" for name, value in query.items())
+    url = f"/swarm/update?version={swarm['Version']['Index']}&{asked}"
+    manager.client().post(url, swarm["Spec"])
+
+
+def spread(manager: Host, name: str) -> Counter[str]:
+    """How many running tasks of the service each node has."""
+    return Counter(task["NodeID"] for task in running(manager.client(), name))
+
+
+def remove_services(manager: Host) -> None:
+    client = manager.client()
+    for one in client.get("/services"):
+        client.delete(f"/services/{one['ID']}")
+    wait_for(lambda: not client.get("/tasks"), what="no task left")
+
+
+def certificate_text(host: Host) -> str:
+    """What openssl says of the host's own certificate."""
+    path = f"{host.data}/certificates/swarm-node.crt"
+    done = subprocess.run(
+        ["openssl", "x509", "-noout", "-text", "-nameopt", "RFC2253", "-in", path],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
+
+
+def serial_of(host: Host) -> str:
+    found = re.search(r"Serial Number:\s*([0-9a-f:]+)", certificate_text(host))
+    assert found is not None
+    return found[1]
+
+
+def lifetime_h(host: Host) -> float:
+    """Of the host's certificate, from its first moment to its last."""
+    text = certificate_text(host)
+    first, last = (re.search(rf"Not {word} *: (.*)", text) for word in ("Before", "After"))
+    assert first is not None
+    assert last is not None
+    return (ssl.cert_time_to_seconds(last[1]) - ssl.cert_time_to_seconds(first[1])) / 3600
+
+
+def subject_of(host: Host) -> dict[str, str]:
+    """CN, OU and O of the host's certificate."""
+    found = re.search(r"Subject: (.*)", certificate_text(host))
+    assert found is not None
+    return dict(part.split("=", 1) for part in found[1].split(","))
