@@ -2,6 +2,7 @@
 
 import errno
 import socket
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, Protocol
 
@@ -11,7 +12,7 @@ from swarmlet.core.errors import FailedPreconditionError, InvalidArgumentError
 from swarmlet.core.limits import LISTEN_PORT
 from swarmlet.env.base import Env
 from swarmlet.model.address import Address, is_ip, parse_address, parse_host
-from swarmlet.network.interfaces import ipv4_of, outgoing_address
+from swarmlet.network.interfaces import ipv4_of, only_address, outgoing_address
 
 LOOPBACK: Final = "127.0.0.1"
 WILDCARDS: Final = ("0.0.0.0", "::")  # noqa: S104 - compared with, never bound
@@ -29,8 +30,9 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 class Addresses(Protocol):
     """What a host knows of its own addresses; the simulation has its own."""
 
-    def own(self) -> str:
-        """The address this host would use towards others; loopback where it has no way out."""
+    def own(self, towards: Sequence[str] = ()) -> str:
+        """The address this host would use towards these, or others in general; loopback where it
+        has no way out. May wait for a name server."""
         ...
 
     def resolve(self, host: str) -> str:
@@ -46,8 +48,8 @@ class Addresses(Protocol):
 class HostAddresses:
     """The kernel's answers."""
 
-    def own(self) -> str:
-        return outgoing_address() or LOOPBACK
+    def own(self, towards: Sequence[str] = ()) -> str:
+        return outgoing_address(towards) or only_address() or LOOPBACK
 
     def resolve(self, host: str) -> str:
         address = host if is_ip(host) else ipv4_of(host) or _looked_up(host)
@@ -75,24 +77,38 @@ class HostAddresses:
 
 
 async def choose_place(
-    env: Env, addresses: Addresses, *, listen: str, advertise: str, data_path: str
+    env: Env,
+    addresses: Addresses,
+    *,
+    listen: str,
+    advertise: str,
+    data_path: str,
+    towards: Sequence[str] = (),
 ) -> Place:
-    """A node's place as its user describes it, with defaults: everywhere, port 2377, this host's
-    own address. Raises InvalidArgumentError."""
-    return await env.blocking(partial(_place, addresses, listen, advertise, data_path))
+    """A node's place as its user describes it, with defaults: everywhere, port 2377, the address
+    that hosts `towards` see of this one. Raises InvalidArgumentError."""
+
+    def own() -> str:
+        return addresses.own(towards)
+
+    return await env.blocking(partial(_place, addresses, listen, advertise, data_path, own))
 
 
-def _place(addresses: Addresses, listen: str, advertise: str, data_path: str) -> Place:
+def _place(
+    addresses: Addresses, listen: str, advertise: str, data_path: str, own: Callable[[], str]
+) -> Place:
     given = parse_address(listen or WILDCARDS[0], "ListenAddr")
     at = Address(host=addresses.resolve(given.host), port=given.port)
     return Place(
         listen=at,
-        advertised=_advertised(addresses, advertise, at),
+        advertised=_advertised(addresses, advertise, at, own),
         data_path=addresses.resolve(parse_host(data_path, "DataPathAddr")) if data_path else "",
     )
 
 
-def _advertised(addresses: Addresses, text: str, listen: Address) -> Address:
+def _advertised(
+    addresses: Addresses, text: str, listen: Address, own: Callable[[], str]
+) -> Address:
     """What others are told: what the user said, else the listen address, else this host's own."""
     if text:
         chosen = parse_address(text, "AdvertiseAddr", listen.port)
@@ -104,7 +120,7 @@ def _advertised(addresses: Addresses, text: str, listen: Address) -> Address:
             )
         is_name = "." in chosen.host and not is_ip(chosen.host)  # an interface's has none
         return chosen if is_name else Address(host=found, port=chosen.port)
-    host = addresses.own() if listen.host in WILDCARDS else listen.host
+    host = own() if listen.host in WILDCARDS else listen.host
     return Address(host=host, port=listen.port)
 
 

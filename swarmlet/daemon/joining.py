@@ -14,6 +14,7 @@ from swarmlet.daemon.addresses import Addresses, choose_place
 from swarmlet.daemon.data_dir import SwarmFile
 from swarmlet.daemon.host import Host
 from swarmlet.env.base import Env
+from swarmlet.model.address import parse_address
 from swarmlet.model.validate import check_availability
 from swarmlet.wire.messages import ManagerAddr
 
@@ -38,6 +39,7 @@ async def plan_join(
         listen=request.listen_addr,
         advertise=request.advertise_addr,
         data_path=request.data_path_addr,
+        towards=[parse_address(addr, "remoteAddr").host for addr in request.remote_addrs],
     )
     joining = Joining(
         token=request.token,

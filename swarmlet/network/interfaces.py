@@ -3,6 +3,7 @@
 import fcntl
 import socket
 import struct
+from collections.abc import Sequence
 from typing import Final
 
 NAME_LENGTH_MAX: Final = 15  # bytes; IFNAMSIZ less the final zero
@@ -32,13 +33,22 @@ def ipv4_of(interface: str) -> str:
     return socket.inet_ntoa(answer[_IN_ADDR])
 
 
-def outgoing_address() -> str:
-    """The address this host uses towards others; "" where it has no way out."""
-    for family, probe in _PROBES:
+def outgoing_address(towards: Sequence[str] = ()) -> str:
+    """The address this host uses towards the first of these hosts that it has a way to, else
+    towards others in general; "" where it has no way out. A host's name may be looked up."""
+    probes = [(family, host) for host in towards for family, _ in _PROBES]
+    for family, probe in (*probes, *_PROBES):
         with socket.socket(family, socket.SOCK_DGRAM) as asked:
             try:
                 asked.connect((probe, 9))
-            except OSError:
+            except (OSError, UnicodeError):
                 continue
             return str(asked.getsockname()[0])
     return ""
+
+
+def only_address() -> str:
+    """This host's IPv4 address where it has exactly one beside loopback's, else ""."""
+    found = [ipv4_of(name) for name in interfaces()]
+    others = [address for address in found if address and not address.startswith("127.")]
+    return others[0] if len(others) == 1 else ""

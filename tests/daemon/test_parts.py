@@ -43,6 +43,13 @@ def opened(tmp_path):
     return data
 
 
+def test_own_address_is_the_one_that_the_named_hosts_see():
+    addresses = HostAddresses()
+    assert addresses.own(["127.0.0.9"]) == "127.0.0.1"
+    assert addresses.own(["localhost"]) in ("127.0.0.1", "::1")
+    assert addresses.own(["no such host."]) == addresses.own()
+
+
 def test_swarm_file_is_there_from_entering_to_leaving(tmp_path):
     data = opened(tmp_path)
     assert data.swarm_file() is None

@@ -138,7 +138,7 @@ class SimRuntime(FakeRuntime):
 class SimAddresses:
     """A host with one address, on which nobody listens."""
 
-    def own(self) -> str:
+    def own(self, towards=()) -> str:
         return "10.9.9.1"
 
     def resolve(self, host: str) -> str:
