@@ -10,7 +10,9 @@ from swarmlet.core.ids import NodeID
 from swarmlet.env.base import Clock
 from swarmlet.manager.node_session import NodeSession
 
-REGISTRATIONS_MAX: Final = 3  # of a node without a quiet time; SwarmKit dispatcher/nodes.go
+# Of a node without a quiet time. SwarmKit has 3, but here a new certificate or root has a node
+# register anew, and one that may not for more than three seconds counts as lost.
+REGISTRATIONS_MAX: Final = 10
 NEWS_MAX: Final = 12  # the same with another certificate or root each time
 REGISTRATION_QUIET_S: Final = 8.0  # SwarmKit dispatcher/dispatcher.go
 
