@@ -207,6 +207,22 @@ def test_role_that_is_taken_back_is_no_longer_asked_for():
     assert world.swarm.calls.count("request") == 1  # it was on its way
 
 
+def test_wish_that_comes_during_a_renewal_is_served_after_it():
+    world = World()
+    world.swarm.is_signing = False
+
+    async def story():
+        world.renewer.force("a first rotation")
+        await asyncio.sleep(2)
+        assert world.swarm.calls.count("request") == 1
+        world.renewer.force("a second one, before the first was answered")
+        world.swarm.is_signing = True
+        await asyncio.sleep(60)
+        assert world.swarm.calls.count("request") == 2
+
+    world.run(story)
+
+
 def test_same_wish_again_does_not_shorten_the_wait_after_a_failure():
     world = World()
     world.swarm.is_away = True

@@ -5,6 +5,7 @@ import logging
 from random import Random
 
 import pytest
+from msgspec.structs import replace
 
 from swarmlet.ca.identity import verify_chain
 from swarmlet.ca.renewer import check_successor
@@ -124,6 +125,14 @@ def test_root_that_found_no_room_is_written_later():
         assert world.own.credentials.root_pem == world.swarm.root.cert_pem
 
     world.run(story)
+
+
+def test_successor_under_which_the_node_would_be_nobody_is_refused():
+    swarm, other = Swarm(lambda: START_MS), new_root(START_MS, Random(9).randbytes).cert_pem
+    both = replace(swarm.credentials(), root_pem=swarm.root.cert_pem + other)
+    check_successor(swarm.root.cert_pem, both)
+    with pytest.raises(UnauthorizedError, match="not signed by this swarm's root"):
+        check_successor(other, both)
 
 
 def test_successor_must_have_only_keys_that_the_node_has_verified():
