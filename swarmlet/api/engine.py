@@ -55,7 +55,8 @@ class OwnCertificate(msgspec.Struct, frozen=True, kw_only=True):
 
 class SwarmState(msgspec.Struct, frozen=True, kw_only=True):
     """This node's membership. `state`: inactive, pending, active, locked, error. `managers`: node
-    id and address (host:port) of those this node knows. `warnings`: sentences for `info`."""
+    id and address (host:port) of those this node knows. `warnings`: sentences for `info`.
+    `listen_addr`: where its port for other nodes is open, "" where none is."""
 
     state: str
     node_id: NodeID = NodeID("")
@@ -64,6 +65,7 @@ class SwarmState(msgspec.Struct, frozen=True, kw_only=True):
     managers: tuple[tuple[NodeID, str], ...] = ()
     certificate: OwnCertificate | None = None
     warnings: tuple[str, ...] = ()
+    listen_addr: str = ""
 
 
 class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):

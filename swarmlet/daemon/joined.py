@@ -103,6 +103,7 @@ class JoinedNode:
             managers=tuple((one.node_id, one.addr) for one in self._remotes.all()),
             certificate=self.life.certificate(),
             warnings=(NO_COPY,) if self._is_manager() else (),
+            listen_addr="" if self._port is None else self._port.listen_addr(),
         )
 
     def control(self) -> Control:

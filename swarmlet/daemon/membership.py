@@ -123,6 +123,7 @@ class Membership:
             error=self.port.problem,
             managers=tuple((NodeID(one.node_id), one.address) for one in members),
             certificate=self.life.certificate(),
+            listen_addr=self.port.listen_addr(),
         )
 
     def control(self) -> Control:

@@ -40,6 +40,11 @@ class PortKeeper:
             on_open.set()
             await asyncio.sleep(RETRY_S)
 
+    def listen_addr(self) -> str:
+        """Where the port is open; "" where it is not."""
+        is_open = self._port is not None and self._port.opened.is_set()
+        return str(self._plan.listen) if is_open else ""
+
     def close_node(self, node_id: NodeID) -> None:
         if self._port is not None:
             self._port.close_node(node_id)

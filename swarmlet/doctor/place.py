@@ -45,7 +45,17 @@ def look_around(options: Options, env: Mapping[str, str], uid: int) -> World:
         daemon_pid=peer_pid(host) if found else 0,
         uid=uid,
     )
-    return _listening(world, options.listen_addr)
+    return _listening(_as_open(world, str(found.get("ListenAddr") or "")), options.listen_addr)
+
+
+def _as_open(world: World, address: str) -> World:
+    """With the port that the daemon has open, which is the one to look at unless told otherwise."""
+    if not address:
+        return world
+    at = parse_address(address, "ListenAddr")
+    return msgspec.structs.replace(
+        world, listen_host=at.host, listen_port=at.port, daemon_port=at.port
+    )
 
 
 def _listening(world: World, text: str) -> World:

@@ -25,6 +25,7 @@ class Port(msgspec.Struct, frozen=True, kw_only=True):
 class Ports(msgspec.Struct, frozen=True, kw_only=True):
     is_root: bool
     daemon_pid: int
+    daemon_port: int = 0
     listen_host: str
     listen_port: int
     ports: tuple[Port, ...]
@@ -40,6 +41,7 @@ def look_at_ports(world: World) -> Ports:
     return Ports(
         is_root=world.is_root,
         daemon_pid=world.daemon_pid,
+        daemon_port=world.daemon_port,
         listen_host=world.listen_host,
         listen_port=world.listen_port,
         ports=tuple(_look(kind, world.listen_host, number) for kind, number in asked),
@@ -97,6 +99,9 @@ def judge_ports(facts: Ports) -> Judgement:
 
 
 def _is_own(port: Port, facts: Ports) -> bool:
+    """An ordinary user does not see who has it, but hears it from the daemon."""
+    if port.kind == "tcp" and port.number == facts.daemon_port and not port.holders:
+        return True
     return bool(facts.daemon_pid) and facts.daemon_pid in (pid for pid, _ in port.holders)
 
 

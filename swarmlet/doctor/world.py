@@ -42,6 +42,7 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     listen_host: str = "0.0.0.0"  # noqa: S104 - what the daemon listens on unless told otherwise
     listen_port: int = 2377
     daemon_pid: int = 0
+    daemon_port: int = 0  # where the daemon says it listens for other nodes; 0: nowhere
     uid: int = 0
 
     @property

@@ -119,6 +119,14 @@ def test_running_daemon_is_asked_and_is_no_docker_engine():
     assert found["docker"]["found"].endswith("is a swarmlet daemon, no Docker Engine.")
 
 
+def test_open_port_of_the_daemon_is_looked_at_and_its_own():
+    with running_daemon() as daemon:
+        daemon.init()
+        _, found = doctor("--host", daemon.socket, "doctor", "--json", "ports")
+    number = daemon.listen.rpartition(":")[2]
+    assert f"swarmlet's own daemon has {number}/tcp" in found["ports"]["found"]
+
+
 def test_running_daemon_says_where_its_docker_engine_is(tmp_path):
     engine = f"unix://{tmp_path}/engine.sock"
     with running_daemon("--docker-host", engine) as daemon:

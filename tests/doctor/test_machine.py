@@ -232,6 +232,18 @@ def test_ports_say_who_has_them(found, is_root, verdict, words):
     check(ports.judge_ports(facts), verdict, *words)
 
 
+def test_port_of_an_ordinary_users_daemon_is_known_by_its_word_alone():
+    facts = ports.Ports(
+        is_root=False,
+        daemon_pid=7,
+        daemon_port=2377,
+        listen_host="0.0.0.0",
+        listen_port=2377,
+        ports=(port(2377),),
+    )
+    check(ports.judge_ports(facts), "ok", "swarmlet's own daemon has 2377/tcp")
+
+
 NET_TCP = """\
   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
    0: 00000000:0949 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 111 1

@@ -23,6 +23,7 @@ async def describe_daemon(call: Call) -> web.Response:
             "Runtimes": list(facts.runtimes),
             "DockerHost": facts.docker_host,
             "SwarmState": state.state,
+            "ListenAddr": state.listen_addr,
             "Certificate": None if certificate is None else render_certificate(certificate),
         }
     )
