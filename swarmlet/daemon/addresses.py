@@ -124,6 +124,12 @@ def _advertised(
     return Address(host=host, port=listen.port)
 
 
+def _only_address() -> str:
+    """Of a host without a way out: its address, if its interfaces have one alone."""
+    found = {ipv4_of(name) for name in interfaces()} - {"", LOOPBACK}
+    return min(found) if len(found) == 1 else ""
+
+
 def _looked_up(host: str) -> str:
     if not host.rpartition(".")[2][:1].isalpha():  # else 1.2.3 is an address: inet_aton(3)
         return ""
