@@ -7,8 +7,9 @@ followed log, which its reader ends.
 
 import json
 import os
+import select
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from io import BufferedReader
 from typing import Any, Final, NamedTuple
@@ -19,6 +20,7 @@ from swarmlet.core.paths import default_host, socket_path
 API_PREFIX: Final = "/v1.52"
 CONNECT_TIMEOUT_S: Final = 5.0  # the socket is on this host
 REPLY_TIMEOUT_S: Final = 30.0  # the daemon itself answers or gives up within 20 s
+WAIT_PERIOD_S: Final = 1.0
 LINE_LENGTH_MAX_B: Final = 65_536  # a header line, or a chunk's size
 HEADERS_MAX: Final = 100
 BODY_SIZE_MAX_B: Final = 268_435_456  # 100,000 tasks are a quarter of this
@@ -74,6 +76,7 @@ class Client:
 
     def __init__(self, named: str = "") -> None:
         self.named = named
+        self.on_wait: Callable[[], None] | None = None  # called every second an answer is awaited
         self._kept: _Connection | None = None
 
     @property
@@ -152,7 +155,7 @@ class Client:
                 return kept, kept.exchange(method, target, body, headers)
         if kept is not None:
             kept.close()
-        connection = _Connection(self.host)
+        connection = _Connection(self.host, self.on_wait)
         try:
             return connection, connection.exchange(method, target, body, headers)
         except _BrokenReplyError:
@@ -184,8 +187,8 @@ class Client:
 
 
 class _Connection:
-    def __init__(self, host: str) -> None:
-        self.host = host
+    def __init__(self, host: str, on_wait: Callable[[], None] | None = None) -> None:
+        self.host, self.on_wait = host, on_wait
         path = socket_path(host)
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.socket.settimeout(CONNECT_TIMEOUT_S)
@@ -208,11 +211,22 @@ class _Connection:
             head += [f"Content-Length: {len(raw)}"]
         try:
             self.socket.sendall("\r\n".join([*head, "", ""]).encode() + raw)
+            self.wait()
             return self.head()
         except TimeoutError:
             raise self.timed_out() from None
         except OSError:
             raise _BrokenReplyError from None
+
+    def wait(self) -> None:
+        """Let somebody say how long it takes."""
+        if self.on_wait is None:
+            return
+        for _ in range(int(REPLY_TIMEOUT_S / WAIT_PERIOD_S)):
+            if select.select([self.socket], [], [], WAIT_PERIOD_S)[0]:
+                return
+            self.on_wait()
+        raise TimeoutError
 
     def head(self) -> Reply:
         protocol, _, rest = self.line().partition(" ")
@@ -327,5 +341,9 @@ def _refusal(status: int, value: Json) -> ApiError:
     message = str(answer.get("message") or f"The daemon answered with status {status}.")
     if message.startswith("rpc error: code = "):
         message = message.partition(" desc = ")[2] or message
-    message = message.strip().replace('"docker swarm ', '"swarmlet ')
+    message = (
+        message.strip()
+        .replace('"docker swarm ', '"swarmlet ')
+        .replace('"docker info"', '"swarmlet info"')
+    )
     return ApiError(status, message, str(answer.get("remedy") or ""))

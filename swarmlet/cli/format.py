@@ -9,6 +9,7 @@ CELL_PADDING: Final = 3
 SHORT_ID_LENGTH: Final = 12
 _MINUTE_S: Final = 60
 _HOUR_S: Final = 3_600
+_DAY_S: Final = 86_400
 _DAYS_OF_400_YEARS: Final = 146_097
 _DAYS_TO_1970: Final = 719_468  # from 0000-03-01, where the count of days begins
 
@@ -53,6 +54,17 @@ def ago(stamp: str, now_s: float) -> str:
     if not stamp or stamp.startswith("0001-"):
         return ""
     return f"{human_duration(now_s - epoch_s(stamp))} ago"
+
+
+def expiry(stamp: str, now_s: float) -> str:
+    """ "in 89 days", "in 5 hours" or "2 days ago" of an RFC 3339 stamp; "" for none."""
+    if not stamp:
+        return ""
+    left_s = epoch_s(stamp) - now_s
+    for unit, unit_s in (("days", _DAY_S), ("hours", _HOUR_S), ("minutes", _MINUTE_S)):
+        if (count := int(abs(left_s) / unit_s)) > 1:
+            return f"in {count} {unit}" if left_s > 0 else f"{count} {unit} ago"
+    return "within 2 minutes" if left_s > 0 else "just now"
 
 
 def human_duration(duration_s: float) -> str:

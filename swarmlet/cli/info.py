@@ -7,6 +7,7 @@ import click
 from swarmlet.cli.client import Client, Object
 from swarmlet.cli.format import human_duration, human_size
 from swarmlet.cli.lazy import example
+from swarmlet.cli.world import wall_s
 from swarmlet.core.limits import NS_PER_S
 
 
@@ -23,13 +24,19 @@ def info(client: Client, *, form: str) -> None:
             form = "{{json .}}"
         print_objects([found], form)
         return
-    lines = [*_swarm(found.get("Swarm") or {}), *_host(found), f"Socket: {client.host}"]
+    swarm = found.get("Swarm") or {}
+    lines = [
+        *_swarm(swarm, _rotation(client, swarm)),
+        *_certificate(client, swarm),
+        *_host(found),
+        f"Socket: {client.host}",
+    ]
     click.echo("\n".join(lines))
     for warning in found.get("Warnings") or []:
         click.echo(warning, err=True)
 
 
-def _swarm(swarm: Object) -> Iterator[str]:
+def _swarm(swarm: Object, rotation: str) -> Iterator[str]:
     state = swarm.get("LocalNodeState", "inactive")
     yield f"Swarm: {state}"
     if state in ("inactive", "locked"):
@@ -40,14 +47,14 @@ def _swarm(swarm: Object) -> Iterator[str]:
     is_manager = bool(swarm.get("ControlAvailable"))
     yield f" Is Manager: {str(is_manager).lower()}"
     if is_manager and swarm.get("Cluster") and not swarm.get("Error"):
-        yield from _cluster(swarm)
+        yield from _cluster(swarm, rotation)
     yield f" Node Address: {swarm.get('NodeAddr', '')}"
     if managers := swarm.get("RemoteManagers"):
         yield " Manager Addresses:"
         yield from sorted(f"  {manager['Addr']}" for manager in managers)
 
 
-def _cluster(swarm: Object) -> Iterator[str]:
+def _cluster(swarm: Object, rotation: str) -> Iterator[str]:
     cluster = swarm["Cluster"]
     spec = cluster.get("Spec") or {}
     raft = spec.get("Raft") or {}
@@ -72,6 +79,30 @@ def _cluster(swarm: Object) -> Iterator[str]:
     yield f" Autolock Managers: {str(locks).lower()}"
     rotates = bool(cluster.get("RootRotationInProgress"))
     yield f" Root Rotation In Progress: {str(rotates).lower()}"
+    if rotation:
+        yield f"  {rotation}"
+
+
+def _rotation(client: Client, swarm: Object) -> str:
+    """How far a root rotation is; "" where there is none."""
+    cluster = swarm.get("Cluster") or {}
+    if not cluster.get("RootRotationInProgress"):
+        return ""
+    from swarmlet.cli.rotation import progress_of
+
+    return progress_of(cluster, client.get("/nodes")).sentence
+
+
+def _certificate(client: Client, swarm: Object) -> Iterator[str]:
+    """This node's own."""
+    if swarm.get("LocalNodeState", "inactive") == "inactive":
+        return
+    from swarmlet.cli.certificate import certificate_facts, own_certificate
+
+    if certificate := own_certificate(client):
+        yield " Certificate:"
+        facts = certificate_facts(certificate, wall_s())
+        yield from (f"  {name}: {facts[name]}" for name in facts)
 
 
 def _host(found: Object) -> Iterator[str]:

@@ -14,9 +14,10 @@ from swarmlet.core.version import VERSION
 
 COMMANDS: Final = {
     "init": "swarm:init",
-    "join": "swarm:join",
+    "join": "join:join",
     "leave": "swarm:leave",
-    "join-token": "swarm:join_token",
+    "join-token": "join_token:join_token",
+    "ca": "ca:ca",
     "node": "node:node",
     "service": "service:service",
     "config": "config:config",

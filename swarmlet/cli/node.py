@@ -21,6 +21,7 @@ from swarmlet.cli.options import (
 from swarmlet.cli.output import (
     Row,
     check_pretty_alone,
+    for_each,
     inspect,
     print_ids,
     print_rows,
@@ -40,7 +41,13 @@ COLUMNS: Final = ("_ID", "Hostname", "Status", "Availability", "ManagerStatus", 
 
 node: Final = LazyGroup(
     "node",
-    lazy={"ls": "node:ls", "ps": "node:ps", "inspect": "node:show", "update": "node:update"},
+    lazy={
+        "ls": "node:ls",
+        "ps": "node:ps",
+        "inspect": "node:show",
+        "update": "node:update",
+        "rm": "node:rm",
+    },
     text="Look at the swarm's nodes and change them.",
     epilog=example("swarmlet node ls", "swarmlet node update --availability drain node1"),
 )
@@ -102,10 +109,14 @@ def _tls_status(info: Json, cluster: Object) -> str:
 @click.pass_obj
 def show(client: Client, *, names: tuple[str, ...], form: str, pretty: bool) -> None:
     """Show all that is known of nodes."""
+    from swarmlet.cli.certificate import certificate_of_node
     from swarmlet.cli.node_pretty import print_node
 
+    def printed(found: Object) -> None:
+        print_node(found, certificate_of_node(client, found["ID"]))
+
     check_pretty_alone(form, pretty=pretty)
-    inspect(names, lambda name: find(client, name), form, print_node if pretty else None)
+    inspect(names, lambda name: find(client, name), form, printed if pretty else None)
 
 
 def find(client: Client, name: str) -> Object:
@@ -168,3 +179,13 @@ def update(
     version = str(found["Version"]["Index"])
     client.post(f"/nodes/{quote(found['ID'])}/update", spec, version=version)
     click.echo(name)
+
+
+@click.command("rm", epilog=example("swarmlet node rm w3", "swarmlet node rm --force w3"))
+@click.argument("names", metavar="NODE...", nargs=-1, required=True, shell_complete=complete_node)
+@click.option("-f", "--force", is_flag=True, help="Also where it is not down.")
+@click.pass_obj
+def rm(client: Client, *, names: tuple[str, ...], force: bool) -> None:
+    """Remove nodes from the swarm: from then on their certificates are refused."""
+    query = {"force": "1"} if force else {}
+    for_each(names, lambda name: client.delete(f"/nodes/{quote(resolved(client, name))}", **query))

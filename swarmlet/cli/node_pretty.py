@@ -2,16 +2,18 @@
 
 import click
 
+from swarmlet.cli.certificate import certificate_facts
 from swarmlet.cli.client import Object
 from swarmlet.cli.format import capital, human_size, long_time
+from swarmlet.cli.world import wall_s
 
 _NANO = 1_000_000_000
 
 
-def print_node(node: Object) -> None:
-    """Print one node."""
+def print_node(node: Object, certificate: Object) -> None:
+    """Print one node and its certificate, which docker does not show."""
     lines = [*_head(node), *_status(node), *_manager(node), *_description(node)]
-    click.echo("\n".join(lines))
+    click.echo("\n".join([*lines, *_certificate(certificate)]))
 
 
 def _head(node: Object) -> list[str]:
@@ -70,6 +72,14 @@ def _engine(engine: Object) -> list[str]:
     if labels := engine.get("Labels"):
         lines += ["Engine Labels:", *(f" - {key}={labels[key]}" for key in sorted(labels))]
     return lines
+
+
+def _certificate(certificate: Object) -> list[str]:
+    if not certificate:
+        return []
+    facts = certificate_facts(certificate, wall_s())
+    width = max(map(len, facts)) + 2
+    return ["Certificate:", *(f" {name + ':':<{width}}{facts[name]}" for name in facts)]
 
 
 def _tls(info: Object | None) -> list[str]:

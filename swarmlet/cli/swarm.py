@@ -1,4 +1,4 @@
-"""`swarmlet init`, `join`, `leave`, `join-token` and `swarm update`."""
+"""`swarmlet init`, `leave` and `swarm update`."""
 
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
@@ -6,12 +6,19 @@ from typing import Any, Final, TypeVar
 import click
 
 from swarmlet.cli.client import Client, Json, Object, quote
+from swarmlet.cli.external_ca import external_ca_option, external_cas_of
 from swarmlet.cli.lazy import example
+from swarmlet.cli.swarm_options import (
+    announce_option,
+    availability_of,
+    availability_option,
+    daemon_options,
+    join_text,
+    place_options,
+)
 from swarmlet.cli.units import DURATION_NS
 
 F = TypeVar("F", bound=Callable[..., Any])
-RUNTIMES: Final = ("auto", "process", "docker", "oci")
-JOINING_TEXT: Final = "Joining comes with a later release; in this one a swarm has one node."
 
 # What init and update both set: flag, type, its place in the spec, help.
 _SETTINGS: Final[tuple[tuple[str, Json, tuple[str, str], str], ...]] = (
@@ -49,44 +56,27 @@ _SETTINGS: Final[tuple[tuple[str, Json, tuple[str, str], str], ...]] = (
 
 
 def _settings_options(command: F) -> F:
+    command = external_ca_option(command)
     for flag, kind, _, text in reversed(_SETTINGS):
         metavar = "DURATION" if kind is DURATION_NS else "N"
         command = click.option(flag, type=kind, metavar=metavar, help=text)(command)
     return command
 
 
-def _set(spec: Object, options: dict[str, Json]) -> bool:
-    """Write the settings that were given into `spec`; whether there was one."""
-    was_given = False
+def _set(spec: Object, options: dict[str, Json], root_pem: str = "") -> None:
+    """Write the settings that were given into `spec`; external CAs are for the root `root_pem`."""
     for flag, _, (part, field), _ in _SETTINGS:
         value = options.get(flag.removeprefix("--").replace("-", "_"))
         if value is not None:
             spec[part] = {**(spec.get(part) or {}), field: value}
-            was_given = True
-    return was_given
-
-
-_availability_option: Final = click.option(
-    "--availability",
-    type=click.Choice(["active", "pause", "drain"]),
-    default="active",
-    show_default=True,
-    help="Whether this node takes tasks.",
-)
+    if authorities := external_cas_of(options["external_cas"], root_pem):
+        spec["CAConfig"] = {**(spec.get("CAConfig") or {}), "ExternalCAs": authorities}
 
 
 @click.command(
     epilog=example("swarmlet init", "swarmlet init --advertise-addr 192.168.0.10 --runtime process")
 )
-@click.option("--advertise-addr", default="", metavar="IP|IFACE[:PORT]", help="What others call.")
-@click.option(
-    "--listen-addr",
-    default="0.0.0.0:2377",
-    show_default=True,
-    metavar="IP|IFACE[:PORT]",
-    help="Where this node listens for other nodes.",
-)
-@click.option("--data-path-addr", default="", metavar="IP|IFACE", help="For the tasks' traffic.")
+@place_options
 @click.option(
     "--data-path-port", type=click.IntRange(0, 65_535), default=0, metavar="N", help="VXLAN port."
 )
@@ -102,11 +92,10 @@ _availability_option: Final = click.option(
     metavar="N",
     help="The prefix length of those subnets.",
 )
-@_availability_option
+@availability_option
+@announce_option
 @_settings_options
-@click.option("--data-dir", default="", metavar="DIR", help="For a daemon that is started here.")
-@click.option("--runtime", type=click.Choice(RUNTIMES), help="For a daemon that is started here.")
-@click.option("--docker-host", default="", metavar="URL", help="For a daemon that is started here.")
+@daemon_options
 @click.pass_obj
 def init(
     client: Client, /, *, data_dir: str, runtime: str | None, docker_host: str, **options: Json
@@ -122,12 +111,12 @@ def init(
     node = client.get(f"/nodes/{quote(node_id)}")
     swarm = client.get("/swarm")
     click.echo(f"Swarm initialized: current node ({node_id}) is now a manager.\n")
-    click.echo(_join_text("worker", swarm, node))
+    address = (node.get("ManagerStatus") or {}).get("Addr", "")
+    click.echo(join_text("worker", swarm["JoinTokens"]["Worker"], address))
     click.echo(
         "To add a manager to this swarm, run 'swarmlet join-token manager' "
         "and follow the instructions.\n"
     )
-    click.echo(JOINING_TEXT)
 
 
 def _init_request(options: dict[str, Json]) -> Object:
@@ -149,83 +138,11 @@ def _init_request(options: dict[str, Json]) -> Object:
         "ForceNewCluster": False,
         "Spec": spec,
         "AutoLockManagers": False,
-        "Availability": _availability(options),
+        "Availability": availability_of(options),
         "DefaultAddrPool": list(options["default_addr_pool"]),
         "SubnetSize": options["subnet_size"],
+        **({"Announce": True} if options["announce"] else {}),
     }
-
-
-def _availability(options: dict[str, Json]) -> str:
-    """As docker sends it: the default is not spelled out."""
-    chosen = str(options["availability"])
-    return "" if chosen == "active" else chosen
-
-
-def _join_text(role: str, swarm: Object, node: Object) -> str:
-    token = swarm["JoinTokens"][role.capitalize()]
-    address = (node.get("ManagerStatus") or {}).get("Addr", "")
-    return (
-        f"To add a {role} to this swarm, run the following command:\n\n"
-        f"    swarmlet join --token {token} {address}\n"
-    )
-
-
-@click.command("join-token", epilog=example("swarmlet join-token worker"))
-@click.argument("role", type=click.Choice(["worker", "manager"]))
-@click.option("--rotate", is_flag=True, help="Make a new token first; the old one ends.")
-@click.option("-q", "--quiet", is_flag=True, help="Print the token alone.")
-@click.pass_obj
-def join_token(client: Client, *, role: str, rotate: bool, quiet: bool) -> None:
-    """Print what another host needs to join."""
-    if rotate:
-        swarm = client.get("/swarm")
-        _post_update(client, swarm, **{f"rotate{role.capitalize()}Token": "true"})
-        if not quiet:
-            click.echo(f"Successfully rotated {role} join token.\n")
-    swarm = client.get("/swarm")
-    if quiet:
-        click.echo(swarm["JoinTokens"][role.capitalize()])
-        return
-    node_id = (client.get("/info").get("Swarm") or {}).get("NodeID", "")
-    click.echo(_join_text(role, swarm, client.get(f"/nodes/{quote(node_id)}")))
-    click.echo(JOINING_TEXT)
-
-
-@click.command(
-    epilog=example(
-        "swarmlet join --token SWMTKN-1-... 192.168.0.10:2377",
-        "swarmlet join SWMTKN-1-... 192.168.0.10:2377",
-    )
-)
-@click.argument("words", metavar="[TOKEN] ADDR[:PORT]...", nargs=-1)
-@click.option("--token", default="", metavar="TOKEN", help="What `join-token` printed.")
-@click.option("--advertise-addr", default="", metavar="IP|IFACE[:PORT]", help="What others call.")
-@click.option(
-    "--listen-addr",
-    default="0.0.0.0:2377",
-    show_default=True,
-    metavar="IP|IFACE[:PORT]",
-    help="Where this node listens for other nodes.",
-)
-@click.option("--data-path-addr", default="", metavar="IP|IFACE", help="For the tasks' traffic.")
-@_availability_option
-@click.pass_obj
-def join(client: Client, /, *, words: tuple[str, ...], token: str, **options: Json) -> None:
-    """Join a swarm with a token (in a later release)."""
-    if not token:
-        token, words = (words[0] if words else ""), words[1:]
-    if not token or not words:
-        raise click.UsageError("Joining needs a token and the address of a manager.")
-    body = {
-        "ListenAddr": options["listen_addr"],
-        "AdvertiseAddr": options["advertise_addr"],
-        "DataPathAddr": options["data_path_addr"],
-        "RemoteAddrs": list(words),
-        "JoinToken": token,
-        "Availability": _availability(options),
-    }
-    client.post("/swarm/join", body)
-    click.echo("This node joined a swarm.")
 
 
 @click.command(epilog=example("swarmlet leave --force"))
@@ -238,22 +155,26 @@ def leave(client: Client, *, force: bool) -> None:
     click.echo("Node left the swarm.")
 
 
-@click.command(epilog=example("swarmlet swarm update --task-history-limit 10"))
+@click.command(
+    epilog=example(
+        "swarmlet swarm update --task-history-limit 10", "swarmlet swarm update --cert-expiry 48h"
+    )
+)
 @_settings_options
 @click.pass_context
 def update(ctx: click.Context, /, **options: Json) -> None:
     """Change the swarm's settings."""
-    if all(value is None for value in options.values()):
+    if not any(value is not None and value != () for value in options.values()):
         click.echo(ctx.get_help())
         return
     client: Client = ctx.obj
     swarm = client.get("/swarm")
-    _set(swarm["Spec"], options)
-    _post_update(client, swarm)
+    _set(swarm["Spec"], options, (swarm.get("TLSInfo") or {}).get("TrustRoot", ""))
+    post_update(client, swarm)
     click.echo("Swarm updated.")
 
 
-def _post_update(client: Client, swarm: Object, **rotate: str) -> None:
+def post_update(client: Client, swarm: Object, **rotate: str) -> None:
     """Send the spec back if nobody changed it since."""
     query = {
         "version": str(swarm["Version"]["Index"]),

@@ -8,11 +8,12 @@ swarm: Final = LazyGroup(
     "swarm",
     lazy={
         "init": "swarm:init",
-        "join": "swarm:join",
-        "join-token": "swarm:join_token",
+        "join": "join:join",
+        "join-token": "join_token:join_token",
+        "ca": "ca:ca",
         "leave": "swarm:leave",
         "update": "swarm:update",
     },
-    text="Make a swarm, change its settings, leave it.",
+    text="Make or join a swarm, change its settings, leave it.",
     epilog=example("swarmlet swarm init", "swarmlet swarm update --task-history-limit 10"),
 )

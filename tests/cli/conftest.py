@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from swarmlet.cli.main import main
+from tests.cli import recorded
 from tests.cli.daemon import ScriptedDaemon
 
 
@@ -35,3 +36,22 @@ def swarmlet(daemon, capsys) -> Run:
         return Result(code, seen.out, seen.err)
 
     return run
+
+
+@pytest.fixture
+def swarm(daemon) -> ScriptedDaemon:
+    """The daemon of a manager that is alone."""
+    spec = {"Name": "default", "Orchestration": {"TaskHistoryRetentionLimit": 5}, "CAConfig": {}}
+    tokens = {"Worker": recorded.TOKEN, "Manager": recorded.TOKEN + "m"}
+    known = {"Version": {"Index": 11}, "Spec": spec, "JoinTokens": tokens}
+    daemon.script = {
+        "GET /_ping": (200, None),
+        "GET /info": (200, recorded.INFO),
+        "POST /swarm/init": (200, recorded.NODE_ID),
+        "POST /swarm/leave": (200, None),
+        "POST /swarm/update": (200, None),
+        f"GET /nodes/{recorded.NODE_ID}": (200, recorded.NODE),
+        "GET /nodes": (200, [recorded.NODE]),
+        "GET /swarm": (200, {**known, "TLSInfo": recorded.TLS_INFO}),
+    }
+    return daemon

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 NODE_ID = "iiujifj7d1kls9rdbhf883hax"
+TOKEN = "SWMTKN-1-634cmp5rlp632ezmxa1zpejnvpw3bajpavqnak9cohp4y08cau-9ltdtkwcpr11xf4vtlqw8gs92"
 TLS_INFO = {
     "TrustRoot": "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n",
     "CertIssuerSubject": "MBMxETAPBgNVBAMTCHN3YXJtLWNh",

@@ -4,6 +4,8 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from tests.cli import recorded
 
 BANNED = [
@@ -59,6 +61,57 @@ def test_node_ls_imports_click_json_socket_and_no_room_of_the_cluster(daemon):
     loaded = run.stderr.split()
     assert "swarmlet.cli.node" in loaded
     assert [name for name in BANNED if name in loaded] == []
+
+
+# What costs a moment each, and has no place in a client of a unix socket.
+HEAVY = [
+    "aiohttp",
+    "asyncio",
+    "cryptography",
+    "http.client",
+    "pysyncobj",
+    "ssl",
+    "swarmlet.api",
+    "swarmlet.ca",
+    "swarmlet.daemon",
+    "swarmlet.env",
+    "swarmlet.wire",
+    "uvloop",
+    "zeroconf",
+]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["info"],
+        ["node", "inspect", "--pretty", "self"],
+        ["node", "rm", "w1"],
+        ["join", recorded.TOKEN, "m1"],
+        ["join-token", "worker"],
+        ["join-token", "create", "--label", "zone=a", "--expires", "24h"],
+        ["join-token", "ls"],
+        ["ca"],
+        ["ca", "--rotate"],
+        ["swarm", "update", "--external-ca", "protocol=cfssl,url=https://ca/sign"],
+    ],
+    ids=" ".join,
+)
+def test_commands_of_nodes_and_their_certificates_import_nothing_heavy(words, swarm):
+    tokens = "/swarmlet/v1/join-tokens"
+    made = {"ID": "1", "Token": recorded.TOKEN}
+    swarm.script |= {
+        "POST /swarm/join": (200, None),
+        "DELETE /nodes/w1": (200, None),
+        f"GET {tokens}": (200, []),
+        f"POST {tokens}": (201, made),
+    }
+    program = PROGRAM.format(before=modules_of_a_bare_click())
+    command = [sys.executable, "-c", program, "--host", swarm.socket_path, *words]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    loaded = run.stderr.splitlines()[-1].split()
+    assert "swarmlet.cli.client" in loaded
+    assert [name for name in HEAVY if name in loaded] == []
 
 
 def test_node_ls_answers_at_once(daemon):

@@ -1,4 +1,4 @@
-"""`init`, `leave`, `join-token`, `swarm update`, `daemon stop`, and the daemon that init starts."""
+"""`init`, `leave`, `swarm update`, `daemon stop`, and the daemon that init starts."""
 
 import io
 import os
@@ -12,8 +12,8 @@ from swarmlet.cli.background import ensure_daemon
 from swarmlet.cli.client import Client
 from swarmlet.cli.errors import CommandError
 from tests.cli import recorded
+from tests.cli.recorded import TOKEN
 
-TOKEN = "SWMTKN-1-634cmp5rlp632ezmxa1zpejnvpw3bajpavqnak9cohp4y08cau-9ltdtkwcpr11xf4vtlqw8gs92"
 INIT_TEXT = f"""\
 Swarm initialized: current node ({recorded.NODE_ID}) is now a manager.
 
@@ -23,7 +23,6 @@ To add a worker to this swarm, run the following command:
 
 To add a manager to this swarm, run 'swarmlet join-token manager' and follow the instructions.
 
-Joining comes with a later release; in this one a swarm has one node.
 """
 # docker 28's body
 INIT_BODY = {
@@ -46,22 +45,6 @@ INIT_BODY = {
     "DefaultAddrPool": [],
     "SubnetSize": 24,
 }
-
-
-@pytest.fixture
-def swarm(daemon):
-    spec = {"Name": "default", "Orchestration": {"TaskHistoryRetentionLimit": 5}, "CAConfig": {}}
-    tokens = {"Worker": TOKEN, "Manager": TOKEN + "m"}
-    daemon.script = {
-        "GET /_ping": (200, None),
-        "GET /info": (200, recorded.INFO),
-        "POST /swarm/init": (200, recorded.NODE_ID),
-        "POST /swarm/leave": (200, None),
-        "POST /swarm/update": (200, None),
-        f"GET /nodes/{recorded.NODE_ID}": (200, recorded.NODE),
-        "GET /swarm": (200, {"Version": {"Index": 11}, "Spec": spec, "JoinTokens": tokens}),
-    }
-    return daemon
 
 
 @pytest.mark.parametrize("command", [["init"], ["swarm", "init"]])
@@ -100,60 +83,55 @@ def test_leave_passes_force_on(swarmlet, swarm):
     assert swarm.posted()[1].query == {}
 
 
-def test_join_token_prints_the_line_or_the_token(swarmlet, swarm):
-    assert swarmlet("join-token", "-q", "manager").out == f"{TOKEN}m\n"
-    assert (
-        f"    swarmlet join --token {TOKEN} 127.0.0.1:2377\n"
-        in swarmlet("join-token", "worker").out
-    )
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["join", "--token", TOKEN, "127.0.0.1:2377"],
-        ["join", TOKEN, "127.0.0.1:2377"],
-        ["swarm", "join", "127.0.0.1:2377", "--token", TOKEN],
-    ],
-)
-def test_join_sends_dockers_body_and_prints_the_daemons_refusal(words, swarmlet, swarm):
-    refusal = {"message": "Joining is not part of this release.", "remedy": "`swarmlet init`."}
-    swarm.script["POST /swarm/join"] = (501, refusal)
-    result = swarmlet(*words)
-    assert (result.code, result.out) == (1, "")
-    text = "Error: Joining is not part of this release.\n  Try: `swarmlet init`.\n"
-    assert result.err == text
-    assert swarm.posted()[0].body == {
-        "ListenAddr": "0.0.0.0:2377",
-        "AdvertiseAddr": "",
-        "DataPathAddr": "",
-        "RemoteAddrs": ["127.0.0.1:2377"],
-        "JoinToken": TOKEN,
-        "Availability": "",
-    }
-
-
-@pytest.mark.parametrize("words", [[], [TOKEN], ["--token", TOKEN]])
-def test_join_needs_a_token_and_an_address(words, swarmlet, swarm):
-    result = swarmlet("join", *words)
-    assert result.code == 2
-    assert "needs a token and the address of a manager" in result.err
-    assert not swarm.posted()
-
-
-def test_join_token_rotates_the_one_that_is_named(swarmlet, swarm):
-    result = swarmlet("join-token", "--rotate", "worker")
-    assert result.out.startswith("Successfully rotated worker join token.\n\nTo add a worker")
-    query = swarm.posted()[0].query
-    assert (query["rotateWorkerToken"], query["rotateManagerToken"]) == ("true", "false")
-
-
 def test_swarm_update_sends_the_whole_spec_with_its_version(swarmlet, swarm):
     assert swarmlet("swarm", "update", "--task-history-limit", "9").out == "Swarm updated.\n"
     posted = swarm.posted()[0]
     assert posted.query["version"] == "11"
     assert posted.body["Orchestration"] == {"TaskHistoryRetentionLimit": 9}
     assert posted.body["Name"] == "default"
+
+
+EXTERNAL = "protocol=cfssl,url=https://ca:8888/api/v1/cfssl/sign"
+
+
+@pytest.mark.parametrize("command", [["init"], ["swarm", "update"]])
+def test_external_ca_is_sent_as_docker_sends_it(command, swarmlet, swarm):
+    assert swarmlet(*command, "--external-ca", f"{EXTERNAL},profile=node").code == 0
+    body = swarm.posted()[0].body
+    sent = body.get("Spec", body)["CAConfig"]["ExternalCAs"]
+    of_root = {} if command == ["init"] else {"CACert": recorded.TLS_INFO["TrustRoot"]}
+    named = {"Protocol": "cfssl", "URL": "https://ca:8888/api/v1/cfssl/sign"}
+    assert sent == [{**of_root, **named, "Options": {"profile": "node"}}]
+
+
+def test_certificate_of_an_external_ca_is_read_here(swarmlet, swarm, tmp_path):
+    (tmp_path / "ca.crt").write_text(recorded.TLS_INFO["TrustRoot"] + "x")
+    swarmlet("swarm", "update", "--external-ca", f"{EXTERNAL},cacert={tmp_path}/ca.crt")
+    sent = swarm.posted()[0].body["CAConfig"]["ExternalCAs"][0]
+    assert sent["CACert"] == recorded.TLS_INFO["TrustRoot"] + "x"
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        ("url=https://x", "needs a protocol= parameter"),
+        ("protocol=cfssl", "needs a url= parameter"),
+        ("protocol=acme,url=https://x", "unrecognized external CA protocol 'acme'"),
+        ("protocol", "must be a key=value pair"),
+        ("protocol=cfssl,url=https://x,cacert=/nowhere", "/nowhere: No such file"),
+        ("protocol=cfssl,url=https://x,cacert=/proc/version", "/proc/version holds no PEM"),
+    ],
+)
+def test_external_ca_that_makes_no_sense_is_wrong_usage(value, sentence, swarmlet, swarm):
+    result = swarmlet("swarm", "update", "--external-ca", value)
+    assert (result.code, swarm.requests) == (2, [])
+    assert "--external-ca" in result.err
+    assert sentence in result.err
+
+
+def test_init_announces_where_it_is_told_to(swarmlet, swarm):
+    swarmlet("init", "--announce")
+    assert swarm.posted()[0].body == {**INIT_BODY, "AdvertiseAddr": "", "Announce": True}
 
 
 def test_swarm_update_without_flags_prints_its_help_and_asks_nothing(swarmlet, swarm):

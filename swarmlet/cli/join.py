@@ -1,0 +1,121 @@
+"""`swarmlet join`: from a token to a node of another host's swarm."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import click
+
+from swarmlet.cli.client import Client, Json, Object
+from swarmlet.cli.format import one_line
+from swarmlet.cli.lazy import example
+from swarmlet.cli.swarm_options import (
+    announce_option,
+    availability_of,
+    availability_option,
+    daemon_options,
+    place_options,
+)
+from swarmlet.cli.world import mono_s
+from swarmlet.core.errors import SwarmError
+
+MANAGERS_VARIABLE: Final = "SWARMLET_MANAGERS"
+_PREFIX: Final = "SWMTKN-"  # of every join token
+
+
+@click.command(
+    epilog=example(
+        "swarmlet join SWMTKN-1-... 192.168.0.10:2377",
+        "swarmlet join --token SWMTKN-1-... 192.168.0.10:2377",
+        "swarmlet join SWMTKN-1-...     # a manager of the local network that announces itself",
+    )
+)
+@click.argument("words", metavar="[TOKEN] [ADDR[:PORT]]...", nargs=-1)
+@click.option("--token", default="", metavar="TOKEN", help="What `join-token` printed.")
+@place_options
+@availability_option
+@announce_option
+@daemon_options
+@click.pass_obj
+def join(
+    client: Client,
+    /,
+    *,
+    words: tuple[str, ...],
+    token: str,
+    data_dir: str,
+    runtime: str | None,
+    docker_host: str,
+    **options: Json,
+) -> None:
+    """Join another host's swarm with a token of it.
+
+    Without an address those in SWARMLET_MANAGERS are asked, else managers of the local network that
+    announce themselves. Starts a daemon in the background where none answers, and says so.
+    """
+    body = _join_request(token, words, options)
+    from swarmlet.cli.background import ensure_daemon
+
+    ensure_daemon(client, data_dir=data_dir, runtime=runtime or "", docker_host=docker_host)
+    with _waiting(client):
+        client.post("/swarm/join", body)
+    found = client.get("/info")
+    is_manager = bool((found.get("Swarm") or {}).get("ControlAvailable"))
+    click.echo(f"This node joined a swarm as a {'manager' if is_manager else 'worker'}.")
+    for warning in found.get("Warnings") or []:
+        click.echo(warning, err=True)
+
+
+def _join_request(token: str, words: tuple[str, ...], options: dict[str, Json]) -> Object:
+    if not token:
+        token = next((word for word in words if word.startswith(_PREFIX)), "")
+        token = token or next(iter(words), "")
+        words = tuple(word for word in words if word != token)
+    if not token:
+        raise click.UsageError("Joining needs a token: `swarmlet join-token worker` on a manager.")
+    addrs = list(words) or os.environ.get(MANAGERS_VARIABLE, "").replace(",", " ").split()
+    return {
+        "ListenAddr": options["listen_addr"],
+        "AdvertiseAddr": options["advertise_addr"],
+        "DataPathAddr": options["data_path_addr"],
+        "RemoteAddrs": addrs,
+        "JoinToken": token,
+        "Availability": availability_of(options),
+        **({} if addrs else {"Discover": True}),
+        **({"Announce": True} if options["announce"] else {}),
+    }
+
+
+@contextmanager
+def _waiting(client: Client) -> Iterator[None]:
+    """On a terminal, a line that says how long it takes and what the daemon waits for."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    start_s = mono_s()
+
+    def show() -> None:
+        text = f"Joining, {mono_s() - start_s:.0f} s{_problem(client.host)}"
+        width = os.get_terminal_size(sys.stderr.fileno()).columns or 80
+        click.echo(f"\r\x1b[2K{text[: width - 1]}", err=True, nl=False)
+
+    client.on_wait = show
+    try:
+        yield
+    finally:
+        client.on_wait = None
+        click.echo("\r\x1b[2K", err=True, nl=False)
+
+
+def _problem(host: str) -> str:
+    """Why it takes so long, if the daemon knows."""
+    client = Client(host)
+    try:
+        problem = (client.get("/info").get("Swarm") or {}).get("Error", "")
+    except SwarmError:  # the join itself will say it
+        return ""
+    finally:
+        client.close()
+    return f": {one_line(problem)}" if problem else ""
