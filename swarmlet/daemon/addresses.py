@@ -12,7 +12,7 @@ from swarmlet.core.errors import FailedPreconditionError, InvalidArgumentError
 from swarmlet.core.limits import LISTEN_PORT
 from swarmlet.env.base import Env
 from swarmlet.model.address import Address, is_ip, parse_address, parse_host
-from swarmlet.network.interfaces import ipv4_of, only_address, outgoing_address
+from swarmlet.network.interfaces import interfaces, ipv4_of, outgoing_address
 
 LOOPBACK: Final = "127.0.0.1"
 WILDCARDS: Final = ("0.0.0.0", "::")  # noqa: S104 - compared with, never bound
