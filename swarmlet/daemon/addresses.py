@@ -12,7 +12,7 @@ from swarmlet.core.errors import FailedPreconditionError, InvalidArgumentError
 from swarmlet.core.limits import LISTEN_PORT
 from swarmlet.env.base import Env
 from swarmlet.model.address import Address, is_ip, parse_address, parse_host
-from swarmlet.network.interfaces import interfaces, ipv4_of, outgoing_address
+from swarmlet.network.interfaces import ipv4_of, only_address, outgoing_address
 
 LOOPBACK: Final = "127.0.0.1"
 WILDCARDS: Final = ("0.0.0.0", "::")  # noqa: S104 - compared with, never bound
@@ -122,12 +122,6 @@ def _advertised(
         return chosen if is_name else Address(host=found, port=chosen.port)
     host = own() if listen.host in WILDCARDS else listen.host
     return Address(host=host, port=listen.port)
-
-
-def _only_address() -> str:
-    """Of a host without a way out: its address, if its interfaces have one alone."""
-    found = {ipv4_of(name) for name in interfaces()} - {"", LOOPBACK}
-    return min(found) if len(found) == 1 else ""
 
 
 def _looked_up(host: str) -> str:

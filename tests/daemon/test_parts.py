@@ -16,7 +16,6 @@ from swarmlet.core.errors import (
     SwarmStateError,
 )
 from swarmlet.core.ids import NodeID
-from swarmlet.daemon import addresses
 from swarmlet.daemon.addresses import HostAddresses
 from swarmlet.daemon.data_dir import DataDir, SwarmFile, locked
 from swarmlet.daemon.founding import plan_swarm
@@ -230,13 +229,3 @@ async def test_loop_lag_is_the_worst_since_the_last_reading():
         await asyncio.sleep(0)
         assert gauges.read()["process_resident_memory_bytes"] > 1_000_000
         watch.cancel()
-
-
-def test_host_without_a_way_out_is_called_by_its_only_address(monkeypatch):
-    known = {"lo": "127.0.0.1", "eth0": "10.5.0.7"}
-    monkeypatch.setattr(addresses, "outgoing_address", lambda: "")
-    monkeypatch.setattr(addresses, "interfaces", lambda: list(known))
-    monkeypatch.setattr(addresses, "ipv4_of", known.__getitem__)
-    assert HostAddresses().own() == "10.5.0.7"
-    known["eth1"] = "10.6.0.7"
-    assert HostAddresses().own() == "127.0.0.1"
