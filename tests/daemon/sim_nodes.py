@@ -61,7 +61,7 @@ class Addresses:
     def __init__(self, host):
         self._host = host
 
-    def own(self):
+    def own(self, towards=()):
         return self._host
 
     def resolve(self, host):
