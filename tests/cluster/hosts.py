@@ -1,4 +1,5 @@
-"""Hosts for tests: each with its own network, addresses, name, data directory and clock.
+"""Hosts for tests: each with its own network, addresses, name, data directory and clock. They know
+each other by name, as m1 and m1.test.
 
     with network("m1", "w1", "w2") as net:
         net["m1"].start().init()
@@ -22,6 +23,7 @@ from tests.daemon.harness import ApiError, Client, Daemon, clean_up
 SUBNET = "10.97.0"
 SUBNET6 = "fd97::"
 FAKETIME = "faketime/libfaketimeMT.so.1"
+NAMED = 'hostname "$1" && mount --bind "$2" /etc/hosts && shift 2 && exec "$@"'
 
 
 def missing() -> str:
@@ -49,6 +51,7 @@ class Host(Daemon):
         super().__init__(directory, *options)
         self.name, self.namespace = name, f"swt-{os.getpid()}-{name}"
         self.address, self.address6 = f"{SUBNET}.{number}", f"{SUBNET6}{number:x}"
+        self.hosts_path = f"{directory}/hosts"  # what is /etc/hosts to its daemon
         self.clock_offset_s = 0.0
         self.variables: dict[str, str] = {}
         subprocess.run(["ip", "netns", "add", self.namespace], check=True)
@@ -69,8 +72,8 @@ class Host(Daemon):
         return [f"{name}={value}" for name, value in variables.items()]
 
     def command(self) -> list[str]:
-        named = ["unshare", "--uts", "sh", "-c", 'hostname "$1" && shift && exec "$@"', "sh"]
-        return self.inside(*named, self.name, "env", *self.environment(), *super().command())
+        named = ["unshare", "--uts", "--mount", "sh", "-c", NAMED, "sh", self.name, self.hosts_path]
+        return self.inside(*named, "env", *self.environment(), *super().command())
 
     def swarmlet(self, *arguments: str, limit_s: float = 60.0) -> subprocess.CompletedProcess[str]:
         """The CLI, as a user of this host runs it."""
@@ -127,6 +130,9 @@ class Network:
             folder = f"{directory}/{name}"
             os.mkdir(folder, 0o755)
             self.hosts[name] = Host(folder, name, number, *options)
+        known = [f"{host.address} {host.name} {host.name}.test" for host in self.hosts.values()]
+        for host in self.hosts.values():
+            Path(host.hosts_path).write_text("\n".join(("127.0.0.1 localhost", *known, "")))
 
     def __getitem__(self, name: str) -> Host:
         return self.hosts[name]
