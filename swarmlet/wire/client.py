@@ -159,7 +159,7 @@ class TlsLink:
             body = await _answer(pool, addr, call)
             try:
                 return msgspec.json.decode(body, type=kind)
-            except msgspec.MsgspecError as error:
+            except (ValueError, RecursionError) as error:
                 raise StrangerError("its answer cannot be read") from error
 
     async def _open(self, addr: str, call: _Call) -> WebSocketChannel:

@@ -206,7 +206,10 @@ class Reception:
             raise InvalidArgumentError(f"`{route.name}` is not passed on.")
         if peer is None or peer.role != "manager":
             raise ForbiddenError("Only a manager passes on what others ask.")
-        self._parts.gatekeeper.admit(peer, msgspec.structs.replace(route, roles=MANAGERS))
+        # Whoever speaks for others needs a certificate of now: an expired one may be a stolen one,
+        # and would be renewed as anybody.
+        forwarding = msgspec.structs.replace(route, roles=MANAGERS, allows_expired=False)
+        self._parts.gatekeeper.admit(peer, forwarding)
         origin = decode_origin(forwarded)
         self._parts.gatekeeper.admit(origin.identity, route)
         return Caller(identity=origin.identity, source=origin.source, is_forwarded=True)
@@ -328,7 +331,7 @@ async def _read(request: web.BaseRequest, kind: type[_T]) -> _T:
         raise InvalidArgumentError("The request's body is broken.") from error
     try:
         return msgspec.json.decode(body, type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidArgumentError("The request cannot be read.") from error
 
 

@@ -5,7 +5,6 @@ import logging
 import socket
 from typing import Final, TypeAlias
 
-import msgspec
 from aiohttp import ClientError, ClientWebSocketResponse, WSMsgType, web
 
 from swarmlet.core.limits import FRAME_SIZE_MAX_B
@@ -85,7 +84,7 @@ class WebSocketChannel:
             raise ChannelClosedError
         try:
             message: Message = decode_message(frame.data)
-        except msgspec.DecodeError as error:
+        except (ValueError, RecursionError) as error:
             log.warning("wire.message_unreadable", extra={"error": str(error)})
             self._end()
             raise ChannelClosedError from error

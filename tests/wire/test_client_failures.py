@@ -1,6 +1,7 @@
 """Whatever stands at an address instead of a manager: each case has its sentence."""
 
 import asyncio
+import base64
 import functools
 import socket
 import ssl
@@ -98,6 +99,12 @@ OK = b"HTTP/1.1 200 OK\r\nSwarmlet-Protocol: 1\r\n"
 PAGE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
 MISSING = b"HTTP/1.1 404 Not Found\r\nSwarmlet-Protocol: 1\r\nContent-Length: 0\r\n\r\n"
 ALERT_VERSION = b"\x15\x03\x01\x00\x02\x02\x46"
+NESTED = OK + b'Content-Length: 60009\r\n\r\n{"more":[' + b"[" * 60_000
+NESTED_PROBLEM = (
+    b"HTTP/1.1 500 Oh\r\nSwarmlet-Protocol: 1\r\nSwarmlet-Problem: "
+    + base64.b64encode(b'{"more":' + b"[" * 5_900)
+    + b"\r\nContent-Length: 0\r\n\r\n"
+)
 HUGE = OK + b"Content-Length: 300000\r\n\r\n" + b"x" * 300_000
 
 NO_MANAGER = "is no swarmlet manager: "
@@ -113,6 +120,8 @@ AS_A_MANAGER = [
     (says(MISSING), NO_MANAGER + "it answers with HTTP status 404"),
     (says(OK + b"Content-Length: 2\r\n\r\nhi"), NO_MANAGER + "its answer cannot be read"),
     (says(OK + b"Content-Length: 2\r\n\r\n{}"), NO_MANAGER + "its answer cannot be read"),
+    (says(NESTED), NO_MANAGER + "its answer cannot be read"),
+    (says(NESTED_PROBLEM), NO_MANAGER + "it answers with HTTP status 500"),
     (says(b"\x00\x01garbage\r\n\r\n"), NO_MANAGER + "what it answers is not HTTP"),
     (says(HUGE), NO_MANAGER + "its answer is larger than 256 KiB"),
     (says(OK + b"Content-Length: 9\r\n\r\n{}"), "closed the connection without an answer"),

@@ -4,6 +4,7 @@ loops."""
 import asyncio
 import contextlib
 import socket
+import struct
 import time
 
 import aiohttp
@@ -165,7 +166,7 @@ async def test_session_whose_service_fails_ends_and_nothing_else_does(caplog):
 
 def frame(opcode, data):
     """As a client sends it: masked, with a mask of zeros."""
-    return bytes([0x80 | opcode, 0x80 | len(data)]) + bytes(4) + data
+    return bytes([0x80 | opcode, 0xFE]) + struct.pack(">H", len(data)) + bytes(4) + data
 
 
 BAD_FRAMES = {
@@ -173,6 +174,10 @@ BAD_FRAMES = {
     "no message": frame(2, b"\xc1\xff\xff"),
     "a message nobody knows": frame(2, msgspec.msgpack.encode(["Nobody", 1])),
     "a message of the wrong type": frame(2, msgspec.msgpack.encode(["StatusAck", "one"])),
+    "words that are none": frame(
+        2, msgspec.msgpack.encode(["Condition", "xx"]).replace(b"xx", b"\xff\xfe")
+    ),
+    "no end of nesting": frame(2, b"\x93\xa9Condition\xa0" + b"\x91" * 60_000),
     "an unknown opcode": frame(7, b""),
     "a frame too large": b"\x82\xff" + (1 << 40).to_bytes(8, "big") + bytes(4),
 }
@@ -180,7 +185,7 @@ BAD_FRAMES = {
 
 @pytest.mark.parametrize("case", BAD_FRAMES)
 @on_both_loops
-async def test_session_ends_where_its_agent_sends(case):
+async def test_session_ends_where_its_agent_sends(case, caplog):
     upgrade = {
         "Upgrade": "websocket",
         "Connection": "upgrade",
@@ -195,6 +200,7 @@ async def test_session_ends_where_its_agent_sends(case):
         assert await until_closed(reader) < 2
         writer.transport.abort()
         await world.settled(connections=0)
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 @on_both_loops

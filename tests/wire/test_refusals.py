@@ -1,6 +1,7 @@
 """Who and what the node port refuses, and that it serves others meanwhile; on both loops."""
 
 import asyncio
+import base64
 import contextlib
 import os
 import resource
@@ -173,6 +174,11 @@ async def test_port_believes_a_forwarded_caller_of_managers_alone():
         ):
             status, _ = await ask(world.addr, credentials, *call(API), headers=lies)
             assert status in (401, 403)
+        # It might renew itself, but nobody else: it would be renewed as whom it names.
+        old = expired("m2", "manager")
+        for route in (JOIN, RENEW, CERTIFICATE):
+            assert (await ask(world.addr, old, *call(route), headers=lies))[0] == 401, route.name
+        assert world.service.calls == []
         manager = OURS.credentials("m2", "manager")
         assert (await ask(world.addr, manager, *call(API), headers=lies))[0] == 200
         assert (await ask(world.addr, manager, *call(SESSION), headers=lies))[0] == 400
@@ -276,6 +282,20 @@ async def test_port_answers_garbage_inside_tls_and_writes_no_traceback(caplog):
         assert (await reader.read(100)).startswith(b"HTTP/1.0 400")
         writer.transport.abort()
         await world.settled(connections=0)
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+@on_both_loops
+async def test_port_refuses_what_is_nested_without_end_and_writes_no_traceback(caplog):
+    deep = b'{"csr":"x","token":"t","more":' + b"[" * 60_000 + b"]" * 60_000 + b"}"
+    assert len(deep) > reception.BODY_SIZE_MAX_B  # whole; its first half would do
+    header = base64.b64encode(b'{"source":"x","more":' + b"[" * 5_900)
+    async with opened() as world:
+        body = deep[: reception.BODY_SIZE_MAX_B]
+        assert (await ask(world.addr, STRANGER, "POST", JOIN.path, body))[0] == 400
+        headers = {FORWARDED_HEADER: header.decode()}
+        manager = OURS.credentials("m2", "manager")
+        assert (await ask(world.addr, manager, *call(API), headers=headers))[0] == 400
     assert not [record for record in caplog.records if record.exc_info]
 
 
