@@ -9,7 +9,8 @@ from typing import Final
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.padding import PSS, PKCS1v15
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, NameOID
 
 from swarmlet.ca.issuer import MANAGER_OU, WORKER_OU
@@ -30,7 +31,13 @@ _UNDERSTOOD: Final = (  # RFC 5280 §4.2: a critical extension that is not under
     ExtensionOID.SUBJECT_KEY_IDENTIFIER,
     ExtensionOID.AUTHORITY_KEY_IDENTIFIER,
 )
-_UNREADABLE: Final = (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension)
+_UNREADABLE: Final = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+)
 
 
 def identify(chain_der: Sequence[bytes], now_ms: int) -> Identity:
@@ -58,8 +65,9 @@ def verify_chain(chain_pem: bytes, root_pem: bytes, now_ms: int | None) -> Ident
 def leaf_issuer(chain_pem: bytes, root_pem: bytes) -> tuple[bytes, bytes]:
     """Subject and public key (DER) of the CA that signed the leaf, which tells a node that a root
     rotation has reached. Raises UnauthorizedError."""
-    path = _path(chain_pem, root_pem)
-    return issuer_facts(path[1].public_bytes(serialization.Encoding.PEM))
+    leaf, authority, *_ = _path(chain_pem, root_pem)
+    _, public_key = issuer_facts(authority.public_bytes(serialization.Encoding.PEM))
+    return leaf.issuer.public_bytes(), public_key  # an intermediate may write the name otherwise
 
 
 def check_dates(identity: Identity, now_ms: int) -> None:
@@ -230,13 +238,30 @@ def _lead(
     return None
 
 
+def _check_issued_by(signed: x509.Certificate, authority: x509.Certificate) -> None:
+    """As `verify_directly_issued_by`, but that names are equal however their text is encoded (RFC
+    5280 §7.1): cfssl writes a subject as PrintableString that was UTF8String. Raises ValueError,
+    InvalidSignature."""
+    if signed.issuer != authority.subject:
+        raise ValueError("issued by another")
+    public_key, how = authority.public_key(), signed.signature_algorithm_parameters
+    found, what = signed.signature, signed.tbs_certificate_bytes
+    if isinstance(public_key, ec.EllipticCurvePublicKey) and isinstance(how, ec.ECDSA):
+        public_key.verify(found, what, how)
+    elif isinstance(public_key, rsa.RSAPublicKey) and isinstance(how, PKCS1v15 | PSS):
+        assert signed.signature_hash_algorithm is not None, "signature_problem looked"
+        public_key.verify(found, what, how, signed.signature_hash_algorithm)
+    else:
+        raise TypeError("signed with another kind of key")
+
+
 def _may_follow(path: list[x509.Certificate], authority: x509.Certificate) -> bool:
     """Whether `authority` signed the path's last certificate, and might (RFC 5280 §6.1.4)."""
     signed = path[-1]
     try:
-        signed.verify_directly_issued_by(authority)
         if signature_problem(signed) or ca_problem(authority):
             return False
+        _check_issued_by(signed, authority)
         constraints = authority.extensions.get_extension_for_class(x509.BasicConstraints).value
     except (InvalidSignature, *_UNREADABLE):
         return False

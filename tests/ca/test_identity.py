@@ -6,6 +6,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.name import _ASN1Type
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -193,6 +194,37 @@ def test_the_signer_of_a_leaf_is_told_the_same_during_a_rotation_and_after():
     assert issuer_facts(ROOT.cert_pem) != issuer_facts(NEW.cert_pem)
 
 
+def test_an_intermediate_may_write_its_name_in_another_encoding():
+    """As cfssl does: what was UTF8String comes back as PrintableString."""
+    step, old = (x509.load_pem_x509_certificate(pem) for pem in (STEP, ROOT.cert_pem))
+    (common,) = step.subject
+    printable = x509.NameAttribute(common.oid, common.value, _ASN1Type.PrintableString)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([printable]))
+        .issuer_name(old.subject)
+        .public_key(step.public_key())
+        .serial_number(step.serial_number)
+        .not_valid_before(step.not_valid_before_utc)
+        .not_valid_after(step.not_valid_after_utc)
+    )
+    for extension in step.extensions:
+        builder = builder.add_extension(extension.value, extension.critical)
+    made = sign_certificate(builder, signing_key_from_pem(ROOT.key_pem))
+    assert made.subject.public_bytes() != step.subject.public_bytes()
+    chain = LEAF + made.public_bytes(serialization.Encoding.PEM)
+    assert verify_chain(chain, ROOT.cert_pem, NOW_MS).node_id == "node1"
+    assert leaf_issuer(chain, ROOT.cert_pem) == issuer_facts(NEW.cert_pem)
+
+
+def test_a_certificate_of_an_unknown_version_is_refused():
+    raw = bytearray(der(LEAF)[0])
+    at = raw.index(b"\xa0\x03\x02\x01\x02") + 4  # version 3 is written as 2
+    raw[at] = 7
+    with pytest.raises(UnauthorizedError, match="cannot be read"):
+        identify([bytes(raw)], NOW_MS)
+
+
 def test_the_leaf_comes_first():
     with pytest.raises(UnauthorizedError, match="a CA's"):
         verify_chain(STEP + LEAF, ROOT.cert_pem, NOW_MS)
@@ -266,7 +298,7 @@ def test_a_chain_with_any_byte_changed_is_refused(data):
         changed = x509.load_der_x509_certificate(bytes(raw)).public_bytes(
             serialization.Encoding.PEM
         )
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, x509.InvalidVersion):
         return  # not even a certificate any more
     chain = [LEAF, STEP]
     chain[which] = changed
