@@ -117,6 +117,10 @@ class SimDisk:
         self._names, self._kept_names = dict(survivors), dict(survivors)
         self.is_dead, self._boot, self._plan = False, self._boot + 1, Plan()
 
+    def reopen(self) -> None:
+        """The process ended, not the host: nothing is lost, open files are dead."""
+        self.is_dead, self._boot, self._plan = False, self._boot + 1, Plan()
+
     def _is_kept(self, path: str, rng: Random, lots: dict[int, bool]) -> bool:
         """Whether this change of a name survives. A renaming is one change: both names or none."""
         inode = self._names.get(path) or self._kept_names[path]

@@ -1,6 +1,7 @@
 """Virtual time: a loop in which waiting moves the clock, and the Env of a simulated node."""
 
 import asyncio
+import heapq
 import math
 import selectors
 from collections.abc import Callable, Coroutine
@@ -14,6 +15,7 @@ from tests.sim.disk import SimDisk
 T = TypeVar("T")
 
 EPOCH_MS = 1_700_000_000_000  # wall time at the start of every simulation
+TICKING_S = 60.0  # a wait no longer than this is the ticking of an idle swarm
 
 
 class SimDeadlockError(Exception):
@@ -32,6 +34,20 @@ class SimClock:
 
     def wall_ms(self) -> int:
         return EPOCH_MS + int(self.now_s * 1000) + self.skew_ms
+
+
+@dataclass
+class HostClock:
+    """One host's of several in a world, wrong by `skew_ms` against the world's."""
+
+    world: SimClock
+    skew_ms: int = 0
+
+    def mono_s(self) -> float:
+        return self.world.now_s
+
+    def wall_ms(self) -> int:
+        return self.world.wall_ms() + self.skew_ms
 
 
 class _NoSelect(selectors.BaseSelector):
@@ -67,6 +83,17 @@ class SimLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self.clock.now_s
+
+    def skip(self, gap_s: float) -> None:
+        """Let wall time pass in which nothing happens: waits of more than a minute see it pass, and
+        end at once where they would have ended. Shorter ones go on as if it had not been: they are
+        heartbeats and looks, and in an idle swarm one is like the other."""
+        now_s = self.clock.now_s
+        for handle in self._scheduled:  # type: ignore[attr-defined]
+            if handle._when - now_s > TICKING_S:
+                handle._when = max(now_s, handle._when - gap_s)
+        heapq.heapify(self._scheduled)  # type: ignore[attr-defined]
+        self.clock.skew_ms += int(gap_s * 1000)
 
     @property
     def _clock_resolution(self) -> float:

@@ -1,0 +1,505 @@
+"""A swarm of many hosts in simulation: the product's own engines on one virtual time.
+
+Each host has its own disk, clock and runtime, which outlive its daemons; all of them share a
+network in memory. The verbs are what the world, its users and its operators do to them. What they
+were told is remembered, and `check` and `troubles` say what must hold at once, and what must come
+to hold.
+"""
+
+import asyncio
+from collections.abc import Callable
+from functools import lru_cache
+from random import Random
+
+from msgspec.structs import replace
+
+from swarmlet.api.engine import InitRequest, JoinRequest
+from swarmlet.ca.csr import new_csr
+from swarmlet.ca.identity import verify_chain
+from swarmlet.ca.keys import new_key
+from swarmlet.ca.node_files import CERT_FILE, PENDING_FILE, ROOT_FILE, NodeFiles
+from swarmlet.core.errors import (
+    ForbiddenError,
+    InvalidArgumentError,
+    StaleVersionError,
+    SwarmError,
+    UnauthorizedError,
+)
+from swarmlet.manager.root_rotation import aim_of
+from swarmlet.model.cluster import Cluster, RootCA, SwarmSpec
+from swarmlet.model.config import ConfigSpec
+from swarmlet.model.defaults import complete_swarm
+from swarmlet.model.node import IssuanceState, Node, NodeState
+from swarmlet.model.task import Task, TaskState
+from swarmlet.model.view import View, cluster_of
+from swarmlet.reconcile.ca_rotation import shows
+from swarmlet.wire.credentials import Credentials
+from swarmlet.wire.node_api import CertificateRequest
+from tests.daemon.sim_nodes import PORT, SimNode
+from tests.sim.disk import SimCrash
+from tests.sim.loop import HostClock, SimClock, SimLoop
+from tests.sim.world import DATA, service_spec
+from tests.wire.memory_link import MemoryNet
+
+CERTIFICATES = f"{DATA}/certificates"
+DAY_S = 86_400
+DAY_NS = DAY_S * 10**9
+SETTLES_WITHIN_S = 300.0  # of virtual time, where nobody waits for a renewal's next try
+RETRIES_WITHIN_S = 3 * 3_600.0  # where somebody may: the longest pause is an hour
+SURE_S = 30.0  # after this a host that is there has been told what to run
+SKEW_MAX_S = 55 * 60
+_verify = lru_cache(maxsize=1024)(lambda chain, root: verify_chain(chain, root, None))
+REFUSALS = (ForbiddenError, UnauthorizedError, InvalidArgumentError)
+
+
+class Host(SimNode):
+    """A host of a swarm. `member`: "out" of any swarm, "in" it, or "removed" from it."""
+
+    def __init__(self, net: MemoryNet, name: str, clock: HostClock) -> None:
+        super().__init__(net, name, clock)
+        self.member, self.node_id, self.role = "out", "", "worker"
+        self.is_on = self.is_cut = False
+        self.there_since_s = 0.0  # on and connected
+
+    @property
+    def is_there(self) -> bool:
+        return self.is_on and not self.is_cut
+
+    async def switch_on(self) -> None:
+        await self.start()
+        self.is_on, self.there_since_s = True, self.clock.mono_s()
+
+    async def switch_off(self, how: str, rng: Random) -> None:
+        """By a clean stop of the daemon, "kill" (tasks run on), or "power" (nothing does)."""
+        self.is_on = False
+        if how == "stop" and not await self._stops():
+            how = "power"
+        if how != "stop":
+            await self.kill()
+        self.net.end_process(self.host)
+        if how == "power":
+            self.runtime.reboot()
+            self.disk.crash(rng)
+        else:
+            self.disk.reopen()
+
+    async def _stops(self) -> bool:
+        """Whether the daemon came to a good end, before the power went."""
+        try:
+            await self.stop()
+        except (SimCrash, BaseExceptionGroup):
+            if not self.disk.is_dead:
+                raise
+        return not self.disk.is_dead
+
+    def has_died(self) -> bool:
+        """Whether the disk's power cut has come. Raises what ended the daemon otherwise."""
+        if not self.is_on or not (self.disk.is_dead or self._task.done()):
+            return False
+        if not self.disk.is_dead:
+            self._task.result()
+            raise AssertionError(f"{self.host}'s daemon ended by itself")
+        return True
+
+    def credentials(self) -> Credentials:
+        """As they are on the disk."""
+        root_pem, chain_pem, keys = NodeFiles(self.disk, CERTIFICATES).read()
+        return Credentials(root_pem=root_pem, chain_pem=chain_pem, key_pem=keys.tls_key_pem)
+
+    def file(self, name: str) -> bytes:
+        return self.disk.read(f"{CERTIFICATES}/{name}")
+
+    def has_pending_key(self) -> bool:
+        """Of a request whose answer the power kept from it: it asks for that first."""
+        return self.disk.exists(f"{CERTIFICATES}/{PENDING_FILE}")
+
+    def is_expired(self) -> bool:
+        return self.state.certificate.ends_ms <= self.clock.wall_ms()
+
+
+class SimCluster:
+    def __init__(self, seed: int | str, count: int) -> None:
+        self.seed, self.rng = seed, Random(f"{seed}/cluster")
+        self.clock, self.net = SimClock(), MemoryNet()
+        clocks = [HostClock(self.clock) for _ in range(count)]
+        names = [f"h{number}.{seed}.x" for number in range(count)]
+        self.hosts = [Host(self.net, *pair) for pair in zip(names, clocks, strict=True)]
+        self.manager = self.hosts[0]
+        self.configs: set[str] = set()
+        self.services: dict[str, int] = {}
+        self.rows: set[str] = set()  # ids of nodes that joined and were not removed
+        self.removed: dict[str, Credentials] = {}
+        self.old_tokens: set[str] = set()
+        self.chains: set[bytes] = set()  # certificates that were ever seen in rows
+        self.told: list[str] = []
+        self.roots: list[bytes] = []
+        self.power_cuts = self.named = 0
+        self.slowest_s = 0.0
+
+    def tell(self, what: str) -> None:
+        self.told.append(f"{self.day:.3f} {what}")
+
+    @property
+    def day(self) -> float:
+        return (self.clock.now_s + self.clock.skew_ms / 1000) / DAY_S
+
+    @property
+    def control(self):
+        return self.manager.engine.control()
+
+    async def read(self) -> View:
+        return await self.control.read()
+
+    async def root_ca(self) -> RootCA:
+        return cluster_of(await self.read()).root_ca
+
+    async def holding_up(self) -> list[Host]:
+        """Whom the rotation under way waits for."""
+        view = await self.read()
+        aim = aim_of(cluster_of(view))
+        left = {node.id for node in view.nodes.all() if not shows(node, aim.issuer)}
+        return [host for host in self.members() if host.node_id in left]
+
+    def members(self) -> list[Host]:
+        return [host for host in self.hosts if host.member == "in"]
+
+    # What operators do ----------------------------------------------------------------------------
+    async def found(self) -> None:
+        await self.manager.switch_on()
+        request = InitRequest(
+            spec=complete_swarm(SwarmSpec()), listen_addr=f"{self.manager.host}:{PORT}"
+        )
+        await self.manager.engine.init_swarm(request)
+        self._enter(self.manager, "manager")
+        self.roots.append(cluster_of(await self.read()).root_ca.cert_pem)
+
+    async def join(self, host: Host, role: str = "worker", cut_at: int | None = None) -> None:
+        """One join, however often the power goes meanwhile."""
+        if not host.is_on:
+            await host.switch_on()
+        if cut_at is not None:
+            host.disk.fail_at(cut_at, self.rng.choice(("before", "half", "after")))
+        self.tell(f"join {host.host} {role} {cut_at}")
+        for _ in range(3):
+            token = getattr(cluster_of(await self.read()).root_ca.tokens, role)
+            try:
+                if host.state.state == "inactive":
+                    await host.engine.join_swarm(self._request(host, token))
+                await asyncio.sleep(1)
+            except (SimCrash, SwarmError, BaseExceptionGroup):
+                assert host.disk.is_dead
+            if not host.disk.is_dead:
+                break
+            await self.revive()
+        await host.until("active", 120)
+        self._enter(host, role)
+
+    def _enter(self, host: Host, role: str) -> None:
+        host.member, host.role, host.node_id = "in", role, host.state.node_id
+        assert host.node_id not in self.removed
+        self.rows.add(host.node_id)
+
+    def _request(self, host: Host, token: str) -> JoinRequest:
+        return JoinRequest(
+            token=token,
+            remote_addrs=(f"{self.manager.host}:{PORT}",),
+            listen_addr=f"{host.host}:{PORT}",
+        )
+
+    async def remove(self, host: Host) -> None:
+        """By force, whether it is there or not."""
+        self.tell(f"remove {host.host}")
+        self.removed[host.node_id] = host.credentials()
+        await self._insist(lambda: self.control.remove_node(host.node_id, force=True))
+        self.rows.discard(host.node_id)
+        host.member = "removed"
+
+    async def leave(self, host: Host) -> None:
+        """The host forgets the swarm; its row, if it has one, stays until it is removed."""
+        self.tell(f"leave {host.host}")
+        if not host.is_on:
+            await host.switch_on()
+        while host.disk.is_dead or host.state.state != "inactive":
+            try:
+                await host.engine.leave_swarm(force=True)
+            except (SimCrash, SwarmError, BaseExceptionGroup):
+                assert host.disk.is_dead
+            await self.revive()
+        if host.member == "in":
+            await self._insist(lambda: self.control.remove_node(host.node_id, force=True))
+            self.rows.discard(host.node_id)
+        host.member, host.node_id = "out", ""
+
+    async def configure(self, change: Callable[[SwarmSpec], SwarmSpec], **rotate: bool) -> None:
+        async def once() -> None:
+            cluster = cluster_of(await self.read())
+            await self.control.update_cluster(
+                cluster.version,
+                change(cluster.spec),
+                rotate_worker_token=rotate.get("worker", False),
+                rotate_manager_token=rotate.get("manager", False),
+                rotate_unlock_key=False,
+            )
+
+        await self._insist(once)
+
+    async def rotate_root(self) -> None:
+        self.tell("rotate root")
+        await self.configure(
+            lambda spec: replace(
+                spec,
+                ca_config=replace(spec.ca_config, force_rotate=spec.ca_config.force_rotate + 1),
+            )
+        )
+
+    async def rotate_tokens(self) -> None:
+        self.tell("rotate tokens")
+        await self.configure(lambda spec: spec, worker=True, manager=True)
+
+    async def set_lifetime(self, days: float) -> None:
+        self.tell(f"certificates for {days} days")
+        await self.configure(
+            lambda spec: replace(
+                spec, ca_config=replace(spec.ca_config, node_cert_expiry=int(days * DAY_NS))
+            )
+        )
+
+    async def scale(self, name: str, replicas: int) -> None:
+        """Create it where it is not there yet."""
+        spec = service_spec(name, replicas)
+
+        async def update() -> None:
+            version = self.control.find_service(await self.read(), name).version
+            await self.control.update_service(name, version, spec)
+
+        if name in self.services:
+            await self._insist(update)
+        else:
+            await self.control.create_service(spec)
+        self.services[name] = replicas
+        self.tell(f"scale {name} {replicas}")
+
+    async def create_config(self) -> None:
+        self.named += 1
+        await self.control.create_config(ConfigSpec(name=f"c{self.named}", data=b"x"))
+        self.configs.add(f"c{self.named}")
+
+    async def _insist(self, verb) -> None:
+        """As people do: where the row has moved on, look and ask again."""
+        for _ in range(20):
+            try:
+                await verb()
+            except StaleVersionError:
+                await asyncio.sleep(0.05)
+            else:
+                return
+        raise AssertionError("the row never stops moving")
+
+    # What happens to hosts ------------------------------------------------------------------------
+    async def switch_on(self, host: Host) -> None:
+        self.tell(f"on {host.host}")
+        await host.switch_on()
+
+    async def switch_off(self, host: Host, how: str = "") -> None:
+        how = how or self.rng.choice(("stop", "kill", "power"))
+        self.tell(f"off {host.host} {how}")
+        await host.switch_off(how, self.rng)
+
+    def cut(self, host: Host) -> None:
+        self.tell(f"cut {host.host}")
+        host.is_cut = True
+        self.net.cut(host.host)
+
+    def mend(self, host: Host) -> None:
+        self.tell(f"mend {host.host}")
+        host.is_cut, host.there_since_s = False, self.clock.now_s
+        self.net.mend(host.host)
+
+    async def revive(self) -> None:
+        """Whoever's power went starts again."""
+        for host in self.hosts:
+            if host.has_died():
+                self.tell(f"power cut {host.host}")
+                self.power_cuts += 1
+                await host.switch_off("power", self.rng)
+                await host.switch_on()
+
+    # Time -----------------------------------------------------------------------------------------
+    async def settle(self, limit_s: float = SETTLES_WITHIN_S) -> None:
+        """Until all is as it must come to be."""
+        began_s, pause_s = self.clock.now_s, 0.5
+        while True:
+            await self.revive()
+            view = await self.read()
+            self.check(view)
+            found = self.troubles(view)
+            if not found:
+                break
+            waited_s = self.clock.now_s - began_s
+            assert waited_s < limit_s, f"seed {self.seed}, day {self.day:.1f}: {found}"
+            await asyncio.sleep(pause_s)
+            pause_s = min(1.5 * pause_s, 15.0)
+        self.slowest_s = max(self.slowest_s, self.clock.now_s - began_s)
+
+    async def skip(self, gap_s: float) -> None:
+        """Time in which nobody does anything, in pieces short enough for renewals in time."""
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, SimLoop)
+        left_s = gap_s
+        while left_s > 0:
+            well = [host for host in self.members() if host.is_there and not host.is_expired()]
+            piece_s = min(left_s, *(self._piece_s(host) for host in well))
+            loop.skip(piece_s)
+            left_s -= piece_s
+            await asyncio.sleep(10)
+            await self.revive()
+            late = [host.host for host in well if host.is_there and host.is_expired()]
+            assert late == [], f"seed {self.seed}, day {self.day:.1f}: expired while on: {late}"
+
+    async def doze(self, gap_s: float) -> None:
+        """Time in which the manager is off, whatever becomes of certificates."""
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, SimLoop)
+        for _ in range(4):
+            loop.skip(gap_s / 4)
+            await asyncio.sleep(30)
+            await self.revive()
+
+    def _piece_s(self, host: Host) -> float:
+        left_ms = host.state.certificate.ends_ms - host.clock.wall_ms()
+        return max(60.0, left_ms / 2000)
+
+    # What must hold -------------------------------------------------------------------------------
+    def check(self, view: View) -> None:
+        """At any moment."""
+        rows = {node.id for node in view.nodes.all()}
+        assert rows == self.rows, "not one row a join"
+        assert {row.spec.name for row in view.configs.all()} == self.configs
+        assert {row.name for row in view.services.all()} == set(self.services)
+        root_ca = cluster_of(view).root_ca
+        if root_ca.cert_pem != self.roots[-1]:
+            self.tell("rotation over")
+            self.roots.append(root_ca.cert_pem)
+        for node in view.nodes.all():
+            if node.certificate.state == IssuanceState.ISSUED:
+                self.chains.add(node.certificate.certificate)
+        self._check_slots(view)
+
+    def _check_slots(self, view: View) -> None:
+        """Hosts that are there know what is wanted of them: no slot runs on two of them."""
+        sure_s, seen = self.clock.now_s - SURE_S, {}
+        for host in self.members():
+            if not host.is_there or host.there_since_s > sure_s:
+                continue
+            for task_id in host.runtime.running():
+                task = view.tasks.get(task_id)
+                if task is not None and task.desired == TaskState.RUNNING:
+                    other = seen.setdefault((task.service_id, task.slot), task_id)
+                    assert other == task_id, "one slot runs twice"
+
+    def troubles(self, view: View) -> list[str]:
+        """What is not as it must come to be."""
+        rows = {node.id: node for node in view.nodes.all()}
+        cluster = cluster_of(view)
+        found = [trouble for host in self.hosts for trouble in self._of_host(host, rows, cluster)]
+        if cluster.root_ca.rotation is not None and all(host.is_there for host in self.members()):
+            found.append("the rotation is not over")
+        return found + self._of_tasks(view)
+
+    def _of_host(self, host: Host, rows: dict[str, Node], cluster: Cluster) -> list[str]:
+        if host.member == "removed":
+            is_told = not host.is_there or host.state.state == "error"
+            return [] if is_told else [f"{host.host} does not know that it was removed"]
+        if host.member == "out":
+            return []
+        row, state = rows[host.node_id], host.state
+        if not host.is_there:
+            is_known = row.status.state == NodeState.DOWN
+            return [] if is_known else [f"{host.host} is away and in state {row.status.state}"]
+        found = []
+        if row.status.state != NodeState.READY or row.certificate.state != IssuanceState.ISSUED:
+            found.append(f"{host.host}: state {row.status.state}, {row.certificate.state}")
+        if state.state != "active" or state.certificate.ends_ms <= host.clock.wall_ms():
+            found.append(f"{host.host}: {state.state}, {state.error}")
+        return found + self._of_certificate(host, row, cluster)
+
+    def _of_certificate(self, host: Host, row: Node, cluster: Cluster) -> list[str]:
+        found, aim = [], aim_of(cluster)
+        chain_pem, root_pem = host.file(CERT_FILE), host.file(ROOT_FILE)
+        _verify(chain_pem, cluster.root_ca.cert_pem)  # else nobody would let it in
+        if root_pem != cluster.root_ca.cert_pem:
+            found.append(f"{host.host} trusts another root")
+        if aim is not None and not shows(row, aim.issuer):
+            found.append(f"{host.host} shows another signer")
+        if chain_pem != row.certificate.certificate and not host.has_pending_key():
+            found.append(f"{host.host} has lost its last certificate, and the key to it")
+        return found
+
+    def _of_tasks(self, view: View) -> list[str]:
+        live = [task for task in view.tasks.all() if task.desired == TaskState.RUNNING]
+        running = [task for task in live if task.status.state == TaskState.RUNNING]
+        slots = {(task.service_id, task.slot) for task in live}
+        found = []
+        if not len(slots) == len(live) == len(running) == sum(self.services.values()):
+            found.append(f"{len(running)} of {len(live)} tasks run in {len(slots)} slots")
+        for host in self.hosts:
+            if host.is_there or (host.is_on and host.member != "in"):
+                found += self._of_runtime(host, running)
+        away = {host.node_id for host in self.members() if not host.is_there}
+        found += [
+            f"task {task.id} is on a node that is away" for task in running if task.node_id in away
+        ]
+        return found
+
+    def _of_runtime(self, host: Host, running: list[Task]) -> list[str]:
+        if host.member == "removed":
+            return []  # nobody tells it anything any more: its tasks are its own
+        wanted = sorted(task.id for task in running if task.node_id == host.node_id)
+        is_right = host.runtime.running() == wanted
+        return [] if is_right else [f"{host.host} runs other tasks than wanted"]
+
+    async def check_refusals(self, spare: Host | None = None) -> None:
+        """Removed nodes, and tokens of old, let nobody in."""
+        for node_id, credentials in sorted(self.removed.items()):
+            await self._check_refused(node_id, credentials)
+        root_ca = await self.root_ca()
+        present = (root_ca.tokens.worker, root_ca.tokens.manager)  # to the end of a rotation
+        old = sorted(self.old_tokens - {*present})
+        if spare is None or not old:
+            return
+        if not spare.is_on:
+            await spare.switch_on()
+        token = self.rng.choice(old)
+        try:
+            await spare.engine.join_swarm(self._request(spare, token))
+        except REFUSALS as refusal:
+            self.tell(f"refused: {type(refusal).__name__}")
+        else:
+            raise AssertionError("an old token let somebody in")
+        assert spare.state.state == "inactive"
+
+    async def _check_refused(self, node_id: str, stolen: Credentials) -> None:
+        """Whoever has its key would say that he trusts the present root."""
+        shown = replace(stolen, root_pem=self.roots[-1])
+        link, addr = self.net.link("thief.x", self.manager.clock), f"{self.manager.host}:{PORT}"
+        csr = new_csr(new_key(self.rng.randbytes)).decode()
+        for call in (
+            lambda: link.open_session(addr, shown),
+            lambda: link.request_certificate(addr, CertificateRequest(csr=csr), shown),
+            lambda: link.certificate_status(addr, node_id, shown),
+        ):
+            try:
+                await call()
+            except (ForbiddenError, UnauthorizedError):
+                continue
+            raise AssertionError(f"removed node {node_id} was let in")
+
+    async def keep_old_tokens(self) -> None:
+        tokens = cluster_of(await self.read()).root_ca.tokens
+        self.old_tokens |= {tokens.worker, tokens.manager}
+
+    async def end(self) -> None:
+        for host in reversed(self.hosts):
+            if host.is_on:
+                await host.stop()
+                host.is_on = False
