@@ -133,7 +133,8 @@ class SimCluster:
         self.chains: set[bytes] = set()  # certificates that were ever seen in rows
         self.told: list[str] = []
         self.roots: list[bytes] = []
-        self.power_cuts = self.named = 0
+        self.power_cuts = self.named = self.orphans = 0
+        self.joining = 0  # joins under way, each of which may have a row already
         self.slowest_s = 0.0
 
     def tell(self, what: str) -> None:
@@ -180,8 +181,9 @@ class SimCluster:
         if cut_at is not None:
             host.disk.fail_at(cut_at, self.rng.choice(("before", "half", "after")))
         self.tell(f"join {host.host} {role} {cut_at}")
+        self.joining += 1
         for _ in range(3):
-            token = getattr(cluster_of(await self.read()).root_ca.tokens, role)
+            token = getattr((await self.root_ca()).tokens, role)
             try:
                 if host.state.state == "inactive":
                     await host.engine.join_swarm(self._request(host, token))
@@ -193,6 +195,40 @@ class SimCluster:
             await self.revive()
         await host.until("active", 120)
         self._enter(host, role)
+        self.joining -= 1
+
+    async def join_over_bad_net(self, host: Host, role: str = "worker") -> None:
+        """The net goes away meanwhile. Where the host gives up, it says so, and somebody removes
+        the row that may be there already."""
+        if not host.is_on:
+            await host.switch_on()
+        self.tell(f"join {host.host} {role}, cut")
+        self.joining += 1
+        request = self._request(host, getattr((await self.root_ca()).tokens, role))
+        async with asyncio.TaskGroup() as group:
+            trying = group.create_task(self._tries(host, request))
+            await asyncio.sleep(self.rng.uniform(0, 0.05))
+            self.cut(host)
+            await asyncio.sleep(self.rng.choice((1, 15, 60)))
+            self.mend(host)
+        if trying.result() or host.state.state not in ("inactive", "error"):
+            await host.until("active", 300)
+            self._enter(host, role)
+        await self._remove_orphans()
+        self.joining -= 1
+
+    async def _tries(self, host: Host, request: JoinRequest) -> bool:
+        try:
+            await host.engine.join_swarm(request)
+        except SwarmError as problem:
+            self.tell(f"join of {host.host}: {problem.message}")
+            return False
+        return True
+
+    async def _remove_orphans(self) -> None:
+        for node_id in sorted({node.id for node in (await self.read()).nodes.all()} - self.rows):
+            await self._insist(lambda lost=node_id: self.control.remove_node(lost, force=True))
+            self.orphans += 1
 
     def _enter(self, host: Host, role: str) -> None:
         host.member, host.role, host.node_id = "in", role, host.state.node_id
@@ -373,7 +409,9 @@ class SimCluster:
     def check(self, view: View) -> None:
         """At any moment."""
         rows = {node.id for node in view.nodes.all()}
-        assert rows == self.rows, "not one row a join"
+        assert rows >= self.rows, "a node is lost"
+        assert len(rows) <= len(self.rows) + self.joining, "more than one row a join"
+        assert rows.isdisjoint(self.removed), "a removed node is back"
         assert {row.spec.name for row in view.configs.all()} == self.configs
         assert {row.name for row in view.services.all()} == set(self.services)
         root_ca = cluster_of(view).root_ca
@@ -389,7 +427,8 @@ class SimCluster:
         """Hosts that are there know what is wanted of them: no slot runs on two of them."""
         sure_s, seen = self.clock.now_s - SURE_S, {}
         for host in self.members():
-            if not host.is_there or host.there_since_s > sure_s:
+            since_s = max(host.there_since_s, self.manager.there_since_s)
+            if not host.is_there or since_s > sure_s:
                 continue
             for task_id in host.runtime.running():
                 task = view.tasks.get(task_id)

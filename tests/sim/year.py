@@ -8,10 +8,11 @@ from tests.sim.cluster import DAY_S, RETRIES_WITHIN_S, SKEW_MAX_S, Host, SimClus
 from tests.sim.loop import run_sim
 
 NODES = 20
+NEVER = 1 << 40  # operations
 SPARES = 2  # hosts that join late, and try tokens of old
 YEAR_DAYS = 365
 ROTATIONS = 3
-AWAY_MAX = 6  # at once, so that services have a place
+AWAY_MAX = 0.3  # of the nodes at once, so that services have a place
 OFF_DAYS = ((1, 10), (30, 100), (100, 240))
 LIFETIMES_DAYS = (10, 30, 90, 90, 180)
 
@@ -52,6 +53,7 @@ class Year:
             await world.skip(self.rng.choice((0.2, 1, 3, 6)) * self.rng.uniform(0.5, 1) * DAY_S)
             await self.bring_back()
             await world.settle(RETRIES_WITHIN_S)
+            world.manager.disk.fail_at(NEVER)
             await world.check_refusals()
         await self.finish()
         return self.report()
@@ -98,7 +100,7 @@ class Year:
     def acts(self):
         acts = [self.scale, self.world.create_config, self.restart_manager, self.crash]
         acts += [self.rotate_tokens, self.set_lifetime]
-        if sum(not host.is_there for host in self.world.members()) < AWAY_MAX:
+        if sum(not host.is_there for host in self.world.members()) < AWAY_MAX * self.nodes:
             acts += [self.off, self.off, self.off, self.cut]
         if len(self.world.members()) > self.nodes - 2:
             acts.append(self.remove)
@@ -202,7 +204,8 @@ class Year:
 
     def arm(self) -> None:
         """The power goes at one of the next operations of some disks: in renewals, mostly."""
-        for host in self.rng.sample(self.others(), self.rng.randint(0, 3)):
+        some = self.rng.sample(self.others(), min(len(self.others()), self.rng.randint(0, 3)))
+        for host in [*some, *([self.world.manager] if self.rng.random() < 0.3 else [])]:
             where = self.rng.choice(("before", "half", "after"))
             host.disk.fail_at(self.rng.randrange(12), where)
 
