@@ -18,6 +18,7 @@ from swarmlet.core.errors import (
 from swarmlet.core.ids import NodeID, new_id
 from swarmlet.core.limits import CONDITION_LENGTH_MAX, HEARTBEAT_PERIOD_NS, NS_PER_S
 from swarmlet.env.base import Env
+from swarmlet.manager.hearsay import description_problem
 from swarmlet.manager.node_session import NodeSession, Reign
 from swarmlet.manager.node_states import NodeStates, troubled_state
 from swarmlet.manager.session_watch import RegistrationRate, SilenceWatch
@@ -252,7 +253,7 @@ class Dispatcher:
         wait_s = self._rate.wait_s(peer, self._env.clock.mono_s(), is_news=is_news)
         if wait_s > 0:
             return f"Node {peer} registers again and again; it may once {wait_s:.0f} s are over."
-        return ""
+        return description_problem(hello.description)
 
     def _replace(self, node_id: NodeID) -> None:
         """Close the node's session, if it has one; its end says nothing of the node any more."""

@@ -15,6 +15,7 @@ from swarmlet.core.ids import NodeID, ServiceID, TaskID, new_id
 from swarmlet.core.limits import NS_PER_MS
 from swarmlet.env.base import Env
 from swarmlet.manager.dispatcher import Dispatcher
+from swarmlet.manager.hearsay import check_line
 from swarmlet.model.change import Event
 from swarmlet.model.task import Task, TaskState
 from swarmlet.model.view import View
@@ -147,6 +148,8 @@ class _Reading:
             raise ChannelClosedError
         if any(line.task_id not in stream.task_ids for line in batch.lines):
             raise ForbiddenError(f"Node {stream.node_id} sent logs it was not asked for.")
+        for line in batch.lines:
+            check_line(line)
         if batch.problem:
             self.say(stream.task_id, batch.problem)
         self._take_lines(stream, batch.lines)

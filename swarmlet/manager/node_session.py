@@ -19,6 +19,7 @@ from swarmlet.core.errors import (
 from swarmlet.core.ids import NodeID, TaskID
 from swarmlet.core.limits import ASSIGNMENT_BATCH_MAX, STATUS_BATCH_PERIOD_S
 from swarmlet.env.base import Clock
+from swarmlet.manager.hearsay import checked_absence_s, checked_status
 from swarmlet.model.service import TaskSpec
 from swarmlet.model.task import Task, TaskState, TaskStatus, task_name
 from swarmlet.model.view import View, cluster_of, task_spec_version_of
@@ -151,18 +152,20 @@ class NodeSession:
                 if self._heard_s - self._told_s >= ANSWER_AFTER_PERIODS * self._period_s:
                     self.post(Heartbeat())
             case StatusReport(number=number, statuses=statuses):
-                self._check(statuses)
+                checked = tuple(self._checked(statuses))
                 ack = StatusAck(number=number)
-                await self._reign.report(statuses, partial(self.post, ack))
+                await self._reign.report(checked, partial(self.post, ack))
             case Condition(problem=problem):
                 self._reign.on_condition(self, problem)
             case Goodbye(back_in_s=back_in_s):
-                self.goodbye_s = back_in_s
+                self.goodbye_s = checked_absence_s(back_in_s)
             case _:
                 kind = type(message).__name__
                 raise InvalidArgumentError(f"A node may not send {kind} in a session.")
 
-    def _check(self, statuses: tuple[tuple[TaskID, TaskStatus], ...]) -> None:
+    def _checked(
+        self, statuses: tuple[tuple[TaskID, TaskStatus], ...]
+    ) -> Iterator[tuple[TaskID, TaskStatus]]:
         """A node speaks of its own tasks, and of states that are an agent's to report."""
         tasks = self._reign.store.view().tasks
         for task_id, status in statuses:
@@ -173,6 +176,7 @@ class NodeSession:
                 )
             if status.state not in _REPORTABLE:
                 raise InvalidArgumentError(f"An agent may not report state {status.state}.")
+            yield task_id, checked_status(status)
 
     def _tell(self, *, at_once: bool = False) -> None:
         """Have the teller run."""

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from swarmlet.agent.agent import Agent
-from swarmlet.core.errors import ForbiddenError, NotFoundError
+from swarmlet.core.errors import ForbiddenError, InvalidArgumentError, NotFoundError
 from swarmlet.core.ids import TaskID
 from swarmlet.manager.log_broker import BATCHES_MAX
 from swarmlet.model.change import Remove, SetStatus
@@ -271,6 +271,22 @@ async def asked(swarm: Swarm, channel: AgentChannel) -> OpenLogs:
 
 def line_of(name: str) -> LogLine:
     return LogLine(TaskID(name), 1, 1, b"line\n")
+
+
+def test_stream_ends_at_a_line_that_no_client_understands(swarm: Swarm):
+    async def story(swarm: Swarm):
+        await swarm.create(task_row("a", S.RUNNING))
+        channel, logs = await registered(swarm), swarm.manager.logs
+        async with asyncio.TaskGroup() as group:
+            reading = group.create_task(all_of(swarm, LogOptions(), "a"))
+            subscription = (await asked(swarm, channel)).subscription
+            line = LogLine(TaskID("a"), 1, 3, b"the manager says so")
+            with pytest.raises(InvalidArgumentError):
+                await logs.take(Source(LogBatch(lines=(line,))), NODE, subscription)
+        (only,) = reading.result()
+        assert b"broke off" in only
+
+    play(swarm, story)
 
 
 def test_node_feeds_only_what_it_was_asked_for_and_once(swarm: Swarm):
