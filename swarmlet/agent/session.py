@@ -13,7 +13,7 @@ from swarmlet.agent.description import OwnDescription
 from swarmlet.agent.logs import LogPublisher
 from swarmlet.agent.reporter import Reporter
 from swarmlet.agent.worker import Worker
-from swarmlet.core.errors import SwarmError, UnavailableError
+from swarmlet.core.errors import SwarmError, UnavailableError, first_of
 from swarmlet.core.ids import NodeID, TaskID
 from swarmlet.core.limits import CONDITION_LENGTH_MAX
 from swarmlet.env.base import Env
@@ -114,11 +114,6 @@ class _Inventory:
         self._kept = kept
 
 
-def _first_of(group: BaseExceptionGroup[Exception]) -> Exception:
-    first = group.exceptions[0]
-    return _first_of(first) if isinstance(first, BaseExceptionGroup) else first
-
-
 class Session:
     """One agent's session after session. `refusal`: why the manager asked last would not have this
     node, until one takes it. `on_info` hears what managers tell of the swarm."""
@@ -156,7 +151,7 @@ class Session:
             try:
                 await self._one_session()
             except* (UnavailableError, msgspec.MsgspecError, TimeoutError) as lost:
-                must_wait = self._note(_first_of(lost))
+                must_wait = self._note(first_of(lost))
             if must_wait:
                 await self._wait(seen)
 

@@ -24,7 +24,15 @@
 Status codes and texts are the Docker Engine API's.
 """
 
-from typing import ClassVar, Final
+from typing import ClassVar, Final, TypeVar
+
+_Error = TypeVar("_Error", bound=BaseException)
+
+
+def first_of(group: BaseExceptionGroup[_Error]) -> _Error:
+    """The error that came first: the others of a task group are what it cancelled."""
+    first = group.exceptions[0]
+    return first_of(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 class SwarmError(Exception):

@@ -13,6 +13,7 @@ from swarmlet.core.errors import (
     SwarmStateError,
     UnsupportedError,
     already_in_swarm,
+    first_of,
     join_takes_longer,
     not_in_swarm,
     not_part_of_swarm,
@@ -294,7 +295,7 @@ async def _serve(stay: Stay, started: "asyncio.Future[None]") -> None:
     try:
         await stay.run(ready)
     except BaseExceptionGroup as group:
-        cause = _first_leaf(group)
+        cause = first_of(group)
         if started.done():
             raise cause from group
         started.set_exception(cause)
@@ -305,9 +306,3 @@ async def _serve(stay: Stay, started: "asyncio.Future[None]") -> None:
     finally:
         with contextlib.suppress(asyncio.InvalidStateError):
             started.cancel()
-
-
-def _first_leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first real error in a group: the others are what it cancelled."""
-    first = group.exceptions[0]
-    return _first_leaf(first) if isinstance(first, BaseExceptionGroup) else first

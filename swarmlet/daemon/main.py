@@ -10,7 +10,7 @@ from typing import Final, NoReturn
 
 import click
 
-from swarmlet.core.errors import InvalidArgumentError, SwarmError
+from swarmlet.core.errors import InvalidArgumentError, SwarmError, first_of
 from swarmlet.core.paths import DOCKER_HOST, default_data_dir, default_host, socket_path
 from swarmlet.core.service import EXIT_STOPPED
 from swarmlet.daemon.data_dir import locked
@@ -142,7 +142,7 @@ def _run(settings: Settings) -> None:
         try:
             runner.run(serve(settings, signals.stop_on, tell))
         except BaseExceptionGroup as group:
-            raise _cause(group) from group
+            raise first_of(group.subgroup(SwarmError) or group) from group
     if tell is not None and not signals.came:
         sys.exit(EXIT_STOPPED)
 
@@ -169,12 +169,6 @@ def _raise_file_limit() -> None:
     a program that uses select(2) goes wrong above."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    operating = group.subgroup(SwarmError)
-    chosen = (operating or group).exceptions[0]
-    return _cause(chosen) if isinstance(chosen, BaseExceptionGroup) else chosen
 
 
 def _unusable(error: OSError) -> SwarmError:

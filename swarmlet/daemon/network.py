@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Final
 
 from aiohttp import web
 
@@ -14,19 +13,14 @@ from swarmlet.daemon.addresses import Addresses
 from swarmlet.daemon.host import Port, PortPlan
 from swarmlet.env.base import Env
 from swarmlet.model.address import Address
-from swarmlet.wire.client import API_PREFIX, TlsLink
+from swarmlet.wire import discovery
+from swarmlet.wire.client import TlsLink
 from swarmlet.wire.credentials import Credentials
 from swarmlet.wire.outgoing import exchange
 from swarmlet.wire.reception import PortParts
+from swarmlet.wire.routes import API_PREFIX
 from swarmlet.wire.server import NodePort
 from swarmlet.wire.tls import Trust
-
-_SERIES: Final = {
-    "port_connections": "swarmlet_port_connections",
-    "port_unfinished": "swarmlet_port_unfinished_handshakes",
-    "port_refused": "swarmlet_port_refused_total",
-    "port_failed": "swarmlet_port_failed_handshakes_total",
-}
 
 
 class HostNetwork:
@@ -43,16 +37,12 @@ class HostNetwork:
     async def announce(
         self, at: Address, cluster_id: ClusterID, node_id: NodeID
     ) -> AsyncIterator[None]:
-        from swarmlet.wire.discovery import announce
-
         found = await self._env.blocking(partial(self._addresses.resolve, at.host))
-        async with announce([found], at.port, cluster_id=cluster_id, node_id=node_id):
+        async with discovery.announce([found], at.port, cluster_id=cluster_id, node_id=node_id):
             yield
 
     async def find(self) -> list[str]:
-        from swarmlet.wire.discovery import find
-
-        return await find()
+        return await discovery.find()
 
     async def pass_on(
         self, addr: str, request: web.Request, credentials: Credentials
@@ -91,7 +81,7 @@ class _TlsPort:
         self._port.close_node(node_id)
 
     def gauges(self) -> dict[str, float]:
-        return {_SERIES.get(name, name): value for name, value in self._port.gauges().items()}
+        return self._port.gauges()
 
     async def _follow(self) -> None:
         while True:

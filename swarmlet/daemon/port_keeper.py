@@ -4,7 +4,7 @@ import asyncio
 import logging
 from typing import Final
 
-from swarmlet.core.errors import SwarmError, UnavailableError
+from swarmlet.core.errors import SwarmError, UnavailableError, first_of
 from swarmlet.core.ids import NodeID
 from swarmlet.daemon.host import NodeNetwork, Port, PortPlan
 from swarmlet.model.address import Address
@@ -33,7 +33,7 @@ class PortKeeper:
             try:
                 await self._serve(port, on_open)
             except* SwarmError as group:
-                problem = _first(group)
+                problem = first_of(group)
                 if must_open and not on_open.is_set():
                     raise problem from group
                 self._note(problem)
@@ -82,8 +82,3 @@ class PortKeeper:
             fields = {"listen": str(self._plan.listen), "cause": problem.message}
             log.warning("port.not_open", extra=fields)
         self.problem = problem.message
-
-
-def _first(group: BaseExceptionGroup[SwarmError]) -> SwarmError:
-    first = group.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first

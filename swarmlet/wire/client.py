@@ -17,7 +17,6 @@ from aiohttp import web
 from aiohttp.abc import AbstractResolver
 from yarl import URL
 
-from swarmlet.core.limits import FRAME_SIZE_MAX_B
 from swarmlet.model.address import parse_address
 from swarmlet.wire.answers import OWN_HEADERS, StrangerError, check_answer, read_answer
 from swarmlet.wire.credentials import Credentials
@@ -33,6 +32,8 @@ from swarmlet.wire.pools import DIAL_TIMEOUT_S, Pool, PoolKind, Pools
 from swarmlet.wire.relay import ask_further, pass_back
 from swarmlet.wire.routes import (
     API,
+    API_PREFIX,
+    CA_ROUTES,
     CERTIFICATE,
     HELLO,
     JOIN,
@@ -43,13 +44,11 @@ from swarmlet.wire.routes import (
     PortRoute,
 )
 from swarmlet.wire.tls import CA_NAME, MANAGER_NAME
-from swarmlet.wire.websocket import WebSocketChannel, watch_connection
+from swarmlet.wire.websocket import MESSAGE_BOUND_B, WebSocketChannel, watch_connection
 
 REQUEST_TIMEOUT_S: Final = 5.0  # from the connection to the whole answer
 POLL_TIMEOUT_S: Final = 20.0  # the same where the port waits for the CA before it answers
 
-API_PREFIX: Final = API.path.removesuffix("/{path}")
-_CA_ROUTES: Final = (JOIN, RENEW, CERTIFICATE)
 _T = TypeVar("_T")
 
 
@@ -75,7 +74,7 @@ class _Call(msgspec.Struct, frozen=True, kw_only=True):
         return PoolKind(credentials=self.credentials, checks_dates=self.checks_dates)
 
     def server_name(self) -> str:
-        return CA_NAME if self.route in _CA_ROUTES else MANAGER_NAME
+        return CA_NAME if self.route in CA_ROUTES else MANAGER_NAME
 
 
 class TlsLink:
@@ -168,7 +167,7 @@ class TlsLink:
                 _url(addr, call.path()),
                 server_hostname=call.server_name(),
                 headers=OWN_HEADERS,
-                max_msg_size=FRAME_SIZE_MAX_B + 1,  # the bound aiohttp holds is exclusive
+                max_msg_size=MESSAGE_BOUND_B,
             )
             pool.keep(ws)
             watch_connection(ws)

@@ -13,6 +13,7 @@ from aiohttp.abc import AbstractResolver
 
 from swarmlet.core.errors import UnauthorizedError
 from swarmlet.wire.credentials import Credentials
+from swarmlet.wire.keepalive import watched_socket
 from swarmlet.wire.tls import client_context, unverified_context
 
 DIAL_TIMEOUT_S: Final = 10.0  # TCP and TLS together, for each of a name's addresses
@@ -105,6 +106,7 @@ class Pools:
             limit=KEPT_MAX if kind.keeps else 0,
             force_close=not kind.keeps,
             keepalive_timeout=KEPT_TIMEOUT_S if kind.keeps else None,
+            socket_factory=watched_socket if kind.keeps else None,
         )
         client = aiohttp.ClientSession(
             connector=connector,

@@ -42,6 +42,8 @@ from swarmlet.wire.node_api import CertificateRequest
 from swarmlet.wire.port import Gatekeeper, PortService
 from swarmlet.wire.routes import (
     API,
+    API_PREFIX,
+    CA_ROUTES,
     CERTIFICATE,
     HELLO,
     JOIN,
@@ -70,8 +72,6 @@ BODY_TIMEOUT_S: Final = 10.0
 STRANGERS_MAX: Final = 0.75
 """Of all connections, as long as they are not known: nodes find room beyond that."""
 
-_API_PREFIX: Final = API.path.removesuffix("/{path}")
-_CA_ROUTES: Final = (JOIN, RENEW, CERTIFICATE)
 _T = TypeVar("_T")
 
 
@@ -244,7 +244,7 @@ class Reception:
                 remedy="Try again in a moment.",
                 managers=(leader,),
             )
-        if route in _CA_ROUTES:
+        if route in CA_ROUTES:
             _check_length(request)
         return await self._parts.forward(
             leader,
@@ -300,7 +300,7 @@ _Answer = web.StreamResponse
 
 def _pattern(route: PortRoute) -> re.Pattern[str]:
     if route is API:
-        return re.compile(re.escape(_API_PREFIX) + r"(/[\s\S]*)")
+        return re.compile(re.escape(API_PREFIX) + r"(/[\s\S]*)")
     before, brace, _ = route.path.partition("{")
     return re.compile(re.escape(before) + ("([^/]{1,200})" if brace else ""))
 

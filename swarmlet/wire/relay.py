@@ -11,7 +11,6 @@ from yarl import URL
 from swarmlet.wire.answers import OWN_HEADERS
 from swarmlet.wire.forward import FORWARDED_HEADER, Origin, encode_origin
 from swarmlet.wire.tls import MANAGER_NAME
-from swarmlet.wire.websocket import watch_connection
 
 HEAD_TIMEOUT_S: Final = 40.0  # to the answer's head: a write may take 20 s, an upload as long
 BODY_TIMEOUT_S: Final = 40.0  # from there to its end, where it says how long it is
@@ -45,7 +44,7 @@ async def ask_further(
     if origin is not None:
         headers[FORWARDED_HEADER] = encode_origin(origin)
     async with asyncio.timeout(HEAD_TIMEOUT_S):
-        answer = await client.request(
+        return await client.request(
             request.method,
             url,
             server_hostname=MANAGER_NAME,
@@ -55,9 +54,6 @@ async def ask_further(
             allow_redirects=False,
             raise_for_status=False,
         )
-    if answer.connection is not None and answer.connection.transport is not None:
-        watch_connection(answer.connection.transport)
-    return answer
 
 
 async def pass_back(answer: aiohttp.ClientResponse, request: web.BaseRequest) -> web.StreamResponse:

@@ -50,3 +50,5 @@ API: Final = PortRoute(
 )
 
 ROUTES: Final = (HELLO, ROOT, JOIN, RENEW, CERTIFICATE, SESSION, LOGS, API)
+CA_ROUTES: Final = (JOIN, RENEW, CERTIFICATE)
+API_PREFIX: Final = API.path.removesuffix("/{path}")

@@ -114,10 +114,10 @@ class NodePort:
         if gate is None:
             return {}
         return {
-            "port_connections": len(gate.connections),
-            "port_unfinished": gate.unfinished,
-            "port_refused": gate.refused,
-            "port_failed": gate.failed,
+            "swarmlet_port_connections": len(gate.connections),
+            "swarmlet_port_unfinished_handshakes": gate.unfinished,
+            "swarmlet_port_refused_total": gate.refused,
+            "swarmlet_port_failed_handshakes_total": gate.failed,
         }
 
     async def _watch_certificates(self, gate: Gate) -> None:

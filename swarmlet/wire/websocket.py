@@ -15,8 +15,8 @@ log = logging.getLogger("swarmlet.wire")
 
 WebSocket: TypeAlias = web.WebSocketResponse | ClientWebSocketResponse
 
-FRAME_OVERHEAD_B: Final = 16
-"""The bound aiohttp holds is exclusive; a frame of the largest size has to pass."""
+MESSAGE_BOUND_B: Final = FRAME_SIZE_MAX_B + 1
+"""Told to aiohttp, whose bound is exclusive: a frame of the largest size has to pass."""
 
 KEEPALIVE_PERIOD_S: Final = 1
 """The kernel asks a session's other side this often while nothing is sent."""
@@ -34,7 +34,7 @@ def new_websocket() -> web.WebSocketResponse:
         timeout=CLOSE_TIMEOUT_S,
         compress=False,
         heartbeat=None,
-        max_msg_size=FRAME_SIZE_MAX_B + FRAME_OVERHEAD_B,
+        max_msg_size=MESSAGE_BOUND_B,
     )
 
 

@@ -171,14 +171,21 @@ class World:
         del self.nodes[node_id]
         self.port.close_node(NodeID(node_id))
 
-    async def settled(self, **gauges):
+    async def settled(self, **numbers):
         """Wait until the port's own numbers are these."""
-        expected = {f"port_{name}": number for name, number in gauges.items()}
+        expected = {GAUGES[name]: number for name, number in numbers.items()}
         for _ in range(1000):
             if expected.items() <= self.port.gauges().items():
                 return
             await asyncio.sleep(0.01)
         raise AssertionError(self.port.gauges())
+
+
+GAUGES = {
+    "connections": "swarmlet_port_connections",
+    "unfinished": "swarmlet_port_unfinished_handshakes",
+    "refused": "swarmlet_port_refused_total",
+}
 
 
 @contextlib.asynccontextmanager

@@ -244,7 +244,7 @@ async def test_port_closes_a_connection_that_begins_with(data, limit_s):
         assert time.monotonic() - began < limit_s
         assert said[:1] in (b"", b"\x15")  # an alert at most, never a server's hello
         await world.settled(unfinished=0, connections=0)
-        assert world.port.gauges()["port_failed"] == 1
+        assert world.port.gauges()["swarmlet_port_failed_handshakes_total"] == 1
 
 
 @pytest.mark.parametrize(
@@ -369,7 +369,7 @@ async def test_port_serves_others_beside_thousands_of_half_open_connections(star
                 with contextlib.suppress(OSError):
                     client.send(start)
             await asyncio.sleep(0.3)
-            assert world.port.gauges()["port_unfinished"] <= 128
+            assert world.port.gauges()["swarmlet_port_unfinished_handshakes"] <= 128
             assert await good_client_s(world.addr, "127.0.0.2") < 2
             assert resident_b() - before_b < 48 << 20
         finally:
@@ -399,7 +399,7 @@ async def test_port_takes_all_of_an_address_that_come_at_once_one_after_the_othe
         async with asyncio.TaskGroup() as group:
             calls = [group.create_task(ask(world.addr, WORKER)) for _ in range(200)]
         assert [call.result()[0] for call in calls] == [200] * 200
-        assert world.port.gauges()["port_refused"] == 0
+        assert world.port.gauges()["swarmlet_port_refused_total"] == 0
 
 
 @on_both_loops
@@ -440,7 +440,7 @@ async def test_port_closes_in_the_middle_of_a_flood_without_a_trace(caplog):
             client.send(HELLO_START)
         for _ in range(10):  # some are in, some have just come, most wait
             await asyncio.sleep(0)
-        assert 0 < world.port.gauges()["port_unfinished"] < 128
+        assert 0 < world.port.gauges()["swarmlet_port_unfinished_handshakes"] < 128
     for client in flood:
         client.close()
     assert [record for record in caplog.records if record.exc_info] == []
@@ -465,7 +465,7 @@ async def test_port_without_file_descriptors_waits_and_says_so_once(caplog):
             began_s = time.process_time()
             await asyncio.sleep(0.5)
             assert time.process_time() - began_s < 0.25
-            assert world.port.gauges()["port_unfinished"] == 0
+            assert world.port.gauges()["swarmlet_port_unfinished_handshakes"] == 0
         finally:
             for each in taken:
                 os.close(each)
