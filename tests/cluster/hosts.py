@@ -10,6 +10,7 @@ What runs in a host are the program's real daemons; `kill` and `start` are a cra
 """
 
 import contextlib
+import ctypes
 import os
 import shutil
 import subprocess
@@ -22,6 +23,7 @@ from tests.daemon.harness import ApiError, Client, Daemon, clean_up
 
 SUBNET = "10.97.0"
 SUBNET6 = "fd97::"
+CLONE_NEWNET = 0x40000000  # linux/sched.h
 FAKETIME = "faketime/libfaketimeMT.so.1"
 NAMED = 'hostname "$1" && mount --bind "$2" /etc/hosts && shift 2 && exec "$@"'
 
@@ -44,6 +46,12 @@ def faketime() -> str:
     return str(found[0]) if found else ""
 
 
+def enter(namespace: int) -> None:
+    """This thread is in that network namespace from now on."""
+    if ctypes.CDLL(None, use_errno=True).setns(namespace, CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), "setns")
+
+
 class Host(Daemon):
     """A daemon on a host of its own. `clock_offset_s` counts from the next start on."""
 
@@ -60,6 +68,17 @@ class Host(Daemon):
     def inside(self, *command: str) -> list[str]:
         """The command that runs `command` on this host."""
         return ["nsenter", f"--net=/run/netns/{self.namespace}", *command]
+
+    @contextlib.contextmanager
+    def network_of_this_thread(self) -> Iterator[None]:
+        """Sockets that this thread makes meanwhile are on this host, and stay there."""
+        with open("/proc/thread-self/ns/net") as home:
+            try:
+                with open(f"/run/netns/{self.namespace}") as here:
+                    enter(here.fileno())
+                yield
+            finally:
+                enter(home.fileno())
 
     def environment(self) -> list[str]:
         """What `env` is to set for the host's clock and for `variables`."""

@@ -4,6 +4,7 @@ import re
 import ssl
 import subprocess
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -102,6 +103,11 @@ def remove_services(manager: Host) -> None:
     for one in client.get("/services"):
         client.delete(f"/services/{one['ID']}")
     wait_for(lambda: not client.get("/tasks"), what="no task left")
+
+
+def root_on(host: Host) -> str:
+    """The root that the host trusts, PEM."""
+    return Path(host.data, "certificates/swarm-root-ca.crt").read_text()
 
 
 def certificate_text(host: Host) -> str:

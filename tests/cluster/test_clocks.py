@@ -188,7 +188,9 @@ def test_copy_of_a_certificate_that_was_replaced_since_gets_nobody_in(world, tmp
     host.run("cp", "-a", str(backup), host.data)
     world.now_s += 20 * DAY_S
     world.bring_here("m1", "w1", "w2")
-    wait_for(lambda: not is_active(host) and swarm_error(host), what="the refusal", limit_s=30)
+    wait_for(lambda: "expired" in swarm_error(host), what="the refusal", limit_s=30)
+    assert host.client().get("/info")["Swarm"]["LocalNodeState"] == "error"
+    assert serial_of(host) == serial
     host.stop()
     host.run("rm", "-rf", host.data)
     host.run("mv", str(present), host.data)

@@ -12,6 +12,7 @@ from tests.cluster.swarms import (
     certificate_text,
     lifetime_h,
     node_id,
+    root_on,
     serial_of,
     spread,
     subject_of,
@@ -182,11 +183,6 @@ def test_root_rotation_reaches_every_node_under_running_tasks(net: Network, mana
     nodes = docker(manager, "node", "ls", "--format", "{{.TLSStatus}}").split()
     assert nodes == ["Ready"] * 4
     docker(manager, "service", "rm", "web")
-
-
-def root_on(host: Host) -> str:
-    with open(f"{host.data}/certificates/swarm-root-ca.crt") as file:
-        return file.read()
 
 
 def test_tokens_are_rotated_and_the_old_one_lets_nobody_in(net: Network, manager: Host):
