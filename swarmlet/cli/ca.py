@@ -49,7 +49,7 @@ def ca(client: Client, /, *, rotate: bool, detach: bool, quiet: bool, **options:
             return
         from swarmlet.cli.rotation import wait
 
-        swarm = wait(client, quiet=quiet)
+        swarm = wait(client, swarm["TLSInfo"]["TrustRoot"], quiet=quiet)
     _print_root(client, swarm)
 
 

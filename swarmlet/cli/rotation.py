@@ -15,18 +15,19 @@ from swarmlet.cli.world import mono_s, sleep_s
 
 POLL_PERIOD_S: Final = 0.2  # docker's
 STALL_S: Final = 5.0  # without a change: then the nodes' own problems are asked for
-TRUST_PATIENCE_S: Final = 30.0  # for nodes to report that they trust the new root
+FOLLOW_PATIENCE_S: Final = 30.0  # for nodes to follow what was decided
 NAMES_MAX: Final = 5  # nodes named in one line
 
 
 class Progress(NamedTuple):
-    """`turned`: nodes with a certificate of the signer of now; `trusting`: nodes that report the
-    swarm's root as theirs. `waits_for`: who holds it up and why. `late`: ids of nodes that could go
-    on by themselves."""
+    """`turned`: nodes with a certificate of the signer of now; `settled`: those of them that report
+    the swarm's root as theirs; `following`: those that are ready and not settled yet. `waits_for`:
+    who holds it up and why. `late`: ids of nodes that could turn by themselves."""
 
     is_over: bool
     turned: int
-    trusting: int
+    settled: int
+    following: int
     total: int
     waits_for: tuple[str, ...] = ()
     late: tuple[str, ...] = ()
@@ -45,11 +46,13 @@ def progress_of(swarm: Object, nodes: Sequence[Object]) -> Progress:
     wanted = swarm.get("TLSInfo") or {}
     left = [node for node in nodes if not _is_turned(_trust(node), wanted)]
     left.sort(key=lambda node: (natural(_name(node)), node["ID"]))
+    unsettled = [node for node in nodes if not _is_settled(_trust(node), wanted)]
     held_up = [(node, why) for node in left if (why := _why(node))]
     return Progress(
         is_over=not swarm.get("RootRotationInProgress"),
         turned=len(nodes) - len(left),
-        trusting=sum(_trust(node).get("TrustRoot") == wanted.get("TrustRoot") for node in nodes),
+        settled=len(nodes) - len(unsettled),
+        following=sum(not _why(node) for node in unsettled),
         total=len(nodes),
         waits_for=tuple(f"{_name(node)} ({why})" for node, why in held_up),
         late=tuple(node["ID"] for node in left if not _why(node)),
@@ -64,6 +67,10 @@ def _trust(node: Object) -> Object:
 def _is_turned(shown: Object, wanted: Object) -> bool:
     fields = ("CertIssuerPublicKey", "CertIssuerSubject")
     return all(shown.get(field) == wanted.get(field) for field in fields)
+
+
+def _is_settled(shown: Object, wanted: Object) -> bool:
+    return _is_turned(shown, wanted) and shown.get("TrustRoot") == wanted.get("TrustRoot")
 
 
 def _name(node: Object) -> str:
@@ -90,8 +97,9 @@ def root_digest_of(swarm: Object) -> str:
     return root_digest((swarm.get("TLSInfo") or {}).get("TrustRoot", ""))
 
 
-def wait(client: Client, *, quiet: bool) -> Object:
-    """Return the swarm when its nodes trust one root and show its certificates.
+def wait(client: Client, root_pem: str, *, quiet: bool) -> Object:
+    """Return the swarm when its nodes trust one root and show its certificates; those that are off
+    are waited for only while they hold the rotation up. `root_pem` was trusted before.
 
     Ctrl-C ends the command, not the rotation: exit code 130, and a sentence that says so.
     """
@@ -107,13 +115,19 @@ def wait(client: Client, *, quiet: bool) -> Object:
         )
         raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
     display.end()
-    display.say(
-        f"All nodes have new certificates, and the swarm trusts {root_digest_of(swarm)}. Its join "
-        "tokens are new."
-    )
-    if late := progress.total - progress.trusting:
-        display.say(f"Note: {late} of {progress.total} nodes will trust the new root on return.")
+    _conclude(display, root_pem, swarm, progress)
     return swarm
+
+
+def _conclude(display: "_Display", old_pem: str, swarm: Object, progress: Progress) -> None:
+    is_new = (swarm.get("TLSInfo") or {}).get("TrustRoot", "") != old_pem
+    digest = root_digest_of(swarm)
+    if is_new:
+        display.say(f"The swarm trusts the root {digest} now, and its join tokens are new.")
+    else:
+        display.say(f"The swarm keeps the root {digest}, and its join tokens.")
+    if late := progress.total - progress.settled:
+        display.say(f"Note: {late} of {progress.total} nodes follow when they are back.")
 
 
 def _watch(client: Client, display: "_Display") -> tuple[Object, Progress]:
@@ -124,13 +138,9 @@ def _watch(client: Client, display: "_Display") -> tuple[Object, Progress]:
         progress, now_s = progress_of(swarm, nodes), mono_s()
         if progress.is_over:
             over_s = over_s or now_s
-            away = sum((node.get("Status") or {}).get("State") != "ready" for node in nodes)
-            if progress.trusting + away >= progress.total or now_s - over_s > TRUST_PATIENCE_S:
+            if not progress.following or now_s - over_s > FOLLOW_PATIENCE_S:
                 return swarm, progress
-            display.show(
-                f"The rotation is over: {progress.trusting} of {progress.total} nodes "
-                "trust the new root"
-            )
+            display.show(f"{progress.settled} of {progress.total} nodes trust the swarm's root")
         else:
             if (progress.turned, progress.total) != seen:
                 seen, moved_s, problems = (progress.turned, progress.total), now_s, ()

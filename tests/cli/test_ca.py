@@ -96,7 +96,8 @@ def test_ca_rotate_sends_what_docker_sends_waits_and_prints_the_new_root(swarmle
     lines = result.err.splitlines()
     assert lines[0] == "0 of 2 nodes have a new certificate"
     assert lines[1] == "1 of 2 nodes have a new certificate; waiting for w1 (down)"
-    assert "the swarm trusts sha256:" in lines[-1]
+    assert lines[-1].startswith("The swarm trusts the root sha256:")
+    assert lines[-1].endswith(" now, and its join tokens are new.")
 
 
 def test_ca_rotate_quietly_prints_the_root_alone(swarmlet, rotating):
@@ -155,7 +156,24 @@ def test_wait_does_not_stay_for_nodes_that_are_off(swarmlet, rotating):
     rotating.script["GET /nodes"] = [(200, [node("m1", DONE), away])]
     result = swarmlet("ca", "--rotate")
     assert (result.code, result.out) == (0, DONE["TrustRoot"])
-    assert "Note: 1 of 2 nodes will trust the new root on return." in result.err
+    assert "Note: 1 of 2 nodes follow when they are back.\n" in result.err
+
+
+def test_wait_ends_when_nodes_are_back_with_the_present_root_where_a_rotation_was_given_up(
+    swarmlet, rotating
+):
+    old = recorded.TLS_INFO
+    rotating.script["GET /swarm"] = (200, cluster(old, rotates=False))
+    turned, back = node("w1", {**NEW, "TrustRoot": ROOT}), node("w1", old)
+    rotating.script["GET /nodes"] = [
+        (200, [node("m1", old), turned]),
+        (200, [node("m1", old), back]),
+    ]
+    result = swarmlet("ca", "--rotate")
+    first, last = result.err.splitlines()
+    assert first == "1 of 2 nodes trust the swarm's root"
+    assert last.startswith("The swarm keeps the root sha256:")
+    assert result.out == ROOT
 
 
 def test_ca_and_info_say_how_far_a_rotation_is(swarmlet, swarm):
