@@ -2,13 +2,13 @@
 
 import asyncio
 import logging
-import socket
 from typing import Final, TypeAlias
 
 from aiohttp import ClientError, ClientWebSocketResponse, WSMsgType, web
 
 from swarmlet.core.limits import FRAME_SIZE_MAX_B
 from swarmlet.wire.channel import AgentChannel, ChannelClosedError
+from swarmlet.wire.keepalive import watch
 from swarmlet.wire.messages import LogBatch, Message, decode_message, encode
 
 log = logging.getLogger("swarmlet.wire")
@@ -17,12 +17,6 @@ WebSocket: TypeAlias = web.WebSocketResponse | ClientWebSocketResponse
 
 MESSAGE_BOUND_B: Final = FRAME_SIZE_MAX_B + 1
 """Told to aiohttp, whose bound is exclusive: a frame of the largest size has to pass."""
-
-KEEPALIVE_PERIOD_S: Final = 1
-"""The kernel asks a session's other side this often while nothing is sent."""
-
-SILENCE_TIMEOUT_S: Final = 3
-"""Then, or with data unacknowledged for as long, the kernel ends the connection."""
 
 CLOSE_TIMEOUT_S: Final = 1.0
 """For the other side to answer the end of a session it was told of."""
@@ -41,16 +35,8 @@ def new_websocket() -> web.WebSocketResponse:
 def watch_connection(ws: WebSocket | asyncio.Transport) -> None:
     """Let the kernel notice a host that is gone: sessions and streams are silent for long."""
     connection = ws.get_extra_info("socket")
-    if connection is None:
-        return  # closed already
-    for level, option, value in (
-        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_PERIOD_S),
-        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_PERIOD_S),
-        (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, SILENCE_TIMEOUT_S // KEEPALIVE_PERIOD_S),
-        (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENCE_TIMEOUT_S * 1000),
-    ):
-        connection.setsockopt(level, option, value)
+    if connection is not None:  # else it is closed already
+        watch(connection)
 
 
 class WebSocketChannel:

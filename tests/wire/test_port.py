@@ -20,6 +20,7 @@ from swarmlet.wire import server
 from swarmlet.wire.channel import ChannelClosedError
 from swarmlet.wire.forward import PROTOCOL_HEADER
 from swarmlet.wire.gate import listen
+from swarmlet.wire.keepalive import SILENCE_TIMEOUT_S
 from swarmlet.wire.messages import (
     PROTOCOL_VERSION,
     Assignments,
@@ -31,7 +32,6 @@ from swarmlet.wire.messages import (
 )
 from swarmlet.wire.routes import API, CERTIFICATE, JOIN, RENEW
 from swarmlet.wire.tls import BUFFER_SIZE_B, MANAGER_NAME, client_context, verified_chain
-from swarmlet.wire.websocket import SILENCE_TIMEOUT_S
 from tests.wire.identities import SwarmCA
 from tests.wire.port_world import (
     HOUR_MS,
