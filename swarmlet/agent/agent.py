@@ -113,6 +113,11 @@ class Agent:
         answers."""
         return self._session.refusal
 
+    @property
+    def problem(self) -> str:
+        """Why this node has no session now, in a sentence; "" while it has one."""
+        return "" if self._session.is_registered else self._db.problem or self._session.problem
+
     def is_at_rest(self) -> bool:
         """Whether this agent is registered and nothing happens until a task ends or an order
         comes."""

@@ -116,7 +116,8 @@ class _Inventory:
 
 class Session:
     """One agent's session after session. `refusal`: why the manager asked last would not have this
-    node, until one takes it. `on_info` hears what managers tell of the swarm."""
+    node, until one takes it; `problem`: how the last try or session ended. `on_info` hears what
+    managers tell of the swarm."""
 
     def __init__(
         self,
@@ -136,7 +137,7 @@ class Session:
         self._backoff_s = 0.0
         self._is_over = False
         self.was_registered = asyncio.Event()
-        self.refusal = ""
+        self.refusal = self.problem = ""
         self.on_info: Callable[[SwarmInfo], None] = _nothing
 
     @property
@@ -157,6 +158,7 @@ class Session:
 
     def _note(self, cause: Exception) -> bool:
         """Say why there is no session now; whether to wait before the next try."""
+        self.problem = str(cause)
         if not isinstance(cause, SessionRefusedError):
             log.info("session.lost", extra={"node_id": self._node_id, "cause": str(cause)})
         elif self.refusal != str(cause):  # once: it is tried again for as long as the daemon runs

@@ -55,7 +55,8 @@ _decode = msgspec.msgpack.Decoder(Note).decode
 
 class StateDB:
     """The tasks of this node. `tasks` and `statuses` have the same keys, in order of arrival.
-    `was_tried` once the first `load` has ended, if only for want of room."""
+    `was_tried` once the first `load` has ended, if only for want of room; `problem`: that there is
+    none, "" otherwise."""
 
     def __init__(self, open_log: Callable[[], SealedLog], blocking: Blocking) -> None:
         self._open_log, self._blocking = open_log, blocking
@@ -64,7 +65,7 @@ class StateDB:
         self._notes: list[Note] = []
         self._written = 0  # notes in the file
         self._noted = self._durable = 0  # notes taken so far, and those of them on disk
-        self._must_rewrite = self._is_full = False
+        self._must_rewrite, self.problem = False, ""
         self.tasks: dict[TaskID, AssignedTask] = {}
         self.statuses: dict[TaskID, TaskStatus] = {}
 
@@ -138,12 +139,12 @@ class StateDB:
             try:
                 await work()
             except DiskFullError as error:
-                if not self._is_full:
+                if not self.problem:
                     log.warning("agent.disk_full", extra={"problem": error.message})
-                self._is_full = True
+                self.problem = error.message
                 await asyncio.sleep(_FULL_RETRY_S)
             else:
-                self._is_full = False
+                self.problem = ""
                 return
 
     def _replay(self) -> list[bytes]:

@@ -13,7 +13,7 @@ from aiohttp import web
 from swarmlet.agent.remote import RemoteConnector
 from swarmlet.api.engine import Forwarder, SwarmState
 from swarmlet.ca.own_identity import OwnIdentity
-from swarmlet.ca.renewer import RemoteAuthority
+from swarmlet.ca.source import RemoteAuthority
 from swarmlet.core.errors import (
     DiskFullError,
     SwarmError,
@@ -92,14 +92,14 @@ class JoinedNode:
         await self._heard.wait()
 
     def state(self) -> SwarmState:
-        problem = self._problem()
+        problem, is_ready = self._problem(), self._heard.is_set()
         is_refused = problem is not None and not self.life.agent.is_registered()
-        is_ready = self._heard.is_set()
+        waits_for = "" if is_ready else self.life.agent.problem
         return SwarmState(
             state="error" if is_refused else "active" if is_ready else "pending",
             node_id=NodeID(self.file.node_id),
             node_addr=parse_address(self.file.advertise_addr, "AdvertiseAddr").host,
-            error=problem.message if problem is not None else self._port_problem(),
+            error=problem.message if problem is not None else waits_for or self._port_problem(),
             managers=tuple((one.node_id, one.addr) for one in self._remotes.all()),
             certificate=self.life.certificate(),
             warnings=(NO_COPY,) if self._is_manager() else (),

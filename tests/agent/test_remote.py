@@ -214,8 +214,10 @@ def test_agent_waits_longer_after_each_failure_and_from_the_start_after_a_sessio
         await asyncio.sleep(40)
         assert refuser.gaps_s()[:8] == [0.1, 0.3, 0.7, 1.5, 3.1, 6.3, 8.0, 8.0]
         assert not agent.refusal
+        assert agent.problem == "away"
         refuser.error = None
         await until(agent.is_registered)
+        assert agent.problem == ""
         refuser.error = UnavailableError("away")
         refuser.asked_s.clear()
         refuser.channel.close()

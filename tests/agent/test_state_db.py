@@ -139,7 +139,9 @@ def test_state_db_waits_for_room_and_loses_nothing_when_the_disk_is_full(tmp_pat
             waiting = group.create_task(db.durable())
             await asyncio.sleep(10)
             assert not waiting.done()
+            assert db.problem
             log.is_full = False
+        assert not db.problem
         await db.close()
         assert (await reloaded(tmp_path)).statuses == {"a": running(11_999)}
 

@@ -178,8 +178,10 @@ def test_both_stop_and_start_and_the_worker_remembers_whom_to_ask(hosts, manager
     worker.stop()
     worker.start()
     assert swarm_of(worker)["LocalNodeState"] == "pending"
+    wait_for(lambda: manager.listen in swarm_of(worker)["Error"], what="the worker says why")
     manager.start()
     wait_for(lambda: swarm_of(worker)["LocalNodeState"] == "active", what="the worker is back")
+    assert swarm_of(worker)["Error"] == ""
 
 
 def test_removed_node_is_cut_off_and_says_so(hosts, manager):
