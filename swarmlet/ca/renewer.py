@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 
 import msgspec
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
 from swarmlet.ca.identity import verify_chain
@@ -309,12 +309,18 @@ def check_successor(root_pem: bytes, present: Credentials) -> None:
 
     The node's certificate must be valid under it, and each key in it must be one that the node has
     verified already: of its present roots, or of a CA in its own chain, where a rotation puts the
-    next root's. So nobody can add a root of his own to a true one. Raises UnauthorizedError.
+    next root's. So nobody can add a root of his own to a true one. Each must have signed itself,
+    too: who only knows a key could write other dates around it. Raises UnauthorizedError.
     """
     verify_chain(present.chain_pem, root_pem, None)
     known = {*_keys_in(present.root_pem), *_keys_in(present.chain_pem)[1:]}
     if not known.issuperset(_keys_in(root_pem)):
         raise UnauthorizedError("The root bundle has a key that this node does not know.")
+    for root in x509.load_pem_x509_certificates(root_pem):
+        try:
+            root.verify_directly_issued_by(root)
+        except (ValueError, InvalidSignature) as error:
+            raise UnauthorizedError("A root of the bundle was not signed by itself.") from error
 
 
 def _keys_in(bundle_pem: bytes) -> list[bytes]:

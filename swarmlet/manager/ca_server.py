@@ -177,8 +177,8 @@ class CertificateServer:
             self._joins.failed(source, now_s)
             log.warning("ca.join_refused", extra={"source": source, "cause": refusal.message})
             raise
-        self._joins.succeeded(now_s)
         if known is None or known.certificate.state == IssuanceState.FAILED:
+            self._joins.succeeded(now_s)
             known = await self._take_down(csr, request, source)
         return CertificateTicket(node_id=known.id)
 

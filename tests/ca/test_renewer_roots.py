@@ -2,12 +2,16 @@
 
 import asyncio
 import logging
+from datetime import UTC, datetime
 from random import Random
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 from msgspec.structs import replace
 
 from swarmlet.ca.identity import verify_chain
+from swarmlet.ca.keys import new_key
 from swarmlet.ca.renewer import check_successor
 from swarmlet.ca.root import new_root
 from swarmlet.core.errors import (
@@ -153,3 +157,26 @@ def test_successor_must_have_only_keys_that_the_node_has_verified():
     ]:
         with pytest.raises(UnauthorizedError):
             check_successor(refused, node)
+
+
+@pytest.mark.parametrize("issuer", ["itself", "somebody else"])
+def test_successor_with_a_known_key_must_be_signed_with_that_key(issuer):
+    """Anybody can read a root's key off the port, and write another certificate around it."""
+    swarm = Swarm(lambda: START_MS)
+    root = x509.load_pem_x509_certificate(swarm.root.cert_pem)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "somebody else")])
+    forged = (
+        x509.CertificateBuilder(
+            subject_name=root.subject,
+            issuer_name=root.subject if issuer == "itself" else name,
+            public_key=root.public_key(),
+            serial_number=1,
+            not_valid_before=datetime(2001, 1, 1, tzinfo=UTC),
+            not_valid_after=datetime(2002, 1, 1, tzinfo=UTC),
+        )
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(new_key(Random(9).randbytes), hashes.SHA256())
+        .public_bytes(serialization.Encoding.PEM)
+    )
+    with pytest.raises(UnauthorizedError, match="not signed by itself"):
+        check_successor(forged, swarm.credentials())
