@@ -8,8 +8,8 @@ from typing import Final
 
 import msgspec
 
+from swarmlet.ca.join_record import JoinRecord, JoinRecordFile
 from swarmlet.ca.join_token import cert_digest, parse_join_token
-from swarmlet.ca.joining import Joining, JoiningFile
 from swarmlet.ca.keys import new_key
 from swarmlet.ca.node_files import NodeFiles, NodeKeys, new_node_keys
 from swarmlet.ca.own_identity import OwnIdentity
@@ -75,13 +75,13 @@ class Enrolment:
     """
 
     def __init__(
-        self, env: Env, link: NodeLink, files: NodeFiles, record: JoiningFile, find: Find
+        self, env: Env, link: NodeLink, files: NodeFiles, record: JoinRecordFile, find: Find
     ) -> None:
         self._env, self._link, self._files, self._record = env, link, files, record
         self._find = find
         self.problem = ""  # why it takes so long, for people
 
-    async def begin(self, joining: Joining) -> None:
+    async def begin(self, joining: JoinRecord) -> None:
         """Write down what is to be done. Raises InvalidArgumentError where the token is none."""
         parse_join_token(joining.token)
         assert not self._files.has_certificate(), "a node leaves before it joins"
@@ -94,7 +94,7 @@ class Enrolment:
 
         await self._env.blocking(write)
 
-    async def resume(self) -> Joining | None:
+    async def resume(self) -> JoinRecord | None:
         """The join that a restart interrupted, if any. Raises DamagedError."""
         return await self._env.blocking(self._recorded)
 
@@ -121,12 +121,12 @@ class Enrolment:
 
         await self._env.blocking(remove)
 
-    def _recorded(self) -> Joining | None:
+    def _recorded(self) -> JoinRecord | None:
         return self._record.read() if self._record.exists() else None
 
     # Asking
 
-    async def _ask(self, joining: Joining, keys: NodeKeys) -> Joining:
+    async def _ask(self, joining: JoinRecord, keys: NodeKeys) -> JoinRecord:
         """Find a manager that takes the request down, and remember whom it made of this node."""
         refused: dict[str, SwarmError] = {}  # by address: asked once only
         for left in reversed(range(TRIES)):
@@ -146,7 +146,7 @@ class Enrolment:
             await asyncio.sleep(TRY_WAIT_S)
         raise _nobody(joining, refused, away)
 
-    async def _addresses(self, joining: Joining, away: dict[str, SwarmError]) -> Sequence[str]:
+    async def _addresses(self, joining: JoinRecord, away: dict[str, SwarmError]) -> Sequence[str]:
         if joining.remote_addrs:
             return joining.remote_addrs
         try:
@@ -155,7 +155,7 @@ class Enrolment:
             away[""] = error
             return ()
 
-    async def _asked(self, addr: str, joining: Joining, keys: NodeKeys) -> Joining:
+    async def _asked(self, addr: str, joining: JoinRecord, keys: NodeKeys) -> JoinRecord:
         root_pem = await self._examined(addr, joining.token)
         await self._env.blocking(lambda: self._files.write_root(root_pem))
         ticket = await self._link.request_certificate(
@@ -208,7 +208,7 @@ class Enrolment:
 
     # Fetching
 
-    async def _fetch(self, joining: Joining, keys: NodeKeys) -> None:
+    async def _fetch(self, joining: JoinRecord, keys: NodeKeys) -> None:
         """Wait for the signature and make the certificate this node's own."""
         status = await self._signed(joining, csr_of(keys).decode())
         root_pem = await self._env.blocking(self._files.read_root)
@@ -219,7 +219,7 @@ class Enrolment:
         self.problem = ""
         log.info("join.certified", extra={"node_id": identity.node_id, "role": identity.role})
 
-    async def _signed(self, joining: Joining, csr: str) -> CertificateStatus:
+    async def _signed(self, joining: JoinRecord, csr: str) -> CertificateStatus:
         credentials = Credentials(root_pem=await self._env.blocking(self._files.read_root))
         addrs = dict.fromkeys([joining.manager_addr, *joining.remote_addrs])
         delay_s = POLL_MIN_S
@@ -243,7 +243,7 @@ class Enrolment:
 
 
 def _nobody(
-    joining: Joining, refused: dict[str, SwarmError], away: dict[str, SwarmError]
+    joining: JoinRecord, refused: dict[str, SwarmError], away: dict[str, SwarmError]
 ) -> SwarmError:
     """Why no address took the request down, as one error."""
     problems = list({**refused, **away}.values())

@@ -187,6 +187,14 @@ def already_in_swarm() -> SwarmStateError:
     )
 
 
+def node_removed(node_id: str) -> ForbiddenError:
+    """Its certificate counts for nothing any more."""
+    return ForbiddenError(
+        f"Node {node_id} is not part of this swarm: it was removed.",
+        remedy="Let it leave there (`swarmlet leave --force`) and join again with a token.",
+    )
+
+
 def join_takes_longer() -> SwarmStateError:
     return SwarmStateError(
         "Timeout was reached before node joined. The attempt to join the swarm will continue in "

@@ -16,6 +16,7 @@ CPU_NANO_MIN: Final = 1_000_000  # 0.001 CPU; SwarmKit controlapi/service.go
 MEMORY_MIN_B: Final = 4 * 1024 * 1024  # SwarmKit controlapi/service.go
 HEALTH_PERIOD_MIN_NS: Final = 1_000_000  # 1 ms; Docker Engine API, HealthConfig
 CERT_EXPIRY_MIN_NS: Final = 3_600 * NS_PER_S  # 1 h; SwarmKit ca/certificates.go
+RENEWABLE_AFTER_EXPIRY_MS: Final = 365 * 24 * 3_600 * MS_PER_S  # a year; docs/adr/0003
 SUBNET_SIZE_MAX: Final = 29  # prefix length; Docker Engine API, swarm init
 DATA_PATH_PORT_MIN: Final = 1024  # Docker Engine API, swarm init
 DATA_PATH_PORT_MAX: Final = 49_151  # the same

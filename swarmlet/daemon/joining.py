@@ -6,7 +6,7 @@ from typing import Final
 
 from swarmlet.api.engine import JoinRequest
 from swarmlet.ca.enrolment import Enrolled, Enrolment, is_final
-from swarmlet.ca.joining import Joining, JoiningFile
+from swarmlet.ca.join_record import JoinRecord, JoinRecordFile
 from swarmlet.ca.node_files import NodeFiles
 from swarmlet.core.errors import SwarmError
 from swarmlet.core.ids import NodeID
@@ -27,7 +27,7 @@ RETRY_MAX_S: Final = 60.0
 
 async def plan_join(
     env: Env, addresses: Addresses, request: JoinRequest, runtime: str
-) -> tuple[Joining, SwarmFile]:
+) -> tuple[JoinRecord, SwarmFile]:
     """What to write down of a join: its record, and the swarm's file as far as it is known.
 
     Raises InvalidArgumentError.
@@ -41,7 +41,7 @@ async def plan_join(
         data_path=request.data_path_addr,
         towards=[parse_address(addr, "remoteAddr").host for addr in request.remote_addrs],
     )
-    joining = Joining(
+    joining = JoinRecord(
         token=request.token,
         remote_addrs=request.remote_addrs,
         listen_addr=str(place.listen),
@@ -54,7 +54,7 @@ async def plan_join(
     return joining, _file(joining, "", "")
 
 
-def _file(joining: Joining, node_id: str, cluster_id: str) -> SwarmFile:
+def _file(joining: JoinRecord, node_id: str, cluster_id: str) -> SwarmFile:
     return SwarmFile(
         node_id=node_id,
         cluster_id=cluster_id,
@@ -73,9 +73,9 @@ class Attempt:
 
     def __init__(self, host: Host) -> None:
         self._host, self._data = host, host.data
-        self._joining: Joining | None = None
+        self._joining: JoinRecord | None = None
         files = NodeFiles(host.env.disk, host.data.certificates)
-        record = JoiningFile(host.env.disk, host.data.joining, files, host.env.entropy)
+        record = JoinRecordFile(host.env.disk, host.data.joining, files, host.env.entropy)
         link, find = host.network.link, host.network.find
         self._enrolment = Enrolment(host.env, link, files, record, find)
         self._problem = ""
@@ -86,7 +86,7 @@ class Attempt:
         """Why it takes so long, for people."""
         return self._problem or self._enrolment.problem
 
-    async def begin(self, joining: Joining, file: SwarmFile) -> None:
+    async def begin(self, joining: JoinRecord, file: SwarmFile) -> None:
         """Write it down. Raises InvalidArgumentError where the token is none."""
         await self._host.env.blocking(lambda: self._data.prepare_swarm(file))
         await self._enrolment.begin(joining)
@@ -124,7 +124,7 @@ class Attempt:
         await self._host.env.blocking(enter)
         await self._enrolment.forget()
 
-    async def _written(self, joining: Joining, enrolled: Enrolled) -> SwarmFile:
+    async def _written(self, joining: JoinRecord, enrolled: Enrolled) -> SwarmFile:
         identity = enrolled.own.identity
         file = _file(joining, identity.node_id, identity.cluster_id)
         addrs = dict.fromkeys((enrolled.manager_addr, *joining.remote_addrs))

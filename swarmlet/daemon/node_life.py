@@ -11,7 +11,8 @@ from swarmlet.api.engine import OwnCertificate
 from swarmlet.api.render.certificate import read_certificate
 from swarmlet.ca.node_files import NodeFiles, NodeKeys
 from swarmlet.ca.own_identity import OwnIdentity
-from swarmlet.ca.renewer import CertificateSource, Renewer
+from swarmlet.ca.renewer import Renewer
+from swarmlet.ca.source import CertificateSource
 from swarmlet.core.ids import NodeID
 from swarmlet.daemon.host import Host
 from swarmlet.env.sealed import seal_key
@@ -75,13 +76,13 @@ class NodeLife:
     def certificate(self) -> OwnCertificate:
         return read_certificate(self.own.credentials.chain_pem, self.own.identity.role)
 
-    async def registered(self, timeout_s: float = REGISTER_WAIT_S) -> None:
+    async def registered(self) -> None:
         """Wait for this node to be one that can take tasks: who asks next sees it ready. A slow one
         comes later."""
         try:
-            await self.agent.registered(timeout_s)
+            await self.agent.registered(REGISTER_WAIT_S)
         except TimeoutError:
-            log.warning("swarm.register_slow", extra={"waited_s": timeout_s})
+            log.warning("swarm.register_slow", extra={"waited_s": REGISTER_WAIT_S})
 
     async def leave(self) -> None:
         """Stop and remove this node's tasks, as far as the runtime lets us."""

@@ -9,10 +9,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from msgspec.structs import replace
 
-from swarmlet.core.errors import ForbiddenError, InvalidArgumentError
+from swarmlet.core.errors import ForbiddenError, InvalidArgumentError, node_removed
 from swarmlet.core.identity import Identity
 from swarmlet.core.ids import NodeID
-from swarmlet.manager.control.cluster import RENEWABLE_AFTER_EXPIRY_MS
+from swarmlet.core.limits import RENEWABLE_AFTER_EXPIRY_MS
 from swarmlet.manager.join_grant import Grant, check_grant, find_grant
 from swarmlet.model.change import Change, Create, Guard, Update
 from swarmlet.model.node import IssuanceState, Node, NodeCertificate, NodeSpec
@@ -26,7 +26,7 @@ Transaction: TypeAlias = tuple[Sequence[Change], Sequence[Guard]]
 NOTHING: Final[Transaction] = ((), ())
 
 
-class Joining(msgspec.Struct, frozen=True, kw_only=True):
+class TakenDown(msgspec.Struct, frozen=True, kw_only=True):
     """The row of a node that joins and what to write. `token_id` names an extra token."""
 
     row: Node
@@ -54,7 +54,7 @@ def node_of(view: View, csr: bytes) -> Node | None:
 
 def join(
     view: View, request: CertificateRequest, *, node_id: NodeID, csr: bytes, now_ms: int
-) -> Joining:
+) -> TakenDown:
     """What to write of a node that joins. A request that is taken down already changes nothing, or
     waits anew for the signature it was refused; its token's use is counted by then.
 
@@ -66,13 +66,13 @@ def join(
         check_grant(grant, now_ms)
         row = _new_node(node_id, csr, grant, request.availability)
         token_id = grant.extra.id if grant.extra is not None else ""
-        return Joining(row=row, changes=[Create(obj=row), *_use_of(grant)], token_id=token_id)
+        return TakenDown(row=row, changes=[Create(obj=row), *_use_of(grant)], token_id=token_id)
     if row.certificate.state == IssuanceState.FAILED:
         check_same_role(row, find_grant(view, request.token))
-        return Joining(row=row, changes=[_asked_anew(row)])
+        return TakenDown(row=row, changes=[_asked_anew(row)])
     if row.version < 0:  # in flight: written again, so that the answer waits until it is durable
-        return Joining(row=row, changes=[Update(obj=row, seen=row.version)])
-    return Joining(row=row, changes=[])
+        return TakenDown(row=row, changes=[Update(obj=row, seen=row.version)])
+    return TakenDown(row=row, changes=[])
 
 
 def _new_node(node_id: NodeID, csr: bytes, grant: Grant, availability: str) -> Node:
@@ -118,7 +118,7 @@ def renewal(view: View, node_id: NodeID, csr: bytes) -> Transaction:
     """
     node = view.nodes.get(node_id)
     if node is None:
-        raise removed(node_id)
+        raise node_removed(node_id)
     certificate = node.certificate
     if certificate.csr == csr and certificate.state in WAITING:
         return NOTHING
@@ -162,10 +162,3 @@ def check_last(node: Node, peer: Identity, now_ms: int) -> None:
             "only that one can be renewed.",
             remedy=f"Look whether the node's files were copied or rolled back. {remedy}",
         )
-
-
-def removed(node_id: NodeID) -> ForbiddenError:
-    return ForbiddenError(
-        f"Node {node_id} is not part of this swarm: it was removed.",
-        remedy="Let it leave there (`swarmlet leave --force`) and join again with a token.",
-    )

@@ -24,6 +24,7 @@ from swarmlet.core.errors import (
     SwarmError,
     UnauthorizedError,
     UnavailableError,
+    node_removed,
 )
 from swarmlet.core.identity import Identity
 from swarmlet.core.ids import NodeID, new_id
@@ -31,14 +32,13 @@ from swarmlet.core.limits import MS_PER_S
 from swarmlet.env.base import Env
 from swarmlet.manager.ca_requests import (
     FINAL,
-    Joining,
+    TakenDown,
     Transaction,
     check_last,
     check_same_role,
     is_answered,
     join,
     node_of,
-    removed,
     renewal,
     status_of,
 )
@@ -205,7 +205,7 @@ class CertificateServer:
     async def _take_down(self, csr: bytes, request: CertificateRequest, source: str) -> Node:
         """The row of the node that joins. The same request may be under way twice: it is looked at
         again, on all that is in flight."""
-        joining: Joining | None = None
+        joining: TakenDown | None = None
         node_id = self._unsure.pop(csr, None) or NodeID(new_id(self._env.entropy))
         now_ms = self._env.clock.wall_ms()
 
@@ -233,7 +233,7 @@ class CertificateServer:
         ticket = CertificateTicket(node_id=peer.node_id)
         node = self._store.view().nodes.get(peer.node_id)
         if node is None:
-            raise removed(peer.node_id)
+            raise node_removed(peer.node_id)
         if is_answered(node.certificate, csr, peer):
             return ticket
         now_ms = self._env.clock.wall_ms()
@@ -274,7 +274,7 @@ class CertificateServer:
 
 
 class OwnSource:
-    """Implements `ca.authority.CertificateSource` for the leader's own node."""
+    """Implements `ca.source.CertificateSource` for the leader's own node."""
 
     def __init__(self, server: CertificateServer, node_id: NodeID) -> None:
         self._server, self._node_id = server, node_id

@@ -21,7 +21,8 @@ from swarmlet.env.base import Env
 from swarmlet.manager.hearsay import description_problem
 from swarmlet.manager.node_session import NodeSession, Reign
 from swarmlet.manager.node_states import NodeStates, troubled_state
-from swarmlet.manager.session_watch import RegistrationRate, SilenceWatch
+from swarmlet.manager.rate_limit import RegistrationRate
+from swarmlet.manager.session_watch import SilenceWatch
 from swarmlet.manager.status_batch import StatusBatch
 from swarmlet.model.change import Change, Event, SetNodeStatus, Update
 from swarmlet.model.cluster import Cluster

@@ -8,7 +8,7 @@ caller who wants to be nobody shows none.
 from typing import Final
 
 from swarmlet.ca.identity import check_dates
-from swarmlet.core.errors import ForbiddenError, UnauthorizedError
+from swarmlet.core.errors import ForbiddenError, UnauthorizedError, node_removed
 from swarmlet.core.identity import Identity
 from swarmlet.core.ids import ClusterID
 from swarmlet.env.base import Clock
@@ -52,10 +52,7 @@ class StoreGatekeeper(CertificateGatekeeper):
         check_cluster(peer, self._cluster_id)
         node = self._store.view().nodes.get(peer.node_id)
         if node is None:
-            raise ForbiddenError(
-                f"Node {peer.node_id} is not part of this swarm: it was removed.",
-                remedy="Let it leave there (`swarmlet leave --force`) and join again with a token.",
-            )
+            raise node_removed(peer.node_id)
         check_time(peer, route, self._clock.wall_ms())
         is_demoted = peer.role == "manager" and node.role != "manager"
         check_role("worker" if is_demoted else peer.role, route, is_demoted=is_demoted)

@@ -1,8 +1,8 @@
-"""How often strangers may try: token buckets over a given clock, in bounded memory.
+"""How often strangers may try and nodes may ask, over a given clock, in bounded memory.
 
 A join token has 128 bits, so nobody guesses one; the limits keep guessing, and broken clients, from
-costing the leader more than a little. Whoever has a good one pays into a large
-bucket of its own, so 200 nodes behind one address join at once, and wrong ones do not use it up.
+costing the leader more than a little. Whoever has a good one pays into a large bucket of its own,
+so 200 nodes behind one address join at once, and wrong ones do not use it up.
 """
 
 import ipaddress
@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from swarmlet.core.errors import UnavailableError
+from swarmlet.core.ids import NodeID
 
 ADDRESSES_MAX: Final = 10_000  # remembered at once; the longest unseen is forgotten first
 IPV6_PREFIX: Final = 64  # one host may have all addresses of its network
@@ -29,6 +30,12 @@ FAILURES_OF_ALL: Final = Rate(burst=1_000, refill_s=0.05)
 JOINS_OF_ALL: Final = Rate(burst=5_000, refill_s=0.05)
 RENEWALS_OF_ONE: Final = Rate(burst=20, refill_s=10.0)  # of one node, its certificate being valid
 EXPIRED_OF_ONE: Final = Rate(burst=5, refill_s=60.0)  # of one node whose certificate has expired
+
+# Of a node without a quiet time. SwarmKit has 3, but here a new certificate or root has a node
+# register anew, and one that may not for more than three seconds counts as lost.
+REGISTRATIONS_MAX: Final = 10
+NEWS_MAX: Final = 12  # the same with another certificate or root each time
+REGISTRATION_QUIET_S: Final = 8.0  # SwarmKit dispatcher/dispatcher.go
 
 
 class _Bucket(msgspec.Struct):
@@ -104,6 +111,37 @@ class RenewalLimits:
         buckets = self._expired if is_expired else self._valid
         refuse(buckets.wait_s(node_id, now_s), f"Node {node_id} asks for certificates too often.")
         buckets.take(node_id, now_s)
+
+
+class RegistrationRate:
+    """A node that registers over and over is refused until it was quiet for a while. Pure."""
+
+    def __init__(self) -> None:
+        # By when each last came: that moment, how often, and how often with news.
+        self._known: dict[NodeID, tuple[float, int, int]] = {}
+
+    def wait_s(self, node_id: NodeID, now_s: float, *, is_news: bool = False) -> float:
+        """How long the node has to wait; 0 where it may register now, which then counts. With
+        `is_news` it says something new of its certificate: a root rotation makes every node
+        register several times in a row."""
+        self._forget_quiet(now_s)
+        at_s, count, news = self._known.get(node_id, (now_s, 0, 0))
+        count, news = (count, news + 1) if is_news else (count + 1, news)
+        if count > REGISTRATIONS_MAX or news > NEWS_MAX:
+            return at_s + REGISTRATION_QUIET_S - now_s
+        self._known.pop(node_id, None)
+        self._known[node_id] = (now_s, count, news)
+        return 0.0
+
+    def forget(self, node_id: NodeID) -> None:
+        """It stopped in order: what comes next is a restart."""
+        self._known.pop(node_id, None)
+
+    def _forget_quiet(self, now_s: float) -> None:
+        for node_id, (at_s, _, _) in list(self._known.items()):
+            if now_s - at_s < REGISTRATION_QUIET_S:
+                return
+            del self._known[node_id]
 
 
 def address_key(source: str) -> str:

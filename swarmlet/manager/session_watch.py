@@ -1,20 +1,12 @@
-"""The one timer for all sessions, and how often a node may register."""
+"""The one timer for all sessions: which of them have fallen silent."""
 
 import asyncio
 from collections.abc import Iterator
 from contextlib import suppress
 from math import ceil
-from typing import Final
 
-from swarmlet.core.ids import NodeID
 from swarmlet.env.base import Clock
 from swarmlet.manager.node_session import NodeSession
-
-# Of a node without a quiet time. SwarmKit has 3, but here a new certificate or root has a node
-# register anew, and one that may not for more than three seconds counts as lost.
-REGISTRATIONS_MAX: Final = 10
-NEWS_MAX: Final = 12  # the same with another certificate or root each time
-REGISTRATION_QUIET_S: Final = 8.0  # SwarmKit dispatcher/dispatcher.go
 
 
 class SilenceWatch:
@@ -55,34 +47,3 @@ class SilenceWatch:
                     yield session
                 else:
                     self.add(session)
-
-
-class RegistrationRate:
-    """A node that registers over and over is refused until it was quiet for a while. Pure."""
-
-    def __init__(self) -> None:
-        # By when each last came: that moment, how often, and how often with news.
-        self._known: dict[NodeID, tuple[float, int, int]] = {}
-
-    def wait_s(self, node_id: NodeID, now_s: float, *, is_news: bool = False) -> float:
-        """How long the node has to wait; 0 where it may register now, which then counts. With
-        `is_news` it says something new of its certificate: a root rotation makes every node
-        register several times in a row."""
-        self._forget_quiet(now_s)
-        at_s, count, news = self._known.get(node_id, (now_s, 0, 0))
-        count, news = (count, news + 1) if is_news else (count + 1, news)
-        if count > REGISTRATIONS_MAX or news > NEWS_MAX:
-            return at_s + REGISTRATION_QUIET_S - now_s
-        self._known.pop(node_id, None)
-        self._known[node_id] = (now_s, count, news)
-        return 0.0
-
-    def forget(self, node_id: NodeID) -> None:
-        """It stopped in order: what comes next is a restart."""
-        self._known.pop(node_id, None)
-
-    def _forget_quiet(self, now_s: float) -> None:
-        for node_id, (at_s, _, _) in list(self._known.items()):
-            if now_s - at_s < REGISTRATION_QUIET_S:
-                return
-            del self._known[node_id]

@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from swarmlet.ca.enrolment import Enrolment, is_final
-from swarmlet.ca.joining import Joining, JoiningFile
+from swarmlet.ca.join_record import JoinRecord, JoinRecordFile
 from swarmlet.ca.keys import key_from_pem
 from swarmlet.ca.node_files import NodeFiles
 from swarmlet.core.errors import (
@@ -39,7 +39,7 @@ class World:
     def enrolment(self, seed=1):
         env = virtual_env(self.disk, seed)
         files = NodeFiles(self.disk, "/data/certificates")
-        record = JoiningFile(self.disk, "/data/swarm/joining", files, env.entropy)
+        record = JoinRecordFile(self.disk, "/data/swarm/joining", files, env.entropy)
 
         async def find():
             if isinstance(self.found, SwarmError):
@@ -49,7 +49,7 @@ class World:
         return Enrolment(env, self.link, files, record, find)
 
     def joining(self, **fields):
-        return Joining(**{"token": self.swarm.token, "remote_addrs": (A,), **fields})
+        return JoinRecord(**{"token": self.swarm.token, "remote_addrs": (A,), **fields})
 
     def join(self, **fields):
         async def main():

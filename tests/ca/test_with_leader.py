@@ -7,9 +7,10 @@ import pytest
 
 from swarmlet.ca.enrolment import Enrolment, is_final
 from swarmlet.ca.identity import verify_chain
-from swarmlet.ca.joining import Joining, JoiningFile
+from swarmlet.ca.join_record import JoinRecord, JoinRecordFile
 from swarmlet.ca.node_files import NodeFiles
-from swarmlet.ca.renewer import RemoteAuthority, Renewer
+from swarmlet.ca.renewer import Renewer
+from swarmlet.ca.source import RemoteAuthority
 from swarmlet.core.errors import ForbiddenError, UnauthorizedError, UnavailableError
 from swarmlet.model.change import Remove
 from swarmlet.model.node import IssuanceState, Node
@@ -64,12 +65,12 @@ class Host:
         async def find():
             return [ADDR]
 
-        record = JoiningFile(self.env.disk, "/data/joining", self.files, self.env.entropy)
+        record = JoinRecordFile(self.env.disk, "/data/joining", self.files, self.env.entropy)
         return Enrolment(self.env, self.link, self.files, record, find)
 
     async def join(self, token):
         enrolment = self.enrolment()
-        await enrolment.begin(Joining(token=token, availability="pause"))
+        await enrolment.begin(JoinRecord(token=token, availability="pause"))
         enrolled = await enrolment.run()
         await enrolment.forget()
         return enrolled.own
@@ -118,12 +119,12 @@ def test_join_interrupted_after_the_last_use_of_its_token_is_one_node():
         host = Host(fleet)
         token = await extra_token(fleet)
         enrolment = host.enrolment()
-        await enrolment.begin(Joining(token=token, remote_addrs=(ADDR,)))
+        await enrolment.begin(JoinRecord(token=token, remote_addrs=(ADDR,)))
         host.link.loses = 5
         with pytest.raises(UnavailableError, match="got lost"):
             await enrolment.run()
         restarted = host.enrolment()
-        assert await restarted.resume() == Joining(token=token, remote_addrs=(ADDR,))
+        assert await restarted.resume() == JoinRecord(token=token, remote_addrs=(ADDR,))
         enrolled = await restarted.run()
         assert fleet.node(enrolled.own.identity.node_id).spec.labels == {"zone": "a"}
         nodes = [node.id for node in fleet.store.view().nodes.all() if node.id != "manager"]
@@ -142,7 +143,7 @@ def test_rotated_token_is_a_final_refusal():
         wrong = token[:-1] + ("0" if token[-1] != "0" else "1")
         host = Host(fleet)
         enrolment = host.enrolment()
-        await enrolment.begin(Joining(token=wrong, remote_addrs=(ADDR,)))
+        await enrolment.begin(JoinRecord(token=wrong, remote_addrs=(ADDR,)))
         with pytest.raises(UnauthorizedError, match="no longer") as refused:
             await enrolment.run()
         assert is_final(refused.value)

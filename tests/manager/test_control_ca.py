@@ -19,12 +19,9 @@ from swarmlet.ca.keys import key_from_pem, key_to_pem, new_key, sign_certificate
 from swarmlet.ca.root import Root, moment, new_root, signing_only
 from swarmlet.ca.rotation import signer_of
 from swarmlet.core.errors import InvalidArgumentError, StaleVersionError, UnavailableError
+from swarmlet.core.limits import RENEWABLE_AFTER_EXPIRY_MS
 from swarmlet.manager.control import accepted_swarm
-from swarmlet.manager.control.cluster import (
-    REMOVED_KEPT_MS,
-    REMOVED_MAX,
-    RENEWABLE_AFTER_EXPIRY_MS,
-)
+from swarmlet.manager.control.cluster import REMOVED_KEPT_MS, REMOVED_MAX
 from swarmlet.model.change import Create, Update
 from swarmlet.model.cluster import CAConfig, ExternalCA, RemovedCertificate, RootCA, SwarmSpec
 from swarmlet.model.node import IssuanceState, NodeCertificate

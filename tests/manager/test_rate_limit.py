@@ -1,19 +1,24 @@
-"""Token buckets: what passes, what waits, and what is remembered."""
+"""How often strangers may try and nodes may ask: what passes, waits, and is remembered."""
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swarmlet.core.errors import UnavailableError
+from swarmlet.core.ids import NodeID
 from swarmlet.manager.rate_limit import (
     EXPIRED_OF_ONE,
     FAILURES_OF_ALL,
     FAILURES_OF_ONE,
     JOINS_OF_ALL,
+    NEWS_MAX,
+    REGISTRATION_QUIET_S,
+    REGISTRATIONS_MAX,
     RENEWALS_OF_ONE,
     Buckets,
     JoinLimits,
     Rate,
+    RegistrationRate,
     RenewalLimits,
     address_key,
 )
@@ -116,3 +121,21 @@ def test_memory_is_bounded_and_the_longest_unseen_is_forgotten():
             buckets.take("busy", 0.0)
     assert len(buckets) == 100
     assert buckets.wait_s("busy", 0.0) > 0
+
+
+NODE = NodeID("n")
+
+
+def test_node_that_registers_over_and_over_waits_for_a_quiet_time():
+    rate = RegistrationRate()
+    assert [rate.wait_s(NODE, 1.0) for _ in range(REGISTRATIONS_MAX)] == [0.0] * REGISTRATIONS_MAX
+    assert rate.wait_s(NODE, 3.0) == REGISTRATION_QUIET_S - 2.0
+    assert rate.wait_s(NODE, 1.0 + REGISTRATION_QUIET_S) == 0.0
+
+
+def test_new_certificate_of_a_rotation_does_not_count_against_a_node_but_has_a_bound():
+    rate = RegistrationRate()
+    assert rate.wait_s(NODE, 0.0) == 0.0
+    assert all(rate.wait_s(NODE, 0.0, is_news=True) == 0.0 for _ in range(NEWS_MAX))
+    assert rate.wait_s(NODE, 0.0, is_news=True) == REGISTRATION_QUIET_S
+    assert rate.wait_s(NODE, 0.0) == 0.0

@@ -14,7 +14,12 @@ from swarmlet.core.errors import (
     FailedPreconditionError,
     UnsupportedError,
 )
-from swarmlet.core.limits import ENTRY_CHANGES_MAX, MS_PER_S, NS_PER_MS
+from swarmlet.core.limits import (
+    ENTRY_CHANGES_MAX,
+    MS_PER_S,
+    NS_PER_MS,
+    RENEWABLE_AFTER_EXPIRY_MS,
+)
 from swarmlet.manager.control.base import ControlBase, check_version
 from swarmlet.model.change import Change, Remove, SetStatus, Update
 from swarmlet.model.cluster import (
@@ -34,9 +39,6 @@ from swarmlet.model.view import View, cluster_of
 log = logging.getLogger("swarmlet.manager")
 
 ORPHANED_MESSAGE: Final = "Task belonged to a node that has been deleted"  # SwarmKit node.go
-RENEWABLE_AFTER_EXPIRY_MS: Final = (
-    365 * 24 * 3_600 * 1_000
-)  # an expired certificate may still renew
 REMOVED_KEPT_MS: Final = 7 * 24 * 3_600 * 1_000  # beyond its end; SwarmKit controlapi/cluster.go
 REMOVED_MAX: Final = 5_000  # removed nodes remembered, some 200 KB of the cluster's row
 _BESIDE_ORPHANS: Final = 2  # the cluster's row and the node's

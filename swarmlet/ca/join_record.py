@@ -14,7 +14,7 @@ from swarmlet.model.base import hidden
 _PURPOSE: Final = b"swarmlet joining"
 
 
-class Joining(msgspec.Struct, frozen=True, kw_only=True):
+class JoinRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A join under way, as the user asked for it: addresses as host:port, none where managers are
     looked for on the local network. `node_id` and `manager_addr` are known once a manager has taken
     the request down."""
@@ -34,10 +34,10 @@ class Joining(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(Joining).decode
+_decode = msgspec.json.Decoder(JoinRecord).decode
 
 
-class JoiningFile:
+class JoinRecordFile:
     """The record at `path`, sealed with the key that the node's own key file carries: that file
     comes first and goes last."""
 
@@ -47,7 +47,7 @@ class JoiningFile:
     def exists(self) -> bool:
         return self._disk.exists(self._path)
 
-    def write(self, joining: Joining) -> None:
+    def write(self, joining: JoinRecord) -> None:
         """Durable on return."""
         self._disk.make_dir(self._path.rpartition("/")[0], 0o700)
         writer = SealedWriter(
@@ -60,7 +60,7 @@ class JoiningFile:
             writer.abort()
             raise
 
-    def read(self) -> Joining:
+    def read(self) -> JoinRecord:
         """Raises DamagedError, FileNotFoundError."""
         raw = b"".join(read_sealed(self._disk, self._path, self._key(), purpose=_PURPOSE))
         try:
