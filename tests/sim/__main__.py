@@ -4,6 +4,9 @@ scripts/sim --seed 42                  replay one run
 scripts/sim --count 200                seeds 0 to 199
 scripts/sim --count 50 --faults heavy  many power cuts a run
 scripts/sim --every-write              the power cut at every single disk operation of one run
+scripts/sim --year --count 20          years of a swarm of 20 nodes
+scripts/sim --cluster --count 200      random histories of a small swarm
+scripts/sim --cluster --seed 42 --log  one of them, with all that was done and logged
 """
 
 import argparse
@@ -12,7 +15,11 @@ import sys
 import time
 
 from tests.sim.disk import WHERES
+from tests.sim.histories import History
+from tests.sim.loop import run_sim
 from tests.sim.runs import run_cut_at, run_seed
+from tests.sim.told import tell_all
+from tests.sim.year import Year
 
 
 def every_write() -> int:
@@ -23,6 +30,19 @@ def every_write() -> int:
     return operation
 
 
+def swarm(of: type[History | Year], seed: int, log: bool) -> None:
+    """Run one of a whole swarm; a failure names its seed and the last things done."""
+    one = of(seed)
+    if log:
+        tell_all(one.world)
+    try:
+        report = run_sim(one.world.clock, one.run())
+    except BaseException:
+        sys.stdout.write("\n".join((f"seed {seed} failed. At last:", *one.world.told[-12:], "")))
+        raise
+    sys.stdout.write(f"{report}\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -31,6 +51,9 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=1, help="how many seeds")
     parser.add_argument("--faults", choices=["none", "light", "heavy"], default="light")
     parser.add_argument("--every-write", action="store_true")
+    parser.add_argument("--year", action="store_true", help="of a swarm of 20 nodes")
+    parser.add_argument("--cluster", action="store_true", help="histories of a small swarm")
+    parser.add_argument("--log", action="store_true", help="what the daemons log, by virtual time")
     options = parser.parse_args()
     logging.getLogger("swarmlet").addHandler(logging.NullHandler())
     began = time.perf_counter()
@@ -39,6 +62,9 @@ def main() -> None:
         sys.stdout.write(f"{3 * count} power cuts around {count} disk operations: nothing lost\n")
         return
     for seed in range(options.seed, options.seed + options.count):
+        if options.year or options.cluster:
+            swarm(Year if options.year else History, seed, options.log)
+            continue
         done = run_seed(seed, options.faults)
         sys.stdout.write(
             f"seed {done.seed}: {done.lives} lives, {done.operations} disk operations, "

@@ -35,7 +35,7 @@ class History:
         self.world = SimCluster(f"history-{seed}", HOSTS)
         self.seed, self.rng = seed, self.world.rng
 
-    async def run(self, steps: int) -> HistoryReport:
+    async def run(self, steps: int = STEPS) -> HistoryReport:
         world = self.world
         await world.found()
         for host in world.hosts[1:4]:
