@@ -1,0 +1,57 @@
+"""Joins that find nobody, or find somebody late, on virtual time."""
+
+import asyncio
+
+import pytest
+
+from swarmlet.core.errors import SwarmStateError, UnavailableError
+from swarmlet.daemon.joining import JOIN_WAIT_S
+from tests.daemon.sim_nodes import PORT, SimNode
+from tests.sim.loop import SimClock, run_sim
+from tests.sim.world import DATA
+from tests.wire.memory_link import MemoryNet
+
+
+def run(story):
+    clock = SimClock()
+
+    async def whole():
+        net = MemoryNet()
+        manager, worker = (SimNode(net, host, clock) for host in ("m.x", "w.x"))
+        for node in (manager, worker):
+            await node.start()
+        await manager.init()
+        await story(clock, manager, worker)
+        for node in (worker, manager):
+            await node.stop()
+
+    run_sim(clock, whole())
+
+
+def test_nobody_there_is_said_with_the_address_and_nothing_is_left():
+    async def story(clock, manager, worker):
+        manager.net.ports.clear()
+        with pytest.raises(UnavailableError, match=f"m.x:{PORT}"):
+            await worker.join(manager)
+        assert worker.state.state == "inactive"
+        for place in ("swarm", "certificates"):
+            assert not worker.disk.list_dir(f"{DATA}/{place}")
+
+    run(story)
+
+
+def test_join_that_takes_too_long_goes_on_in_the_background():
+    async def story(clock, manager, worker):
+        manager.net.cut("m.x", "w.x")
+        began_s = clock.mono_s()
+        with pytest.raises(SwarmStateError, match="Timeout was reached before node joined"):
+            await worker.join(manager)
+        assert clock.mono_s() - began_s == pytest.approx(JOIN_WAIT_S, abs=1)
+        assert worker.state.state == "pending"
+        await asyncio.sleep(3600)
+        assert worker.state.state == "pending"
+        assert "m.x" in worker.state.error
+        manager.net.mend("m.x", "w.x")
+        await worker.until("active", limit_s=90)
+
+    run(story)
