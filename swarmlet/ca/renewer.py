@@ -15,9 +15,7 @@ from swarmlet.ca.join_token import cert_digest
 from swarmlet.ca.keys import key_to_pem, new_key
 from swarmlet.ca.node_files import NodeFiles, NodeKeys
 from swarmlet.ca.own_identity import OwnIdentity
-from swarmlet.ca.source import CertificateSource as CertificateSource
-from swarmlet.ca.source import RemoteAuthority as RemoteAuthority
-from swarmlet.ca.source import csr_of, holder_of, is_issued
+from swarmlet.ca.source import CertificateSource, csr_of, holder_of, is_issued
 from swarmlet.core.errors import (
     DamagedError,
     FailedPreconditionError,
