@@ -90,6 +90,15 @@ class Connection(web.RequestHandler):
         """How many connections the port has."""
         return len(self._registry)
 
+    def of_same_caller(self) -> int:
+        """How many of them are of this node; without a certificate, of strangers at this
+        address."""
+        return sum(1 for other in self._registry if other.caller() == self.caller())
+
+    def caller(self) -> tuple[str, str]:
+        """Whose connection it is: a node, or whoever is at this address."""
+        return ("", self.source) if self.peer is None else (self.peer.node_id, "")
+
     def belongs_to(self, node_id: str) -> bool:
         """Whether this node is its peer, or the one whose request it carries now."""
         return any(each is not None and each.node_id == node_id for each in self._identities())

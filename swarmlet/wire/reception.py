@@ -72,6 +72,12 @@ BODY_TIMEOUT_S: Final = 10.0
 STRANGERS_MAX: Final = 0.75
 """Of all connections, as long as they are not known: nodes find room beyond that."""
 
+SCARCE: Final = 0.5
+"""Of all connections: beyond that nobody has more than its share."""
+
+SHARE_MAX: Final = 0.25
+"""Of all connections, for one node, or one address of strangers."""
+
 _T = TypeVar("_T")
 
 
@@ -178,8 +184,10 @@ class Reception:
             log.exception("port.request_failed", extra={"path": request.path[:200]})
             response = _refusal(request, SwarmError("internal error: see the daemon's log"))
         finally:
+            is_admitted = connection.route is not None
             connection.route = connection.origin = None
-        if connection.peer is None:  # strangers hold no connections
+        # Strangers hold no connections, and nobody does who is refused.
+        if connection.peer is None or not is_admitted:
             connection.close()
             if not response.prepared:
                 response.force_close()
@@ -229,7 +237,9 @@ class Reception:
 
     def _check_room(self, connection: Connection) -> None:
         part = 1.0 if connection.peer is not None else STRANGERS_MAX
-        if connection.others() > self._connections_max * part:
+        others, room = connection.others(), self._connections_max
+        is_scarce = others > room * SCARCE
+        if others > room * part or (is_scarce and connection.of_same_caller() > room * SHARE_MAX):
             raise UnavailableError(
                 "This manager has no room for more connections.",
                 remedy="Ask another manager, or raise the daemon's limit of open files.",

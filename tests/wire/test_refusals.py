@@ -36,6 +36,7 @@ from tests.wire.port_world import (
     other_cluster,
     raw,
     raw_socket,
+    read_answer,
     self_signed,
     trusting_us,
     until_closed,
@@ -418,17 +419,55 @@ async def test_port_turns_away_who_finds_no_place_to_wait():
 
 @on_both_loops
 async def test_port_tells_who_comes_when_it_is_full_and_keeps_room_for_nodes():
-    limits = GateLimits(connections=REFUSED_MAX + 4)
+    limits = GateLimits(connections=REFUSED_MAX + 8)
+    nodes = [WORKER, OURS.credentials("m2", "manager"), OURS.credentials("demoted"), MANAGER]
     async with opened(limits=limits) as world:
-        sessions = [await world.link.open_session(world.addr, WORKER) for _ in range(3)]
+        sessions = [await world.link.open_session(world.addr, node) for node in nodes[:3] * 2]
         status, body = await ask(world.addr, STRANGER)
         assert (status, code(body)) == (503, "unavailable")
-        assert (await ask(world.addr, WORKER))[0] == 200
-        sessions.append(await world.link.open_session(world.addr, WORKER))
-        assert (await ask(world.addr, WORKER))[0] == 503
-        world.port.close_node(NodeID("w1"))
+        assert (await ask(world.addr, MANAGER))[0] == 200
+        sessions += [await world.link.open_session(world.addr, MANAGER) for _ in range(2)]
+        assert (await ask(world.addr, MANAGER))[0] == 503
+        for node_id in ("w1", "m1", "m2", "demoted"):
+            world.port.close_node(NodeID(node_id))
         await world.settled(connections=0)
         assert (await ask(world.addr, STRANGER))[0] == 200
+        assert len(sessions) == 8
+
+
+@on_both_loops
+async def test_port_gives_a_node_no_more_than_its_share_where_room_is_scarce():
+    async with opened(limits=GateLimits(connections=REFUSED_MAX + 8)) as world:
+        sessions = [await world.link.open_session(world.addr, WORKER) for _ in range(4)]
+        assert (await ask(world.addr, WORKER))[0] == 503
+        assert (await ask(world.addr, MANAGER))[0] == 200
+        assert (await ask(world.addr, STRANGER))[0] == 200
+        assert len(sessions) == 4
+
+
+@on_both_loops
+async def test_port_gives_an_address_of_strangers_no_more_than_its_share_where_room_is_scarce():
+    async with opened(limits=GateLimits(connections=REFUSED_MAX + 8)) as world:
+        slow = []
+        for _ in range(4):
+            _, writer = await connect(world.addr)
+            writer.write(head("POST", JOIN.path, JOIN_BODY))
+            slow.append(writer)
+        await world.settled(connections=4, unfinished=0)
+        assert (await ask(world.addr, STRANGER))[0] == 503
+        assert (await ask(world.addr, STRANGER, source="127.0.0.3"))[0] == 200
+        for writer in slow:
+            writer.transport.abort()
+
+
+@on_both_loops
+async def test_port_ends_the_connection_of_a_node_that_it_refuses():
+    async with opened() as world:
+        reader, writer = await connect(world.addr, OURS.credentials("removed"))
+        writer.write(head("GET", "/node/v1/hello"))
+        assert (await read_answer(reader))[0] == 403
+        assert await until_closed(reader, 2) < 2
+        writer.transport.abort()
 
 
 @on_both_loops
