@@ -94,7 +94,7 @@ class Agent:
         finally:
             await self.stop(back_in_s=0)
 
-    async def registered(self, timeout_s: float | None) -> None:
+    async def registered(self, timeout_s: float) -> None:
         """Return once a manager took this node in; TimeoutError after `timeout_s`."""
         async with asyncio.timeout(timeout_s):
             await self._session.was_registered.wait()
@@ -102,10 +102,6 @@ class Agent:
     def is_registered(self) -> bool:
         """Whether this node has a session now."""
         return self._session.is_registered
-
-    def was_registered(self) -> bool:
-        """Whether a manager took this node in since the start."""
-        return self._session.was_registered.is_set()
 
     @property
     def refusal(self) -> str:

@@ -120,25 +120,13 @@ class DataDir:
         if not self._disk.exists(self._state):
             self._check_no_swarm()
             return None
-        try:
-            file = _decode(self._disk.read(self._state), SwarmFile)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise DamagedError(f"{self._state} cannot be read: {error}.", _RESTORE) from error
-        if file is None:
-            raise DamagedError(f"{self._state} is damaged: its checksum is wrong.", _RESTORE)
-        return file
+        return self._read(self._state, SwarmFile)
 
     def managers(self) -> tuple[ManagerAddr, ...]:
         """Whom this node may ask; none where nobody said so yet. Raises DamagedError."""
         if not self._disk.exists(self._managers):
             return ()
-        try:
-            file = _decode(self._disk.read(self._managers), ManagersFile)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise DamagedError(f"{self._managers} cannot be read: {error}.", _RESTORE) from error
-        if file is None:
-            raise DamagedError(f"{self._managers} is damaged: its checksum is wrong.", _RESTORE)
-        return file.managers
+        return self._read(self._managers, ManagersFile).managers
 
     def write_managers(self, managers: tuple[ManagerAddr, ...]) -> None:
         """Durably, in place of those before."""
@@ -186,6 +174,16 @@ class DataDir:
             write_atomic(self._disk, self._leftover, [f"{runtime}\n".encode()], 0o600)
         else:
             self._disk.remove(self._leftover)
+
+    def _read(self, path: str, kind: type[_Checked]) -> _Checked:
+        """Raises DamagedError."""
+        try:
+            file = _decode(self._disk.read(path), kind)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise DamagedError(f"{path} cannot be read: {error}.", _RESTORE) from error
+        if file is None:
+            raise DamagedError(f"{path} is damaged: its checksum is wrong.", _RESTORE)
+        return file
 
     def _check_no_swarm(self) -> None:
         """Raises DamagedError where a swarm's data lack the file that says whose they are."""

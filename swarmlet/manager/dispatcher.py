@@ -122,17 +122,13 @@ class Dispatcher:
         """Serve an agent over `channel` until it ends; `peer` is who its certificate says it is.
         Raises UnavailableError where this manager does not lead."""
         if self._group is None:
-            raise UnavailableError(
-                "This manager does not lead.", remedy="The agent tries again by itself."
-            )
+            raise _does_not_lead()
         return self._group.create_task(self._serve(channel, peer, addr), name=f"session of {peer}")
 
     async def serve(self, channel: AgentChannel, peer: NodeID, addr: str) -> None:
         """The same in the caller's own task, until the session ends. Raises UnavailableError."""
         if self._reign is None:
-            raise UnavailableError(
-                "This manager does not lead.", remedy="The agent tries again by itself."
-            )
+            raise _does_not_lead()
         await self._serve(channel, peer, addr)
 
     def tell_members(self) -> None:
@@ -372,6 +368,12 @@ def _welcome(session_id: str, period_s: float, refusal: str = "") -> Welcome:
         session_id=session_id,
         heartbeat_period_s=period_s,
         refusal=refusal,
+    )
+
+
+def _does_not_lead() -> UnavailableError:
+    return UnavailableError(
+        "This manager does not lead.", remedy="The agent tries again by itself."
     )
 
 

@@ -74,7 +74,7 @@ class ManagerPort:
         return _hello(self.node_id, cluster_id, self._clock)
 
     def root_pem(self) -> bytes:
-        return cluster_of(self._store.view()).root_ca.cert_pem
+        return self._ca.root_pem()
 
     def leader_addr(self) -> str | None:
         return self._where.leader_addr()

@@ -236,7 +236,8 @@ def test_agent_says_why_it_is_refused_until_it_is_taken_and_does_not_hammer(tmp_
         refuser.error, refuser.refusal = None, "not part of this swarm"
         await asyncio.sleep(20)
         assert agent.refusal == "not part of this swarm"
-        assert not agent.was_registered()
+        with pytest.raises(TimeoutError):
+            await agent.registered(0)
         refuser.refusal = ""
         await until(agent.is_registered)
         assert agent.refusal == ""
