@@ -48,6 +48,7 @@ SETTLES_WITHIN_S = 300.0  # of virtual time, where nobody waits for a renewal's 
 RETRIES_WITHIN_S = 3 * 3_600.0  # where somebody may: the longest pause is an hour
 SURE_S = 30.0  # after this a host that is there has been told what to run
 SKEW_MAX_S = 55 * 60
+NEVER = 1 << 40  # operations of a disk
 _verify = lru_cache(maxsize=1024)(lambda chain, root: verify_chain(chain, root, None))
 REFUSALS = (ForbiddenError, UnauthorizedError, InvalidArgumentError)
 
@@ -151,7 +152,14 @@ class SimCluster:
         return self.manager.engine.control()
 
     async def read(self) -> View:
-        return await self.control.read()
+        """From the manager, which starts again where its power goes at this moment."""
+        while True:
+            try:
+                return await self.control.read()
+            except (SimCrash, SwarmError, BaseExceptionGroup):
+                if not self.manager.disk.is_dead:
+                    raise
+            await self.revive()
 
     async def root_ca(self) -> RootCA:
         return cluster_of(await self.read()).root_ca
@@ -509,6 +517,8 @@ class SimCluster:
         old = sorted(self.old_tokens - {*present})
         if spare is None or not old:
             return
+        await self.revive()
+        spare.disk.fail_at(NEVER)
         if not spare.is_on:
             await spare.switch_on()
         token = self.rng.choice(old)

@@ -5,9 +5,8 @@ import asyncio
 import hashlib
 from dataclasses import dataclass
 
-from tests.sim.cluster import DAY_S, RETRIES_WITHIN_S, SKEW_MAX_S, Host, SimCluster
+from tests.sim.cluster import DAY_S, NEVER, RETRIES_WITHIN_S, SKEW_MAX_S, Host, SimCluster
 from tests.sim.loop import run_sim
-from tests.sim.year import NEVER
 
 HOSTS = 7
 STEPS = 40

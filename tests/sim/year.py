@@ -4,11 +4,10 @@ was not removed."""
 import hashlib
 from dataclasses import dataclass
 
-from tests.sim.cluster import DAY_S, RETRIES_WITHIN_S, SKEW_MAX_S, Host, SimCluster
+from tests.sim.cluster import DAY_S, NEVER, RETRIES_WITHIN_S, SKEW_MAX_S, Host, SimCluster
 from tests.sim.loop import run_sim
 
 NODES = 20
-NEVER = 1 << 40  # operations
 SPARES = 2  # hosts that join late, and try tokens of old
 YEAR_DAYS = 365
 ROTATIONS = 3
