@@ -202,7 +202,7 @@ class Dispatcher:
         InvalidArgumentError, which the agent was told, and what a commit raises."""
         async with asyncio.timeout(HELLO_TIMEOUT_S):
             hello = await channel.receive()
-        if refusal := self._refusal(hello, peer):
+        if refusal := self._refusal(hello, peer, addr):
             await channel.send(_welcome("", 0.0, refusal))
             raise ForbiddenError(refusal)
         assert isinstance(hello, Hello)
@@ -232,7 +232,7 @@ class Dispatcher:
         else:
             self._nodes.healed(node)
 
-    def _refusal(self, hello: Message, peer: NodeID) -> str:
+    def _refusal(self, hello: Message, peer: NodeID, addr: str) -> str:
         """Why this agent may not register, or nothing."""
         if not isinstance(hello, Hello):
             return "A session begins with a hello."
@@ -249,7 +249,11 @@ class Dispatcher:
         is_news = hello.description.tls_info != node.description.tls_info
         wait_s = self._rate.wait_s(peer, self._env.clock.mono_s(), is_news=is_news)
         if wait_s > 0:
-            return f"Node {peer} registers again and again; it may once {wait_s:.0f} s are over."
+            both = "" if addr == node.status.addr else f", from {node.status.addr} and {addr}"
+            return (
+                f"Node {peer} registers again and again{both}: do two daemons use copies of one "
+                "data directory? It may again in a few seconds."
+            )
         return description_problem(hello.description)
 
     def _replace(self, node_id: NodeID) -> None:

@@ -29,7 +29,7 @@ from swarmlet.model.service import SpecVersion, TaskSpec, spec_version_id
 from swarmlet.model.task import TaskState as S
 from swarmlet.model.task import TaskStatus
 from swarmlet.model.view import cluster_of
-from swarmlet.wire.channel import AgentChannel, ChannelClosedError
+from swarmlet.wire.channel import AgentChannel, ChannelClosedError, memory_channel
 from swarmlet.wire.messages import (
     Assignments,
     Goodbye,
@@ -463,9 +463,29 @@ def test_dispatcher_refuses_a_node_that_registers_again_and_again_until_it_was_q
             await registered(swarm)
             await asyncio.sleep(2)
         welcome = await (await connect(swarm)).receive()
-        assert "may once 6 s are over" in welcome.refusal
+        assert f"{NODE} registers again and again: do two daemons" in welcome.refusal
         await asyncio.sleep(6.1)
         await registered(swarm)
+
+    play(swarm, story)
+
+
+def test_dispatcher_names_the_addresses_of_two_daemons_that_are_the_same_node(swarm: Swarm):
+    async def register_from(addr: str) -> Welcome:
+        channel, far = memory_channel()
+        swarm.manager.dispatcher.open_session(far, NODE, addr)
+        await channel.send(Hello(protocol=1, node_id=NODE, description=DESCRIPTION))
+        welcome = await channel.receive()
+        assert isinstance(welcome, Welcome)
+        return welcome
+
+    async def story(swarm: Swarm):
+        for _ in range(5):
+            assert not (await register_from("10.0.0.2")).refusal
+            assert not (await register_from("10.0.0.3")).refusal
+        first, again = await register_from("10.0.0.2"), await register_from("10.0.0.2")
+        assert "again and again, from 10.0.0.3 and 10.0.0.2: do two" in first.refusal
+        assert again.refusal == first.refusal  # so an agent says it once only
 
     play(swarm, story)
 
