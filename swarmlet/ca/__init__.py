@@ -1,9 +1,11 @@
 """The certificate authority and what every node holds of it.
 
 Owns: the root (`root`), the leaf certificates it signs (`issuer`), what its rotation begins with
-(`rotation`), external CAs (`external`), who of them signs (`signing`), join tokens (`join_token`),
-the one function that turns a certificate into an identity (`identity`), and a node's own: its
-files (`node_files`), how it gets its first certificate (`enrolment`) and the next ones (`renewer`).
+(`rotation`), external CAs (`external`, `cfssl`), who of them signs (`signing`), join tokens
+(`join_token`), the one function that turns a certificate into an identity (`identity`), and a
+node's own: what it shows and trusts now (`own_identity`), its files (`node_files`), how it gets its
+first certificate (`enrolment`, with `join_record`) and the next ones (`renewer`, from a `source`),
+and which root it takes after the present one (`successor`).
 A node *is* its certificate: CN node id, OU role, O cluster id. The root's key lives in the store
 alone; on disk a node keeps the root's certificate, its own certificate and one key file (0600)
 which also carries the keys that seal its data at rest. Files are replaced atomically, and the key

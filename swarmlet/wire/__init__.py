@@ -4,7 +4,15 @@
 fields have defaults), `channel` the seams that production and the simulation fill: messages are
 always encoded and decoded, in process too, so nobody shares an object by accident.
 
-`server` is a manager's node port, `client` the way to one; `routes` says who may call what, `tls`
-whom both sides trust. Nothing is stored here, so there is nothing to recover after a crash: who was
-connected comes again.
+* Both ends: `routes` says who may call what, `node_api` has the bodies, `forward` the headers;
+  `credentials` and `tls` are whom one trusts and what one shows; `websocket` carries messages,
+  `keepalive` notices who is gone.
+* A manager's port: `server` opens it; a connection comes in through `gate`, is a `connection`, and
+  each of its requests is received by `reception`, which asks what stands behind (`port`);
+  `upgrade` begins a session.
+* The way to one: `client`, over `pools` of connections; `answers` and `failures` say what came
+  back, `relay` passes a call on; `remotes` and `discovery` say which manager to ask. `outgoing`
+  asks an external CA, which is no node.
+
+Nothing is stored here, so there is nothing to recover after a crash: who was connected comes again.
 """

@@ -12,8 +12,8 @@ from msgspec.structs import replace
 
 from swarmlet.ca.identity import verify_chain
 from swarmlet.ca.keys import new_key
-from swarmlet.ca.renewer import check_successor
 from swarmlet.ca.root import new_root
+from swarmlet.ca.successor import check_successor
 from swarmlet.core.errors import (
     DiskFullError,
     UnauthorizedError,

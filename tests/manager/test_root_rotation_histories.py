@@ -13,9 +13,9 @@ from swarmlet.ca.identity import leaf_issuer, verify_chain
 from swarmlet.ca.issuer import Subject, issue
 from swarmlet.ca.join_token import cert_digest
 from swarmlet.ca.keys import key_to_pem, new_key
-from swarmlet.ca.renewer import check_successor
 from swarmlet.ca.root import Root, issuer_facts, new_root
 from swarmlet.ca.rotation import signer_of
+from swarmlet.ca.successor import check_successor
 from swarmlet.core.errors import SwarmError, UnauthorizedError
 from swarmlet.core.ids import ClusterID, NodeID
 from swarmlet.env.real import RealDisk
