@@ -182,6 +182,7 @@ class Dispatcher:
             try:
                 await session.run()
             finally:
+                self._silence.forget(session)
                 self._end(session)
         except UnavailableError as cause:
             log.info("session.ended", extra={"node_id": peer, "cause": str(cause)})

@@ -15,34 +15,43 @@ class SilenceWatch:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._by_second: dict[int, list[NodeSession]] = {}
+        self._by_second: dict[int, dict[NodeSession, None]] = {}
+        self._second_of: dict[NodeSession, int] = {}
         self._added = asyncio.Event()
 
     def add(self, session: NodeSession) -> None:
         second = ceil(session.silent_at_s())
         if second < min(self._by_second, default=second + 1):
             self._added.set()
-        self._by_second.setdefault(second, []).append(session)
+        self._by_second.setdefault(second, {})[session] = None
+        self._second_of[session] = second
+
+    def forget(self, session: NodeSession) -> None:
+        """It has ended: what its connection cost is not kept until it would be silent."""
+        if (second := self._second_of.pop(session, None)) is not None:
+            del self._by_second[second][session]
 
     async def run(self) -> None:
         """Until cancelled."""
         while True:
             self._added.clear()
-            for session in self._due(self._clock.mono_s()):
-                session.give_up()
+            self._look()
             first = min(self._by_second, default=None)
             wait_s = None if first is None else max(0.0, first - self._clock.mono_s())
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
                     await self._added.wait()
 
+    def _look(self) -> None:
+        for session in self._due(self._clock.mono_s()):
+            session.give_up()
+
     def _due(self, now_s: float) -> Iterator[NodeSession]:
         for second in sorted(self._by_second):
             if second > now_s:
                 return
             for session in self._by_second.pop(second):
-                if session.is_over:
-                    continue
+                del self._second_of[session]
                 if session.silent_at_s() <= now_s:
                     yield session
                 else:

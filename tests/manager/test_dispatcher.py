@@ -2,7 +2,9 @@
 when."""
 
 import asyncio
+import gc
 import itertools
+import weakref
 from pathlib import Path
 
 import msgspec
@@ -466,6 +468,23 @@ def test_dispatcher_refuses_a_node_that_registers_again_and_again_until_it_was_q
         assert f"{NODE} registers again and again: do two daemons" in welcome.refusal
         await asyncio.sleep(6.1)
         await registered(swarm)
+
+    play(swarm, story)
+
+
+def test_dispatcher_keeps_nothing_of_a_session_that_ended(swarm: Swarm):
+    async def story(swarm: Swarm):
+        channel = await registered(swarm)
+        session = weakref.ref(swarm.manager.dispatcher._sessions[NODE])
+        channel.close()
+        await asyncio.sleep(1)
+        gc.collect()
+        assert session() is None
+        await registered(swarm)
+        session = weakref.ref(swarm.manager.dispatcher._sessions[NODE])
+        await asyncio.sleep(20)  # it falls silent
+        gc.collect()
+        assert session() is None
 
     play(swarm, story)
 
