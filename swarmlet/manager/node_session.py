@@ -17,7 +17,7 @@ from swarmlet.core.errors import (
     UnavailableError,
 )
 from swarmlet.core.ids import NodeID, TaskID
-from swarmlet.core.limits import ASSIGNMENT_BATCH_MAX, STATUS_BATCH_PERIOD_S
+from swarmlet.core.limits import ASSIGNMENT_BATCH_MAX, STATUS_BATCH_MAX, STATUS_BATCH_PERIOD_S
 from swarmlet.env.base import Clock
 from swarmlet.manager.hearsay import checked_absence_s, checked_status
 from swarmlet.model.service import TaskSpec
@@ -167,6 +167,8 @@ class NodeSession:
         self, statuses: tuple[tuple[TaskID, TaskStatus], ...]
     ) -> Iterator[tuple[TaskID, TaskStatus]]:
         """A node speaks of its own tasks, and of states that are an agent's to report."""
+        if len(statuses) > STATUS_BATCH_MAX:
+            raise InvalidArgumentError(f"A report has at most {STATUS_BATCH_MAX} statuses.")
         tasks = self._reign.store.view().tasks
         for task_id, status in statuses:
             task = tasks.get(task_id)

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from swarmlet.api.render.common import rfc3339, rfc3339_fixed
 from swarmlet.core.errors import InvalidArgumentError
 from swarmlet.core.ids import TaskID
-from swarmlet.core.limits import NS_PER_MS, UINT63_MAX
+from swarmlet.core.limits import NS_PER_MS, STATUS_BATCH_MAX, UINT63_MAX
 from swarmlet.manager.hearsay import (
     BACK_IN_MAX_S,
     DESCRIPTION_SIZE_MAX_B,
@@ -103,6 +103,20 @@ def test_session_ends_at_a_status_with_an_absurd(swarm: Swarm, lie: dict):
         await channel.send(StatusReport(number=1, statuses=((swarm.task("t1").id, status),)))
         assert await is_cut_off(channel)
         assert swarm.task("t1").status.state == S.ASSIGNED
+
+    play(swarm, story)
+
+
+def test_session_ends_at_a_report_without_end(swarm: Swarm):
+    async def story(swarm: Swarm):
+        channel, _ = await said(swarm, DESCRIPTION)
+        status = TaskStatus(state=int(S.RUNNING))
+        many = tuple((TaskID(f"t{n}"), status) for n in range(STATUS_BATCH_MAX + 1))
+        await channel.send(StatusReport(number=1, statuses=many))
+        assert await is_cut_off(channel)
+        channel, _ = await said(swarm, DESCRIPTION)
+        await channel.send(StatusReport(number=1, statuses=many[1:]))
+        assert not await is_cut_off(channel)
 
     play(swarm, story)
 
