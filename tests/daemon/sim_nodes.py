@@ -12,11 +12,30 @@ from swarmlet.model.cluster import SwarmSpec
 from swarmlet.model.defaults import complete_swarm
 from tests.daemon.no_network import NoLink
 from tests.sim.disk import SimDisk
-from tests.sim.loop import sim_env
+from tests.sim.loop import SimClock, run_sim, sim_env
 from tests.sim.world import DATA, SMALL, SimRuntime, facts
-from tests.wire.memory_link import MemoryPort
+from tests.wire.memory_link import MemoryNet, MemoryPort
 
 PORT = 2377
+
+
+def run_pair(story, limit_s=None):
+    """A manager that has founded a swarm and another host's daemon beside it: `story` gets the
+    clock and both; they stop in order behind it."""
+    clock = SimClock()
+
+    async def whole():
+        net = MemoryNet()
+        manager, other = (SimNode(net, host, clock) for host in ("m.x", "w.x"))
+        async with asyncio.timeout(limit_s):
+            for node in (manager, other):
+                await node.start()
+            await manager.init()
+            await story(clock, manager, other)
+            for node in (other, manager):
+                await node.stop()
+
+    run_sim(clock, whole())
 
 
 class MemoryNetwork:

@@ -7,11 +7,9 @@ from random import Random
 import pytest
 
 from swarmlet.core.errors import SwarmError
-from tests.daemon.sim_nodes import SimNode
+from tests.daemon.sim_nodes import run_pair
 from tests.sim.disk import SimCrash
-from tests.sim.loop import SimClock, run_sim
 from tests.sim.world import DATA
-from tests.wire.memory_link import MemoryNet
 
 CUTS = 60  # operations of a join and of the first seconds, or of a leave
 
@@ -38,29 +36,13 @@ async def workers_of(manager):
     return [node.id for node in view.nodes.all() if node.role == "worker"]
 
 
-def run(story):
-    clock = SimClock()
-
-    async def whole():
-        net = MemoryNet()
-        manager, worker = (SimNode(net, host, clock) for host in ("m.x", "w.x"))
-        for node in (manager, worker):
-            await node.start()
-        await manager.init()
-        await story(manager, worker)
-        for node in (worker, manager):
-            await node.stop()
-
-    run_sim(clock, whole())
-
-
 @pytest.mark.parametrize("where", ["before", "after"])
 def test_join_cut_at_any_operation_makes_one_node(where):
     cuts = 0
 
     for operation in range(CUTS):
 
-        async def story(manager, worker, operation=operation):
+        async def story(_clock, manager, worker, operation=operation):
             nonlocal cuts
             worker.disk.fail_at(operation, where)
             cuts += await crashed(worker, operation, lambda: worker.join(manager))
@@ -70,7 +52,7 @@ def test_join_cut_at_any_operation_makes_one_node(where):
             await worker.until("active")
             assert await workers_of(manager) == [worker.state.node_id]
 
-        run(story)
+        run_pair(story)
     assert cuts > 10
 
 
@@ -80,7 +62,7 @@ def test_leave_cut_at_any_operation_is_whole_or_not_at_all(where):
 
     for operation in range(25):
 
-        async def story(manager, worker, operation=operation):
+        async def story(_clock, manager, worker, operation=operation):
             nonlocal cuts
             await worker.join(manager)
             worker.disk.fail_at(operation, where)
@@ -91,5 +73,5 @@ def test_leave_cut_at_any_operation_is_whole_or_not_at_all(where):
             await worker.join(manager)
             await worker.until("active")
 
-        run(story)
+        run_pair(story)
     assert cuts > 5

@@ -6,26 +6,8 @@ import pytest
 
 from swarmlet.core.errors import SwarmStateError, UnavailableError
 from swarmlet.daemon.joining import JOIN_WAIT_S
-from tests.daemon.sim_nodes import PORT, SimNode
-from tests.sim.loop import SimClock, run_sim
+from tests.daemon.sim_nodes import PORT, run_pair
 from tests.sim.world import DATA
-from tests.wire.memory_link import MemoryNet
-
-
-def run(story):
-    clock = SimClock()
-
-    async def whole():
-        net = MemoryNet()
-        manager, worker = (SimNode(net, host, clock) for host in ("m.x", "w.x"))
-        for node in (manager, worker):
-            await node.start()
-        await manager.init()
-        await story(clock, manager, worker)
-        for node in (worker, manager):
-            await node.stop()
-
-    run_sim(clock, whole())
 
 
 def test_nobody_there_is_said_with_the_address_and_nothing_is_left():
@@ -37,7 +19,7 @@ def test_nobody_there_is_said_with_the_address_and_nothing_is_left():
         for place in ("swarm", "certificates"):
             assert not worker.disk.list_dir(f"{DATA}/{place}")
 
-    run(story)
+    run_pair(story)
 
 
 def test_join_that_takes_too_long_goes_on_in_the_background():
@@ -54,4 +36,4 @@ def test_join_that_takes_too_long_goes_on_in_the_background():
         manager.net.mend("m.x", "w.x")
         await worker.until("active", limit_s=90)
 
-    run(story)
+    run_pair(story)
