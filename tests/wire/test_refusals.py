@@ -12,7 +12,7 @@ import time
 import pytest
 
 from swarmlet.core.ids import NodeID
-from swarmlet.wire import reception
+from swarmlet.wire import reception, server
 from swarmlet.wire.forward import FORWARDED_HEADER, PROTOCOL_HEADER, Origin, encode_origin
 from swarmlet.wire.gate import GateLimits
 from swarmlet.wire.routes import API, CERTIFICATE, JOIN, LOGS, MANAGERS, RENEW, ROUTES, SESSION
@@ -304,13 +304,14 @@ async def test_port_refuses_what_is_nested_without_end_and_writes_no_traceback(c
 @on_both_loops
 async def test_port_gives_a_slow_body_up_of(credentials, monkeypatch):
     monkeypatch.setattr(reception, "BODY_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(server, "SHUTDOWN_TIMEOUT_S", 0.2)
     async with opened() as world:
         reader, writer = await connect(world.addr, credentials)
         path = JOIN.path if credentials is STRANGER else RENEW.path
         writer.write(head("POST", path, b"x" * 100) + b"{")
         async with asyncio.timeout(2):
             assert b" 408 " in await reader.readline()
-        assert await until_closed(reader) < 4
+        assert await until_closed(reader) < 1.5
         writer.transport.abort()
 
 
