@@ -34,6 +34,7 @@ RENEW_EARLIEST, RENEW_LATEST = 0.5, 0.8  # of the lifetime; SwarmKit ca/certific
 FORCE_WAIT_S: Final = 0.5  # the manager writes the role down meanwhile; SwarmKit ca/config.go
 RETRY_MIN_S: Final = 5.0  # SwarmKit ca/renewer.go
 RETRY_MAX_S: Final = 3_600.0  # SwarmKit ca/renewer.go
+REACHED_RETRY_S: Final = 60.0  # once a manager answers; as often as expired ones may ask it
 LOOK_S: Final = (
     3_600.0  # the wall clock may jump, and waiting does not count a suspended host's time
 )
@@ -102,6 +103,7 @@ class Renewer:
         """A manager and this node did not accept each other: perhaps the root was replaced while
         this node was away, or its clock is right only now. Look again at both."""
         self._is_root_doubted = True
+        self._hasten()
         self._woken.set()
 
     async def renew(self) -> None:
@@ -144,6 +146,10 @@ class Renewer:
             return min(LOOK_S, self._next_s - self._env.clock.mono_s())
         left_ms = self.due_ms() - self._env.clock.wall_ms()
         return min(LOOK_S, left_ms / MS_PER_S)
+
+    def _hasten(self) -> None:
+        """A manager can be reached again: pauses that grew while there was none are over soon."""
+        self._next_s = min(self._next_s, self._env.clock.mono_s() + REACHED_RETRY_S)
 
     def _is_wanted(self) -> bool:
         return (

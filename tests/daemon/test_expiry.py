@@ -53,19 +53,11 @@ def test_worker_wakes_before_its_manager_and_waits():
 
 def test_worker_that_waited_for_hours_renews_as_soon_as_its_manager_is_back():
     async def story(clock, manager, worker):
-        for node in (manager, worker):
-            await node.start()
-        await manager.init()
-        await worker.join(manager)
-        for node in (worker, manager):
-            await node.stop()
         clock.now_s += EXPIRED_S
         await worker.start()
         await asyncio.sleep(6 * 3600)  # its pauses are of an hour by now
         await manager.start()
         await worker.until("active", 90)
-        for node in (worker, manager):
-            await node.stop()
 
     run(story)
 
