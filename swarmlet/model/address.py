@@ -21,6 +21,7 @@ from swarmlet.core.limits import (
 from swarmlet.model.network import IPAMPool
 
 _HOST: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._@-]{0,251}[A-Za-z0-9])?")
+_LABEL_MAX: Final = 63  # characters between two dots of a host name (RFC 1035)
 _PORT: Final = re.compile(r"[0-9]{1,5}")
 _ADDRESSES_MIN: Final = 8  # the size of a /29, the smallest subnet a swarm cuts
 
@@ -50,7 +51,7 @@ def parse_address(text: str, field: str, port: int = LISTEN_PORT) -> Address:
         if not _PORT.fullmatch(given) or not 0 < int(given) <= PORT_MAX:
             raise _invalid(field, text, f"the port must be 1 to {PORT_MAX}, not {given!r}")
         port = int(given)
-    if not is_ip(host) and not _HOST.fullmatch(host):
+    if not is_ip(host) and not _is_name(host):
         raise _invalid(field, text, f"{host!r} is no IP address, host name or interface")
     return Address(host=host, port=port)
 
@@ -76,16 +77,22 @@ def is_ip(text: str) -> bool:
     return True
 
 
+def _is_name(text: str) -> bool:
+    """Whether it may name a host or an interface; resolvers choke on other lengths of a label."""
+    labels = text.split(".")
+    return bool(_HOST.fullmatch(text)) and all(0 < len(each) <= _LABEL_MAX for each in labels)
+
+
 def _invalid(field: str, text: str, why: str) -> InvalidArgumentError:
     return InvalidArgumentError(
         f'invalid {field} "{text[:300]}": {why}',
-        remedy="Write an IP address or an interface's name, with :port if need be.",
+        remedy="Write an IP address or a name, of a host or an interface, with :port if need be.",
     )
 
 
 def parse_host(text: str, field: str) -> str:
     """An IP address or an interface's name without a port (data path address)."""
-    if not is_ip(text) and not _HOST.fullmatch(text):
+    if not is_ip(text) and not _is_name(text):
         raise _invalid(field, text, "it is no IP address or interface")
     return text
 

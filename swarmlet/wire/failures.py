@@ -1,5 +1,6 @@
 """What can go wrong between dialling a manager and reading its answer, as sentences for people."""
 
+import os
 import ssl
 from typing import Final
 
@@ -13,7 +14,10 @@ NOT_YET_VALID: Final = 9
 EXPIRED: Final = 10
 WRONG_NAME: Final = 62
 
-CHECK_ADDRESS: Final = "Check the address; managers listen on port 2377 unless they were told to."
+CHECK_ADDRESS: Final = (
+    "Check the address; managers listen on port 2377 unless they were told another."
+)
+CHECK_IPV6: Final = "Managers take IPv6 where they were told so: `--listen-addr [::]:2377`."
 CHECK_CLOCKS: Final = "Compare the clocks of this host and of that manager's."
 OTHER_MANAGER: Final = "Ask another manager, or try again in a moment."
 REFUSED_BY_US: Final = (
@@ -102,16 +106,23 @@ def _unreached(addr: str, error: aiohttp.ClientConnectorError) -> UnavailableErr
             remedy="Check the name, or give the manager's IP address.",
         )
     if isinstance(why, ConnectionRefusedError):
+        is_ipv6 = addr.startswith("[")
         return UnavailableError(
             f"Nothing listens at {addr}: the connection was refused",
-            remedy=f"{CHECK_ADDRESS} Is the daemon running there?",
+            remedy=f"{CHECK_IPV6 if is_ipv6 else CHECK_ADDRESS} Is the daemon running there?",
         )
     if isinstance(why, ConnectionResetError):
         return _closed(addr)
     return UnavailableError(
-        f"{addr} cannot be reached: {why.strerror or why}",
+        f"{addr} cannot be reached: {_cause(why)}",
         remedy="Check the address, and this host's network.",
     )
+
+
+def _cause(why: OSError) -> str:
+    """In the system's words. asyncio's own name Python's calls; where several addresses of a name
+    failed, each in its way, there is no number."""
+    return os.strerror(why.errno).lower() if why.errno else "none of its addresses answers"
 
 
 def _closed(addr: str) -> UnavailableError:

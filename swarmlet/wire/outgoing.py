@@ -53,7 +53,7 @@ async def exchange(request: HttpsRequest) -> HttpsAnswer:
         ):
             body = await _limited(answer, request.url)
             return HttpsAnswer(status=answer.status, body=body)
-    except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
+    except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, UnicodeError) as error:
         raise InvalidArgumentError(f"{request.url!r} is no https address") from error
     except (TimeoutError, aiohttp.ClientError, OSError) as error:
         cause = str(error) or f"no answer within {TIMEOUT_S:g} s"

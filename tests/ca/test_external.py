@@ -372,6 +372,8 @@ async def test_answers_are_bounded_and_lead_nowhere_else(tmp_path, canned, says)
         ("https://127.0.0.1:1/sign", UnavailableError),
         ("https://", InvalidArgumentError),
         ("https://a b/", (InvalidArgumentError, UnavailableError)),
+        ("https://a..b/", InvalidArgumentError),
+        (f"https://{'a' * 64}/", InvalidArgumentError),
         ("ftp://127.0.0.1/", InvalidArgumentError),
     ],
 )

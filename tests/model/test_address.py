@@ -21,6 +21,7 @@ from swarmlet.model.network import IPAMPool
         ("10.0.0.1", "10.0.0.1", 2377),
         ("10.0.0.1:1", "10.0.0.1", 1),
         ("eth0:65535", "eth0", 65535),
+        (f"{'a' * 63}.b", f"{'a' * 63}.b", 2377),
         ("node-1.example.com", "node-1.example.com", 2377),
         ("[::]:2377", "::", 2377),
         ("[2001:db8::1]", "2001:db8::1", 2377),
@@ -52,6 +53,11 @@ def test_address_is_taken_apart(text, host, port):
         "/x",
         "1:2:3",
         "a" * 300,
+        "a" * 64,
+        f"{'a' * 64}.example.com",
+        "a..b",
+        "http://10.0.0.1",
+        "10.0.0.1:2377/x",
         "10.0.0.1\n",
     ],
 )
@@ -73,8 +79,9 @@ def test_address_is_written_with_brackets_where_it_needs_them():
 
 def test_data_path_address_has_no_port():
     assert parse_host("eth0", "DataPathAddr") == "eth0"
-    with pytest.raises(InvalidArgumentError, match="DataPathAddr"):
-        parse_host("10.0.0.1:5", "DataPathAddr")
+    for text in ("10.0.0.1:5", "a" * 64, "a..b"):
+        with pytest.raises(InvalidArgumentError, match="DataPathAddr"):
+            parse_host(text, "DataPathAddr")
 
 
 @pytest.mark.parametrize(("port", "used"), [(0, 4789), (1024, 1024), (49151, 49151)])

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import errno
 import functools
 import socket
 import ssl
@@ -9,14 +10,17 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+import aiohttp
 import pytest
 from aiohttp.abc import AbstractResolver
+from aiohttp.client_reqrep import ConnectionKey
 
 from swarmlet.core.errors import InvalidArgumentError, UnauthorizedError, UnavailableError
 from swarmlet.core.limits import NS_PER_S
 from swarmlet.wire import answers, client, pools
 from swarmlet.wire.client import TlsLink
 from swarmlet.wire.credentials import Credentials
+from swarmlet.wire.failures import failure
 from swarmlet.wire.tls import server_context
 from tests.wire.identities import SwarmCA
 from tests.wire.port_world import on_both_loops
@@ -236,6 +240,31 @@ async def test_no_way_there_is_told_apart(link):
     assert message.startswith((f"{addr} cannot be reached: ", f"{addr} did not answer in time"))
 
 
+@pytest.mark.parametrize(
+    ("number", "text", "says"),
+    [
+        (errno.EHOSTUNREACH, "Connect call failed ('10.0.0.1', 2377)", "no route to host"),
+        (None, "Multiple exceptions: [Errno 111] ..., [Errno 113] ...", "none of its addresses"),
+    ],
+)
+def test_no_way_there_is_said_in_no_librarys_words(number, text, says):
+    reason = OSError(text) if number is None else OSError(number, text)
+    key = ConnectionKey("m", 2377, True, True, None, None, None)
+    message = failure("m:2377", aiohttp.ClientConnectorError(key, reason)).message
+    assert message.startswith(f"m:2377 cannot be reached: {says}")
+    assert text not in message
+
+
+@with_link
+async def test_whoever_calls_a_closed_port_by_ipv6_is_told_how_managers_listen(link):
+    with socket.socket(socket.AF_INET6) as taken:
+        taken.bind(("::1", 0))
+        addr = f"[::1]:{taken.getsockname()[1]}"
+        with pytest.raises(UnavailableError) as raised:
+            await link.hello(addr)
+    assert "--listen-addr [::]:2377" in raised.value.remedy
+
+
 class Nobody(AbstractResolver):
     async def resolve(self, host, port=0, family=socket.AF_INET):
         raise OSError(None, "Name or service not known")
@@ -252,7 +281,9 @@ async def test_a_name_nobody_knows_is_told_apart():
     await link.close()
 
 
-@pytest.mark.parametrize("addr", ["", "host:port", "host:0", "[::1", "a b:2377", "a/b:2377"])
+@pytest.mark.parametrize(
+    "addr", ["", "host:port", "host:0", "[::1", "a b:2377", "a/b:2377", "a..b", "a" * 64]
+)
 @with_link
 async def test_what_is_no_address_is_said_so(link, addr):
     with pytest.raises(InvalidArgumentError, match="invalid manager address"):
