@@ -44,8 +44,8 @@ from tests.wire.memory_link import MemoryNet
 CERTIFICATES = f"{DATA}/certificates"
 DAY_S = 86_400
 DAY_NS = DAY_S * 10**9
-SETTLES_WITHIN_S = 300.0  # of virtual time, where nobody waits for a renewal's next try
-RETRIES_WITHIN_S = 3 * 3_600.0  # where somebody may: the longest pause is an hour
+SETTLES_WITHIN_S = 300.0  # of virtual time
+RETRIES_WITHIN_S = 3 * 3_600.0  # the longest pause between renewals is an hour
 SURE_S = 30.0  # after this a host that is there has been told what to run
 SKEW_MAX_S = 55 * 60
 NEVER = 1 << 40  # operations of a disk
@@ -113,6 +113,10 @@ class Host(SimNode):
     def has_pending_key(self) -> bool:
         """Of a request whose answer the power kept from it: it asks for that first."""
         return self.disk.exists(f"{CERTIFICATES}/{PENDING_FILE}")
+
+    def is_trying(self) -> bool:
+        """Whether its last renewal failed."""
+        return bool(self.engine._stay.life.renewer.problem)
 
     def is_expired(self) -> bool:
         return self.state.certificate.ends_ms <= self.clock.wall_ms()
@@ -184,8 +188,14 @@ class SimCluster:
         self._enter(self.manager, "manager")
         self.roots.append(cluster_of(await self.read()).root_ca.cert_pem)
 
-    async def join(self, host: Host, role: str = "worker", cut_at: int | None = None) -> None:
-        """One join, however often the power goes meanwhile."""
+    async def join(
+        self,
+        host: Host,
+        role: str = "worker",
+        cut_at: int | None = None,
+        asleep_s: float = 0.0,
+    ) -> None:
+        """One join, however often the power goes meanwhile, and however long it is gone."""
         if not host.is_on:
             await host.switch_on()
         if cut_at is not None:
@@ -202,8 +212,12 @@ class SimCluster:
                 assert host.disk.is_dead
             if not host.disk.is_dead:
                 break
+            if asleep_s:
+                await self.switch_off(host, "power")
+                await self.skip(asleep_s)
+                await self.switch_on(host)
             await self.revive()
-        await host.until("active", 120)
+        await host.until("active", RETRIES_WITHIN_S)
         self._enter(host, role)
         self.joining -= 1
 
@@ -394,6 +408,8 @@ class SimCluster:
         assert isinstance(loop, SimLoop)
         left_s = gap_s
         while left_s > 0:
+            if self.manager.is_on:
+                await self._tries_over()
             well = [host for host in self.members() if host.is_there and not host.is_expired()]
             piece_s = min(left_s, *(self._piece_s(host) for host in well))
             loop.skip(piece_s)
@@ -402,6 +418,14 @@ class SimCluster:
             await self.revive()
             late = [host.host for host in well if host.is_there and host.is_expired()]
             assert late == [], f"seed {self.seed}, day {self.day:.1f}: expired while on: {late}"
+
+    async def _tries_over(self) -> None:
+        """A gap does not bring on the next try of who has tried in vain: they wait for it first."""
+        until_s = self.clock.now_s + RETRIES_WITHIN_S
+        while any(host.is_there and host.is_trying() for host in self.members()):
+            assert self.clock.now_s < until_s, f"seed {self.seed}: tries in vain"
+            await asyncio.sleep(60)
+            await self.revive()
 
     async def doze(self, gap_s: float) -> None:
         """Time in which the manager is off, whatever becomes of certificates."""

@@ -5,7 +5,7 @@ import asyncio
 import hashlib
 from dataclasses import dataclass
 
-from tests.sim.cluster import DAY_S, NEVER, RETRIES_WITHIN_S, SKEW_MAX_S, Host, SimCluster
+from tests.sim.cluster import DAY_S, NEVER, SKEW_MAX_S, Host, SimCluster
 from tests.sim.loop import run_sim
 
 HOSTS = 7
@@ -66,7 +66,7 @@ class History:
                 self.world.mend(host)
             if not host.is_on:
                 await self.world.switch_on(host)
-        await self.world.settle(RETRIES_WITHIN_S)
+        await self.world.settle()
         await self.world.check_refusals()
 
     def report(self, steps: int) -> HistoryReport:

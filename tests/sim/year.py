@@ -4,7 +4,7 @@ was not removed."""
 import hashlib
 from dataclasses import dataclass
 
-from tests.sim.cluster import DAY_S, NEVER, RETRIES_WITHIN_S, SKEW_MAX_S, Host, SimCluster
+from tests.sim.cluster import DAY_S, NEVER, SKEW_MAX_S, Host, SimCluster
 from tests.sim.loop import run_sim
 
 NODES = 20
@@ -51,7 +51,7 @@ class Year:
             await world.settle()
             await world.skip(self.rng.choice((0.2, 1, 3, 6)) * self.rng.uniform(0.5, 1) * DAY_S)
             await self.bring_back()
-            await world.settle(RETRIES_WITHIN_S)
+            await world.settle()
             world.manager.disk.fail_at(NEVER)
             await world.check_refusals()
         await self.finish()
@@ -71,10 +71,10 @@ class Year:
         """Everybody comes back; the last rotation needs nobody's help then."""
         world = self.world
         await self.bring_back(everybody=True)
-        await world.settle(RETRIES_WITHIN_S)
+        await world.settle()
         while self.rotate_on:
             await self.begin_rotation()
-            await world.settle(RETRIES_WITHIN_S)
+            await world.settle()
         await world.check_refusals(self.spare())
         await world.skip(DAY_S)
         await world.settle()
@@ -104,7 +104,7 @@ class Year:
         if len(self.world.members()) > self.nodes - 2:
             acts.append(self.remove)
         if self.spare() is not None:
-            acts += [self.join, self.try_old_token]
+            acts += [self.join, self.join_asleep, self.try_old_token]
         if any(host.member == "removed" for host in self.world.hosts):
             acts.append(self.forget)
         if self.rng.random() < 0.02:
@@ -169,7 +169,7 @@ class Year:
         await world.doze(days * DAY_S)
         for host in asleep:
             await world.switch_on(host)
-        await world.settle(RETRIES_WITHIN_S)
+        await world.settle()
 
     async def remove(self) -> None:
         workers = [host for host in self.world.members() if host.role == "worker"]
@@ -187,6 +187,13 @@ class Year:
         host = self.spare()
         assert host is not None
         await self.world.join(host, cut_at=self.rng.choice((None, self.rng.randrange(40))))
+
+    async def join_asleep(self) -> None:
+        """Half of a join, then weeks or months without power, then the rest of it."""
+        host = self.spare()
+        assert host is not None
+        asleep_s = self.rng.choice((3, 3, 10, 120)) * DAY_S
+        await self.world.join(host, cut_at=self.rng.randrange(40), asleep_s=asleep_s)
 
     async def try_old_token(self) -> None:
         await self.world.check_refusals(self.spare())
