@@ -5,7 +5,8 @@ import asyncio
 import hashlib
 from dataclasses import dataclass
 
-from tests.sim.cluster import DAY_S, NEVER, SKEW_MAX_S, Host, SimCluster
+from tests.sim.cluster import DAY_S, NEVER, SKEW_MAX_S, SimCluster
+from tests.sim.host import Host
 from tests.sim.loop import run_sim
 
 HOSTS = 7

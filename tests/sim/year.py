@@ -4,7 +4,8 @@ was not removed."""
 import hashlib
 from dataclasses import dataclass
 
-from tests.sim.cluster import DAY_S, NEVER, SKEW_MAX_S, Host, SimCluster
+from tests.sim.cluster import DAY_S, NEVER, SKEW_MAX_S, SimCluster
+from tests.sim.host import Host
 from tests.sim.loop import run_sim
 
 NODES = 20
