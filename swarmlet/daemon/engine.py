@@ -243,7 +243,16 @@ class DaemonEngine:
             outcome.set_result(None)
         finally:
             if not outcome.done():
-                outcome.set_result(SwarmStateError("The attempt to join was given up."))
+                outcome.set_result(self._broken_off())
+
+    def _broken_off(self) -> SwarmError:
+        """What the client of a join hears that did not come to its end."""
+        if not self.stopped.is_set():
+            return SwarmStateError("The attempt to join was given up.")
+        return SwarmStateError(
+            "The daemon is stopping; it goes on with the join when it starts again.",
+            remedy="`swarmlet leave` after its start gives the join up.",
+        )
 
     async def _give_up(self) -> None:
         """End the join under way; nothing of it is left here."""

@@ -390,6 +390,21 @@ def test_join_that_is_under_way_is_given_up_by_leaving(hosts, manager):
     join(worker, manager)
 
 
+def test_join_that_is_under_way_goes_on_after_the_daemon_was_stopped(hosts, manager):
+    worker = hosts()
+    request = body(worker, manager)
+    manager.stop()
+    asking, answers = in_background(worker, request)
+    pending(worker)
+    wait_for(Path(worker.data, "swarm/joining").exists, what="the join is written down")
+    assert worker.stop() == 0
+    asking.join(5)
+    assert "goes on with the join when it starts again" in str(answers[0])
+    manager.start()
+    worker.start()
+    wait_for(lambda: swarm_of(worker)["LocalNodeState"] == "active", what="the worker is in")
+
+
 def test_four_nodes_join_at_once(hosts, manager):
     workers = [hosts() for _ in range(4)]
     threads = [in_background(worker, body(worker, manager)) for worker in workers]
