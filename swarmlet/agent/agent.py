@@ -114,6 +114,10 @@ class Agent:
         """Why this node has no session now, in a sentence; "" while it has one."""
         return "" if self._session.is_registered else self._db.problem or self._session.problem
 
+    def alone_s(self) -> float:
+        """For how long this node has had no session; 0 while it has one."""
+        return self._session.alone_s()
+
     def is_at_rest(self) -> bool:
         """Whether this agent is registered and nothing happens until a task ends or an order
         comes."""

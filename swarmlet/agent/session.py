@@ -136,6 +136,7 @@ class Session:
         self._session_id = ""
         self._backoff_s = 0.0
         self._is_over = False
+        self._alone_since_s = env.clock.mono_s()
         self.was_registered = asyncio.Event()
         self.refusal = self.problem = ""
         self.on_info: Callable[[SwarmInfo], None] = _nothing
@@ -143,6 +144,10 @@ class Session:
     @property
     def is_registered(self) -> bool:
         return self._channel is not None
+
+    def alone_s(self) -> float:
+        """For how long there has been no session; 0 while there is one."""
+        return 0.0 if self.is_registered else self._env.clock.mono_s() - self._alone_since_s
 
     async def run(self) -> None:
         """Until cancelled, or after `goodbye`. A node whose runtime is away registers all the same,
@@ -220,7 +225,8 @@ class Session:
                 group.create_task(self._watch_condition(channel, problem, description))
                 group.create_task(self._reporter.run(channel))
         finally:
-            self._channel = None
+            if self._channel is not None:
+                self._channel, self._alone_since_s = None, self._env.clock.mono_s()
             channel.close()
 
     async def _register(

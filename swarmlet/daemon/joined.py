@@ -25,6 +25,7 @@ from swarmlet.core.errors import (
     not_manager_worker,
 )
 from swarmlet.core.ids import NodeID
+from swarmlet.core.limits import NS_PER_S
 from swarmlet.daemon.data_dir import SwarmFile
 from swarmlet.daemon.host import ApiCall, Host, NodeNetwork, PortPlan
 from swarmlet.daemon.node_life import NodeLife, Papers
@@ -33,6 +34,7 @@ from swarmlet.manager.control import Control
 from swarmlet.manager.gatekeeper import CertificateGatekeeper
 from swarmlet.manager.port import ForwardingPort
 from swarmlet.model.address import Address, parse_address
+from swarmlet.model.duration import format_duration
 from swarmlet.runtime.base import Runtime
 from swarmlet.wire.channel import AgentChannel, AgentConnector, LogSink
 from swarmlet.wire.messages import SwarmInfo
@@ -41,6 +43,7 @@ from swarmlet.wire.remotes import Remotes
 log = logging.getLogger("swarmlet.daemon")
 
 STOP_WAIT_S: Final = 8.0  # for the goodbye
+TELL_AFTER_S: Final = 30.0  # without a session: longer than a manager takes to restart
 KEEP_RETRY_S: Final = 10.0  # between tries to write down whom to ask
 NO_COPY: Final = (
     "This manager keeps no copy of the swarm's state: it passes calls on to the one that leads, "
@@ -94,12 +97,13 @@ class JoinedNode:
     def state(self) -> SwarmState:
         problem, is_ready = self._problem(), self._heard.is_set()
         is_refused = problem is not None and not self.life.agent.is_registered()
-        waits_for = "" if is_ready else self.life.agent.problem
         return SwarmState(
             state="error" if is_refused else "active" if is_ready else "pending",
             node_id=NodeID(self.file.node_id),
             node_addr=parse_address(self.file.advertise_addr, "AdvertiseAddr").host,
-            error=problem.message if problem is not None else waits_for or self._port_problem(),
+            error=problem.message
+            if problem is not None
+            else self._waits_for() or self._port_problem(),
             managers=tuple((one.node_id, one.addr) for one in self._remotes.all()),
             certificate=self.life.certificate(),
             warnings=(NO_COPY,) if self._is_manager() else (),
@@ -149,6 +153,15 @@ class JoinedNode:
     def _is_lost(self) -> bool:
         """Whether the certificate has expired, and is not renewed."""
         return self.life.is_expired() and bool(self.life.renewer.problem)
+
+    def _waits_for(self) -> str:
+        """Why no manager has taken this node in, in this life or for long."""
+        agent = self.life.agent
+        alone_s, problem = int(agent.alone_s()), agent.problem
+        if problem and alone_s >= TELL_AFTER_S:
+            alone = format_duration(alone_s * NS_PER_S)
+            return f"This node has had no session with a manager for {alone}: {problem}"
+        return "" if self._heard.is_set() else problem
 
     def _port_problem(self) -> str:
         return "" if self._port is None else self._port.problem
