@@ -9,6 +9,7 @@ from typing import Final
 import click
 
 from swarmlet.cli.client import Client, Json, Object
+from swarmlet.cli.errors import EXIT_INTERRUPTED
 from swarmlet.cli.format import one_line
 from swarmlet.cli.lazy import example
 from swarmlet.cli.swarm_options import (
@@ -59,8 +60,16 @@ def join(
     from swarmlet.cli.background import ensure_daemon
 
     ensure_daemon(client, data_dir=data_dir, runtime=runtime or "", docker_host=docker_host)
-    with _waiting(client):
-        client.post("/swarm/join", body)
+    try:
+        with _waiting(client):
+            client.post("/swarm/join", body)
+    except KeyboardInterrupt:
+        click.echo(
+            "\nThe attempt to join goes on in the background. `swarmlet info` shows how it went; "
+            "`swarmlet leave` gives it up.",
+            err=True,
+        )
+        raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
     found = client.get("/info")
     is_manager = bool((found.get("Swarm") or {}).get("ControlAvailable"))
     click.echo(f"This node joined a swarm as a {'manager' if is_manager else 'worker'}.")
@@ -73,6 +82,8 @@ def _join_request(token: str, words: tuple[str, ...], options: dict[str, Json]) 
         token = next((word for word in words if word.startswith(_PREFIX)), "")
         token = token or next(iter(words), "")
         words = tuple(word for word in words if word != token)
+    if any(word.startswith(_PREFIX) for word in words):
+        raise click.UsageError("A join token stands where an address of a manager belongs.")
     if not token:
         raise click.UsageError("Joining needs a token: `swarmlet join-token worker` on a manager.")
     addrs = list(words) or os.environ.get(MANAGERS_VARIABLE, "").replace(",", " ").split()

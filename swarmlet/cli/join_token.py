@@ -112,7 +112,7 @@ def _print_token(client: Client, role: str, token: str, *, quiet: bool) -> None:
 )
 @click.option("--label", multiple=True, metavar="KEY=VALUE", help="A label of every such node.")
 @click.option(
-    "--expires", type=DURATION_NS, default=0, metavar="DURATION", help="Ends after it: 24h."
+    "--expires", type=DURATION_NS, metavar="DURATION", help="Ends after it: 24h; without it, never."
 )
 @click.option(
     "--uses", type=click.IntRange(min=1), metavar="N", help="How many nodes it lets in, at most."
@@ -124,12 +124,14 @@ def create(
     *,
     role: str,
     label: tuple[str, ...],
-    expires: int,
+    expires: int | None,
     uses: int | None,
     quiet: bool,
 ) -> None:
     """Make an extra token, which is told this once: the swarm keeps its hash alone."""
-    body = {"Role": role, "Labels": pairs_of(label), "ExpiresIn": expires, "Uses": uses or 0}
+    if expires == 0:
+        raise click.UsageError("--expires 0 has ended already; without it the token lasts.")
+    body = {"Role": role, "Labels": pairs_of(label), "ExpiresIn": expires or 0, "Uses": uses or 0}
     made = client.post(PATH, body)
     if not quiet:
         click.echo(f"Join token {made['ID']} is made; it is shown this once.\n")

@@ -96,6 +96,27 @@ def test_join_without_a_token_is_wrong_usage(swarmlet, joining):
     assert "needs a token" in result.err
 
 
+@pytest.mark.parametrize("words", [["--token", TOKEN, TOKEN, ADDR], [TOKEN, f"{TOKEN}m", ADDR]])
+def test_token_among_the_addresses_is_wrong_usage_and_goes_nowhere(words, swarmlet, joining):
+    result = swarmlet("join", *words)
+    assert (result.code, joining.requests) == (2, [])
+    assert "stands where an address" in result.err
+    assert TOKEN not in result.err
+
+
+def test_interrupted_join_says_that_it_goes_on_and_how_to_give_it_up(
+    swarmlet, joining, monkeypatch
+):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Client, "post", interrupted)
+    result = swarmlet("join", TOKEN, ADDR)
+    assert (result.code, result.out) == (130, "")
+    assert "goes on in the background" in result.err
+    assert "`swarmlet leave` gives it up" in result.err
+
+
 def test_join_says_the_daemons_refusal_with_what_to_try(swarmlet, joining):
     text = (
         'Timeout was reached before node joined. Use the "docker info" command to see the status.'
@@ -191,6 +212,13 @@ def test_extra_token_is_made_with_its_bounds_and_shown_once(swarmlet, swarm):
     assert swarmlet("join-token", "-q", "create", "--role", "manager").out == f"{TOKEN}x\n"
     unbounded = {"Role": "manager", "Labels": {}, "ExpiresIn": 0, "Uses": 0}
     assert swarm.posted()[1].body == unbounded
+
+
+@pytest.mark.parametrize("expires", ["0", "0s"])
+def test_extra_token_that_ends_at_once_is_not_made_one_that_lasts(expires, swarmlet, swarm):
+    result = swarmlet("join-token", "create", "--expires", expires)
+    assert (result.code, swarm.posted()) == (2, [])
+    assert "--expires 0" in result.err
 
 
 def test_extra_tokens_are_listed_without_what_they_say(swarmlet, swarm):
