@@ -133,24 +133,37 @@ class SimCluster:
             host.disk.fail_at(cut_at, self.rng.choice(("before", "half", "after")))
         self.tell(f"join {host.host} {role} {cut_at}")
         self.joining += 1
-        for _ in range(3):
-            token = getattr((await self.root_ca()).tokens, role)
-            try:
-                if host.state.state == "inactive":
-                    await host.engine.join_swarm(self._request(host, token))
-                await asyncio.sleep(1)
-            except (SimCrash, SwarmError, BaseExceptionGroup):
-                assert host.disk.is_dead
-            if not host.disk.is_dead:
-                break
-            if asleep_s:
+        while not host.state.node_id:
+            await self._try_to_join(host, role)
+            if host.disk.is_dead and asleep_s:
                 await self.switch_off(host, "power")
                 await self.skip(asleep_s)
                 await self.switch_on(host)
             await self.revive()
+            await self._forget_old_token(host)
         await host.until("active", RETRIES_WITHIN_S)
         self._enter(host, role)
         self.joining -= 1
+
+    async def _try_to_join(self, host: Host, role: str) -> None:
+        """Unless it is on its way already."""
+        token = getattr((await self.root_ca()).tokens, role)
+        is_refused = False
+        try:
+            if host.state.state == "inactive":
+                await host.engine.join_swarm(self._request(host, token))
+            await asyncio.sleep(1)
+        except UnauthorizedError:
+            is_refused = True
+        except (SimCrash, SwarmError, BaseExceptionGroup):
+            if not host.disk.is_dead:
+                raise
+        assert not is_refused or token not in await self._tokens()
+
+    async def _forget_old_token(self, host: Host) -> None:
+        """A rotation ended while the join was under way, and with it the token."""
+        if host.state.state == "error" and not host.state.node_id:
+            await host.engine.leave_swarm(force=True)
 
     async def join_over_bad_net(self, host: Host, role: str = "worker") -> None:
         """The net goes away meanwhile. Where the host gives up, it says so, and somebody removes
@@ -170,8 +183,7 @@ class SimCluster:
             await asyncio.sleep(1)
         if host.state.state == "active":
             self._enter(host, role)
-        elif host.state.state == "error":  # a rotation ended meanwhile, and with it the token
-            await host.engine.leave_swarm(force=True)
+        await self._forget_old_token(host)
         await self._remove_orphans()
         self.joining -= 1
 
@@ -467,9 +479,7 @@ class SimCluster:
         """Removed nodes, some of them each time, and tokens of old let nobody in."""
         for node_id in self.rng.sample(sorted(self.removed), min(2, len(self.removed))):
             await self._check_refused(node_id, self.removed[node_id])
-        root_ca = await self.root_ca()
-        present = (root_ca.tokens.worker, root_ca.tokens.manager)  # to the end of a rotation
-        old = sorted(self.old_tokens - {*present})
+        old = sorted(self.old_tokens - await self._tokens())
         if spare is None or not old:
             return
         await self.revive()
@@ -502,8 +512,12 @@ class SimCluster:
             raise AssertionError(f"removed node {node_id} was let in")
 
     async def keep_old_tokens(self) -> None:
-        tokens = cluster_of(await self.read()).root_ca.tokens
-        self.old_tokens |= {tokens.worker, tokens.manager}
+        self.old_tokens |= await self._tokens()
+
+    async def _tokens(self) -> set[str]:
+        """They stay the same to the end of a root rotation."""
+        tokens = (await self.root_ca()).tokens
+        return {tokens.worker, tokens.manager}
 
     async def end(self) -> None:
         """The last check of all, and everybody's clean end."""
