@@ -32,6 +32,7 @@ class World:
 
     def __init__(self, net):
         self.net, self.now_s = net, 0.0
+        self.has_been_replaced = False  # a host that was off for so long that its tasks moved
         self.manager: Host = net["m1"]
 
     def __getitem__(self, name):
@@ -74,7 +75,9 @@ def _same_tasks(world):
     before = processes(world)
     yield
     world.wait_ready()
-    assert processes(world) == before
+    after = processes(world)
+    assert after == before or world.has_been_replaced
+    world.has_been_replaced = False
     update_swarm(world.manager, {"CAConfig": {"NodeCertExpiry": VALIDITY_D * 24 * HOUR_NS}})
 
 
@@ -159,6 +162,7 @@ def test_worker_that_starts_before_its_sleeping_manager_waits_for_it(world):
 def test_worker_that_was_off_for_months_comes_back_while_others_went_on(world):
     host, serial = world["w1"], serial_of(world["w1"])
     host.stop()
+    world.has_been_replaced = True
     for _ in range(2):
         before = {name: serial_of(world[name]) for name in ("m1", "w2")}
         world.pass_time(80 * DAY_S, "m1", "w2")
