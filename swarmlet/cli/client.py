@@ -326,8 +326,8 @@ def _unreachable(host: str, error: OSError) -> UnreachableError:
     if isinstance(error, FileNotFoundError | ConnectionRefusedError):
         return UnreachableError(
             f"No swarmlet daemon answers at {host}.",
-            "`swarmlet init` starts one and makes a swarm; `swarmlet daemon` runs one here; "
-            "--host or SWARMLET_HOST names another.",
+            "`swarmlet init` starts one and makes a swarm, `swarmlet join` enters another host's; "
+            "`swarmlet daemon` runs one here; --host or SWARMLET_HOST names another.",
         )
     return UnreachableError(
         f"The daemon at {host} cannot be reached: {error.strerror or 'no answer'}.",

@@ -144,7 +144,7 @@ def not_in_swarm() -> NotManagerError:
     return NotManagerError(
         'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" '
         "to connect this node to swarm and try again.",
-        remedy="Start a swarm here with `swarmlet init`.",
+        remedy="Start a swarm here with `swarmlet init`, or join one with `swarmlet join`.",
     )
 
 
@@ -195,11 +195,13 @@ def node_removed(node_id: str) -> ForbiddenError:
     )
 
 
-def join_takes_longer() -> SwarmStateError:
+def join_takes_longer(cause: str) -> SwarmStateError:
+    """`cause`: why, as far as that is known."""
+    so_far = f" So far: {cause}" if cause else ""
     return SwarmStateError(
         "Timeout was reached before node joined. The attempt to join the swarm will continue in "
         'the background. Use the "docker info" command to see the current swarm status of your '
-        "node.",
+        f"node.{so_far}",
         remedy="`swarmlet info` shows how it went; `swarmlet leave` gives it up.",
     )
 

@@ -151,7 +151,7 @@ class DaemonEngine:
             async with asyncio.timeout(JOIN_WAIT_S):
                 problem = await asyncio.shield(outcome)
         except TimeoutError:
-            raise join_takes_longer() from None
+            raise join_takes_longer(self.swarm_state().error) from None
         finally:
             attempt.is_awaited = False
         if problem is not None:

@@ -266,7 +266,11 @@ class _Forwarder:
     def _observed(self, addr: str) -> Iterator[None]:
         try:
             yield
-        except UnavailableError:
+        except UnavailableError as error:
             self._remotes.observe(addr, ok=False)
-            raise
+            raise UnavailableError(
+                f"The manager that leads cannot be asked: {error.message}",
+                remedy="Is its daemon running? This manager keeps no copy of the swarm's state, "
+                "and does not stand in for it.",
+            ) from error
         self._remotes.observe(addr, ok=True)

@@ -268,7 +268,9 @@ def test_second_manager_without_a_leader_says_so(hosts, manager):
     with pytest.raises(ApiError) as found:
         second.client().get("/nodes")
     assert found.value.status == 503
+    assert found.value.message.startswith("The manager that leads cannot be asked: ")
     assert manager.listen in found.value.message
+    assert "keeps no copy" in found.value.remedy
     assert manager.listen in swarm_of(second)["Error"]
 
 

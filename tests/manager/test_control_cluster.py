@@ -141,6 +141,7 @@ async def test_member_of_the_raft_group_cannot_be_removed(force):
         f"node {SELF} is a cluster manager and is a member of the raft cluster. "
         "It must be demoted to worker before removal"
     )
+    assert "leave --force" in refused.value.remedy
 
 
 async def test_ready_node_is_removed_only_by_force():

@@ -125,7 +125,9 @@ class ClusterVerbs(ControlBase):
         if any(member.node_id == node.id for member in self._log.members()):
             raise FailedPreconditionError(
                 f"node {node.id} is a cluster manager and is a member of the raft cluster. "
-                "It must be demoted to worker before removal"
+                "It must be demoted to worker before removal",
+                remedy="Where it is the only one that keeps the swarm's state, `swarmlet leave "
+                "--force` there ends the swarm.",
             )
         if not force and node.status.state == NodeState.READY:
             raise FailedPreconditionError(
