@@ -27,6 +27,7 @@ from swarmlet.core.errors import (
     UnauthorizedError,
     UnavailableError,
 )
+from swarmlet.model.address import HOST_LABEL_MAX
 from swarmlet.model.cluster import CAConfig, ExternalCA, RootCA
 from swarmlet.wire.credentials import Credentials
 from swarmlet.wire.outgoing import HttpsAnswer, HttpsRequest
@@ -83,9 +84,11 @@ def check_external_ca(authority: ExternalCA) -> None:
 def _is_https(url: str) -> bool:
     try:
         parts = urlsplit(url)
-        return parts.scheme == "https" and bool(parts.hostname) and parts.port != 0
+        host, port = parts.hostname or "", parts.port
     except ValueError:
         return False
+    is_host = all(0 < len(each) <= HOST_LABEL_MAX for each in host.removesuffix(".").split("."))
+    return parts.scheme == "https" and is_host and port != 0
 
 
 def signing_authorities(root_ca: RootCA, config: CAConfig) -> Authorities:

@@ -160,7 +160,8 @@ class _Step:
             raise InvalidArgumentError(
                 "there must be at least one valid, reachable external CA corresponding to the "
                 f"{which} CA certificate",
-                remedy="Give its https address with --external-ca, or the CA's key with --ca-key.",
+                remedy="Give its https address with --external-ca, or the CA's key with --ca-key; "
+                "ca.external_failed in the daemon's log says why one cannot be asked.",
             )
 
     def authorities(self, ca_pem: bytes) -> Authorities:

@@ -81,7 +81,11 @@ def worker(client: Client, *, rotate: bool, quiet: bool) -> None:
 @_token_alone_option
 @click.pass_obj
 def manager(client: Client, *, rotate: bool, quiet: bool) -> None:
-    """Print the token with which other hosts join as managers."""
+    """Print the token with which other hosts join as managers.
+
+    In this release they pass calls on to the manager that leads: they keep no copy of the swarm's
+    state, and do not stand in for it.
+    """
     _show(client, "manager", rotate=rotate, quiet=quiet)
 
 

@@ -1,5 +1,6 @@
 """What `init` and `join` share: addresses, the daemon they start, the line to join with."""
 
+import shlex
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
@@ -64,10 +65,10 @@ def availability_of(options: Mapping[str, Json]) -> str:
 
 
 def join_text(role: str, token: str, address: str) -> str:
-    """What to run on another host, with the address of a manager."""
+    """What to run on another host, with the address of a manager; shells glob an IPv6 one's."""
     return (
         f"To add a {role} to this swarm, run the following command:\n\n"
-        f"    swarmlet join --token {token} {address}\n"
+        f"    swarmlet join --token {token} {shlex.quote(address)}\n"
     )
 
 

@@ -21,7 +21,7 @@ from swarmlet.core.limits import (
 from swarmlet.model.network import IPAMPool
 
 _HOST: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._@-]{0,251}[A-Za-z0-9])?")
-_LABEL_MAX: Final = 63  # characters between two dots of a host name (RFC 1035)
+HOST_LABEL_MAX: Final = 63  # characters between two dots of a host name (RFC 1035)
 _PORT: Final = re.compile(r"[0-9]{1,5}")
 _ADDRESSES_MIN: Final = 8  # the size of a /29, the smallest subnet a swarm cuts
 
@@ -80,7 +80,7 @@ def is_ip(text: str) -> bool:
 def _is_name(text: str) -> bool:
     """Whether it may name a host or an interface; resolvers choke on other lengths of a label."""
     labels = text.split(".")
-    return bool(_HOST.fullmatch(text)) and all(0 < len(each) <= _LABEL_MAX for each in labels)
+    return bool(_HOST.fullmatch(text)) and all(0 < len(each) <= HOST_LABEL_MAX for each in labels)
 
 
 def _invalid(field: str, text: str, why: str) -> InvalidArgumentError:

@@ -192,6 +192,8 @@ def test_join_token_names_a_manager_that_others_ask_where_this_one_is_none(swarm
     info["Swarm"]["RemoteManagers"] = [{"NodeID": "x", "Addr": ADDR}]
     swarm.script["GET /info"] = (200, info)
     assert f"--token {TOKEN} {ADDR}\n" in swarmlet("join-token", "worker").out
+    info["Swarm"]["RemoteManagers"] = [{"NodeID": "x", "Addr": "[fd97::1]:2377"}]
+    assert f"--token {TOKEN} '[fd97::1]:2377'\n" in swarmlet("join-token", "worker").out
 
 
 def test_extra_token_is_made_with_its_bounds_and_shown_once(swarmlet, swarm):

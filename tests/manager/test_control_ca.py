@@ -292,6 +292,8 @@ BAD_AUTHORITIES = [
     (replace(CFSSL, url="http://ca.example"), "invalid address of an external CA"),
     (replace(CFSSL, url="https://"), "invalid address of an external CA"),
     (replace(CFSSL, url="https://[::1"), "invalid address of an external CA"),
+    (replace(CFSSL, url="https://a..b/"), "invalid address of an external CA"),
+    (replace(CFSSL, url=f"https://{'a' * 64}/"), "invalid address of an external CA"),
     (replace(CFSSL, url="https://a:99999"), "invalid address of an external CA"),
     (replace(CFSSL, ca_cert="garbage"), "cannot be read"),
 ]
