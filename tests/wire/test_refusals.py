@@ -211,12 +211,25 @@ async def test_port_judges_the_caller_a_manager_speaks_for():
 # What is no request
 
 
-def tls_1_1_hello():
-    """By hand: no library offers it any more."""
-    suites = bytes.fromhex("c00ac014002f0035")
-    body = b"\x03\x02" + bytes(32) + b"\0" + struct.pack(">H", len(suites)) + suites + b"\x01\0"
+def hello_of(version):
+    """A whole hello by hand, for no library offers TLS 1.1 any more; a server of any version since
+    1.0 finds a suite and a curve in it."""
+    suites = bytes.fromhex("c02bc009c00a")
+    extensions = bytes.fromhex("000a000400020017 000b00020100 000d000400020403")
+    body = version + bytes(32) + b"\0" + struct.pack(">H", len(suites)) + suites + b"\x01\0"
+    body += struct.pack(">H", len(extensions)) + extensions
     handshake = b"\x01" + struct.pack(">I", len(body))[1:] + body
     return b"\x16\x03\x01" + struct.pack(">H", len(handshake)) + handshake
+
+
+@on_both_loops
+async def test_port_answers_a_hello_of_tls_1_2_by_hand():
+    """The same hello of TLS 1.1 is refused for its version, then, and for nothing else."""
+    async with opened() as world:
+        reader, writer = await raw(world.addr, hello_of(b"\x03\x03"))
+        async with asyncio.timeout(5):
+            assert (await reader.readexactly(6))[::5] == b"\x16\x02"  # a server's hello
+        writer.transport.abort()
 
 
 @pytest.mark.parametrize(
@@ -225,7 +238,7 @@ def tls_1_1_hello():
         (b"\0garbage\r\n\r\n" * 4, 0.3),
         (b"GET / HTTP/1.1\r\n\r\n", 0.3),
         (b"\x16\x02\x00", 0.3),
-        (tls_1_1_hello(), 0.3),
+        (hello_of(b"\x03\x02"), 0.3),
         (b"\x16", 2),
         (HELLO_START, 2),
         (HELLO_START + b"\xff" * 600, 2),
