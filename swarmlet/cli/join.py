@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, TextIO
 
 import click
 
@@ -24,6 +24,7 @@ from swarmlet.core.errors import SwarmError
 
 MANAGERS_VARIABLE: Final = "SWARMLET_MANAGERS"
 _PREFIX: Final = "SWMTKN-"  # of every join token
+_TOKEN_FILE_MAX: Final = 4096  # characters; a token has 85
 
 
 @click.command(
@@ -31,10 +32,17 @@ _PREFIX: Final = "SWMTKN-"  # of every join token
         "swarmlet join SWMTKN-1-... 192.168.0.10:2377",
         "swarmlet join --token SWMTKN-1-... 192.168.0.10:2377",
         "swarmlet join SWMTKN-1-...     # a manager of the local network that announces itself",
+        "swarmlet join --token-file - 192.168.0.10 < token",
     )
 )
 @click.argument("words", metavar="[TOKEN] [ADDR[:PORT]]...", nargs=-1)
 @click.option("--token", default="", metavar="TOKEN", help="What `join-token` printed.")
+@click.option(
+    "--token-file",
+    type=click.File(),
+    metavar="FILE",
+    help="Read the token here (- for standard input): in no shell's history, in no process list.",
+)
 @place_options
 @availability_option
 @announce_option
@@ -46,9 +54,7 @@ def join(
     *,
     words: tuple[str, ...],
     token: str,
-    data_dir: str,
-    runtime: str | None,
-    docker_host: str,
+    token_file: TextIO | None,
     **options: Json,
 ) -> None:
     """Join another host's swarm with a token of it.
@@ -56,10 +62,11 @@ def join(
     Without an address those in SWARMLET_MANAGERS are asked, else managers of the local network that
     announce themselves. Starts a daemon in the background where none answers, and says so.
     """
-    body = _join_request(token, words, options)
+    body = _join_request(_token(token, token_file), words, options)
     from swarmlet.cli.background import ensure_daemon
 
-    ensure_daemon(client, data_dir=data_dir, runtime=runtime or "", docker_host=docker_host)
+    place = {name: options[name] or "" for name in ("data_dir", "runtime", "docker_host")}
+    ensure_daemon(client, **place)
     try:
         with _waiting(client):
             client.post("/swarm/join", body)
@@ -75,6 +82,18 @@ def join(
     click.echo(f"This node joined a swarm as a {'manager' if is_manager else 'worker'}.")
     for warning in found.get("Warnings") or []:
         click.echo(warning, err=True)
+
+
+def _token(token: str, file: TextIO | None) -> str:
+    """What the options say; "" where they leave it to the words."""
+    if file is None:
+        return token
+    if token:
+        raise click.UsageError("Give --token or --token-file, not both.")
+    found = file.read(_TOKEN_FILE_MAX).strip()
+    if not found.startswith(_PREFIX):
+        raise click.UsageError("The file of --token-file does not begin with a join token.")
+    return found
 
 
 def _join_request(token: str, words: tuple[str, ...], options: dict[str, Json]) -> Object:

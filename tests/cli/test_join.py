@@ -53,6 +53,23 @@ def test_join_sends_dockers_body_and_says_the_role(words, swarmlet, joining):
     assert joining.posted()[0].body == JOIN_BODY
 
 
+def test_join_reads_the_token_from_a_file_that_no_process_list_shows(swarmlet, joining, tmp_path):
+    file = tmp_path / "token"
+    file.write_text(f"{TOKEN}\n")
+    assert swarmlet("join", "--token-file", str(file), ADDR).code == 0
+    assert joining.posted()[0].body == JOIN_BODY
+
+
+def test_join_sends_nothing_for_a_file_without_a_token(swarmlet, joining, tmp_path):
+    file = tmp_path / "token"
+    file.write_text("hello\n")
+    for words in (["--token-file", str(file)], ["--token-file", str(file), "--token", TOKEN]):
+        result = swarmlet("join", *words, ADDR)
+        assert result.code == 2
+        assert "--token-file" in result.err
+    assert joining.posted() == []
+
+
 def test_join_as_a_manager_passes_the_daemons_warnings_on(swarmlet, joining):
     warning = "WARNING: This manager keeps no copy of the swarm's state."
     joining.script["GET /info"] = (200, {**recorded.INFO, "Warnings": [warning]})
