@@ -1,7 +1,5 @@
 """Log streams: one frame a line, as Docker's multiplexed stream has it."""
 
-import logging
-import struct
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -11,27 +9,15 @@ from aiohttp import web
 from swarmlet.api.call import Call, stream
 from swarmlet.api.query import flag, tail_lines, time_ns
 from swarmlet.api.render.common import rfc3339_fixed
-from swarmlet.api.streams import while_read
-from swarmlet.core.errors import InvalidArgumentError, SwarmError
+from swarmlet.api.streams import SYSTEM_ERROR, frame, output_type, saying_problems, while_read
+from swarmlet.core.errors import InvalidArgumentError
 from swarmlet.core.ids import ServiceID, TaskID
 from swarmlet.manager.control import Control
 from swarmlet.model.task import Task
 from swarmlet.wire.messages import LogLine, LogOptions
 
-log = logging.getLogger("swarmlet.api")
-
-SYSTEM_ERROR: Final = 3
-"""The stream number whose payload clients print as an error before they end."""
-
 CONTEXTS_MAX: Final = 4096
 """Tasks remembered by one stream: a service that crashes for months brings ever new ones."""
-
-_MULTIPLEXED_SINCE: Final = (1, 42)
-_FRAME: Final = struct.Struct(">BxxxI")
-
-
-def frame(number: int, payload: bytes) -> bytes:
-    return _FRAME.pack(number, len(payload)) + payload
 
 
 def log_options(call: Call) -> LogOptions:
@@ -96,16 +82,13 @@ class LineFormat:
 
 
 async def _copy(lines: AsyncIterator[LogLine], out: web.StreamResponse, form: LineFormat) -> None:
+    async def say(message: str) -> None:
+        await out.write(form.encode_error(message))
+
     try:
-        async for line in lines:
-            await out.write(await form.encode(line))
-    except ConnectionError:
-        return  # the client is gone
-    except SwarmError as problem:  # the head is sent: the stream itself has to say it
-        await out.write(form.encode_error(problem.message))
-    except Exception:
-        log.exception("api.stream_failed")
-        await out.write(form.encode_error("internal error: see the daemon's log"))
+        async with saying_problems(say):
+            async for line in lines:
+                await out.write(await form.encode(line))
     finally:
         if isinstance(lines, AsyncGenerator):
             await lines.aclose()
@@ -122,8 +105,7 @@ async def stream_logs(
     """The lines of these tasks, and of all of `services`, as they come. A terminal's output is sent
     as it is, without frames."""
     options = log_options(call)
-    framed = not is_tty and call.version >= _MULTIPLEXED_SINCE
-    out = stream(f"application/vnd.docker.{'multiplexed' if framed else 'raw'}-stream")
+    out = stream(output_type(call, is_tty=is_tty))
     form = LineFormat(
         is_raw=is_tty,
         has_times=flag(call.query, "timestamps"),
