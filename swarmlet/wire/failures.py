@@ -114,12 +114,12 @@ def _unreached(addr: str, error: aiohttp.ClientConnectorError) -> UnavailableErr
     if isinstance(why, ConnectionResetError):
         return _closed(addr)
     return UnavailableError(
-        f"{addr} cannot be reached: {_cause(why)}",
+        f"{addr} cannot be reached: {cause_of(why)}",
         remedy="Check the address, and this host's network.",
     )
 
 
-def _cause(why: OSError) -> str:
+def cause_of(why: OSError) -> str:
     """In the system's words. asyncio's own name Python's calls; where several addresses of a name
     failed, each in its way, there is no number."""
     return os.strerror(why.errno).lower() if why.errno else "none of its addresses answers"

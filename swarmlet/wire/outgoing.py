@@ -8,6 +8,7 @@ import msgspec
 
 from swarmlet.core.errors import InvalidArgumentError, UnavailableError
 from swarmlet.wire.credentials import Credentials
+from swarmlet.wire.failures import cause_of
 from swarmlet.wire.tls import client_context
 
 TIMEOUT_S: Final = 5.0  # a whole exchange; SwarmKit ca/external.go
@@ -56,8 +57,19 @@ async def exchange(request: HttpsRequest) -> HttpsAnswer:
     except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, UnicodeError) as error:
         raise InvalidArgumentError(f"{request.url!r} is no https address") from error
     except (TimeoutError, aiohttp.ClientError, OSError) as error:
-        cause = str(error) or f"no answer within {TIMEOUT_S:g} s"
-        raise UnavailableError(f"{request.url} cannot be reached: {cause}") from error
+        raise UnavailableError(f"{request.url} cannot be reached: {_cause(error)}") from error
+
+
+def _cause(error: Exception) -> str:
+    """In the same words each time: aiohttp's own name an object by where it is in memory."""
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return "its host name cannot be resolved"
+    if not isinstance(error, aiohttp.ClientConnectorError):
+        return str(error) or f"no answer within {TIMEOUT_S:g} s"
+    why = error.os_error
+    if isinstance(why, ssl.SSLCertVerificationError):
+        return f"its certificate is not to be trusted: {why.verify_message}"
+    return str(why) if isinstance(why, ssl.SSLError) else cause_of(why)
 
 
 def _context(credentials: Credentials) -> ssl.SSLContext:

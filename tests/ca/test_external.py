@@ -383,6 +383,21 @@ async def test_an_address_that_leads_to_nobody_is_said(url, error):
         await exchange(request)
 
 
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("https://127.0.0.1:1/", "connection refused"),
+        ("https://nobody.invalid/", "its host name cannot be resolved"),
+    ],
+)
+async def test_a_cause_is_said_in_the_same_words_each_time(url, says):
+    """For each new one is logged."""
+    request = HttpsRequest(method="GET", url=url, credentials=own_credentials())
+    with pytest.raises(UnavailableError) as refusal:
+        await exchange(request)
+    assert refusal.value.message == f"{url} cannot be reached: {says}"
+
+
 async def test_roots_that_are_none_are_the_callers_mistake():
     request = HttpsRequest(
         method="GET", url="https://127.0.0.1:1/", credentials=Credentials(root_pem=b"junk")
