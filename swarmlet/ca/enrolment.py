@@ -38,6 +38,10 @@ POLL_MIN_S: Final = 0.1  # each look also waits at the manager
 POLL_MAX_S: Final = 30.0  # SwarmKit ca/certificates.go
 CLOCK_DIFFERENCE_MAX_MS: Final = 3_600 * MS_PER_S  # certificates are backdated by as much
 
+_NOT_SIGNED: Final = (
+    "The swarm's CA has not signed this node's certificate yet; the log of the leading manager may "
+    "say why."
+)
 _NOBODY_FOUND: Final = "No manager of this token's swarm answers on the local network."
 _NAME_ONE: Final = (
     "Give a manager's address, `swarmlet join TOKEN ADDR`, or let a manager announce itself: "
@@ -237,6 +241,7 @@ class Enrolment:
                         f"The swarm's CA has signed no certificate for this node: {status.err}",
                         remedy="The log of the leading manager says more.",
                     )
+                self.problem = _NOT_SIGNED
                 break
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, POLL_MAX_S)

@@ -97,12 +97,14 @@ def test_join_waits_for_a_signature_as_long_as_it_takes():
             join = group.create_task(enrolment.run())
             await asyncio.sleep(3_000)
             assert not join.done()
+            assert enrolment.problem.startswith("The swarm's CA has not signed")
             world.swarm.is_away = True
             await asyncio.sleep(3_000)
             assert enrolment.problem == "Nobody answers."
             world.swarm.is_away, world.swarm.is_signing = False, True
             await asyncio.sleep(31)
             assert join.done()
+            assert enrolment.problem == ""
 
     run_virtual(main())
     assert 100 < world.swarm.calls.count("status") < 220  # twice a minute
