@@ -45,6 +45,7 @@ REGISTER_TIMEOUT_S: Final = 5.0  # for the first message; SwarmKit agent/agent.g
 DESCRIBE_PERIOD_S: Final = 20.0  # between looks whether this node has changed
 MISSED_BEATS_MAX: Final = 3  # then the manager counts as lost
 GOODBYE_TIMEOUT_S: Final = 1.0
+ANEW_IN_S: Final = 15.0  # what a node promises that registers anew: a slow network takes seconds
 
 
 class SessionLostError(UnavailableError):
@@ -179,14 +180,9 @@ class Session:
         """End the session in order and open no other; waits a second at most."""
         self.end()
         channel = self._channel
-        if channel is None:
-            return
-        try:
-            async with asyncio.timeout(GOODBYE_TIMEOUT_S):
-                await channel.send(Goodbye(back_in_s=back_in_s))
-        except (TimeoutError, UnavailableError) as error:
-            log.info("session.goodbye_not_heard", extra={"cause": str(error)})
-        channel.close()
+        if channel is not None:
+            await _say_goodbye(channel, back_in_s)
+            channel.close()
 
     async def _wait(self, seen: Credentials | None) -> None:
         """Before the next try, unless the node's certificate is another one meanwhile."""
@@ -224,6 +220,9 @@ class Session:
                 group.create_task(self._watch_certificate(seen))
                 group.create_task(self._watch_condition(channel, problem, description))
                 group.create_task(self._reporter.run(channel))
+        except* RegisterAnewError:
+            await _say_goodbye(channel, ANEW_IN_S)
+            raise
         finally:
             if self._channel is not None:
                 self._channel, self._alone_since_s = None, self._env.clock.mono_s()
@@ -304,6 +303,14 @@ class Session:
             if not told and self._description.now() != description:
                 raise RegisterAnewError("The node's runtime is back, and registers anew.")
             await channel.send(Condition(problem=told[:CONDITION_LENGTH_MAX]))
+
+
+async def _say_goodbye(channel: AgentChannel, back_in_s: float) -> None:
+    try:
+        async with asyncio.timeout(GOODBYE_TIMEOUT_S):
+            await channel.send(Goodbye(back_in_s=back_in_s))
+    except (TimeoutError, UnavailableError) as error:
+        log.info("session.goodbye_not_heard", extra={"cause": str(error)})
 
 
 def _nothing(_: SwarmInfo) -> None:

@@ -403,6 +403,7 @@ def test_agent_registers_anew_when_its_description_changed(world: World):
         name[0] = "two"
         await asyncio.sleep(30)
         assert [hello.description.hostname for hello in world.manager.hellos] == ["one", "two"]
+        assert [goodbye.back_in_s for goodbye in world.manager.goodbyes] == [15]
 
     run_virtual(world.with_agent(story))
 
