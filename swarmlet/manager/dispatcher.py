@@ -306,7 +306,7 @@ class Dispatcher:
         if node is None:
             return
         if session.goodbye_s is not None:
-            self._rate.forget(node.id)
+            self._rate.forgive(node.id, self._env.clock.mono_s())
             self._nodes.said_goodbye(node, session.goodbye_s)
         else:
             self._nodes.closed(node)

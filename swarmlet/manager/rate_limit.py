@@ -35,6 +35,7 @@ EXPIRED_OF_ONE: Final = Rate(burst=5, refill_s=60.0)  # of one node whose certif
 # register anew, and one that may not for more than three seconds counts as lost.
 REGISTRATIONS_MAX: Final = 10
 NEWS_MAX: Final = 12  # the same with another certificate or root each time
+FORGIVEN_OF_ONE: Final = Rate(burst=20, refill_s=5.0)  # ends in order that count as quiet times
 REGISTRATION_QUIET_S: Final = 8.0  # SwarmKit dispatcher/dispatcher.go
 
 
@@ -119,6 +120,7 @@ class RegistrationRate:
     def __init__(self) -> None:
         # By when each last came: that moment, how often, and how often with news.
         self._known: dict[NodeID, tuple[float, int, int]] = {}
+        self._forgiven = Buckets(FORGIVEN_OF_ONE)
 
     def wait_s(self, node_id: NodeID, now_s: float, *, is_news: bool = False) -> float:
         """How long the node has to wait; 0 where it may register now, which then counts. With
@@ -133,8 +135,12 @@ class RegistrationRate:
         self._known[node_id] = (now_s, count, news)
         return 0.0
 
-    def forget(self, node_id: NodeID) -> None:
-        """It stopped in order: what comes next is a restart."""
+    def forgive(self, node_id: NodeID, now_s: float) -> None:
+        """It stopped in order: what comes next is a restart, or has another certificate. Not more
+        often than honest nodes do: a goodbye costs nothing to say."""
+        if self._forgiven.wait_s(node_id, now_s) > 0:
+            return
+        self._forgiven.take(node_id, now_s)
         self._known.pop(node_id, None)
 
     def _forget_quiet(self, now_s: float) -> None:

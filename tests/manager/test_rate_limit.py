@@ -10,6 +10,7 @@ from swarmlet.manager.rate_limit import (
     EXPIRED_OF_ONE,
     FAILURES_OF_ALL,
     FAILURES_OF_ONE,
+    FORGIVEN_OF_ONE,
     JOINS_OF_ALL,
     NEWS_MAX,
     REGISTRATION_QUIET_S,
@@ -139,3 +140,16 @@ def test_new_certificate_of_a_rotation_does_not_count_against_a_node_but_has_a_b
     assert all(rate.wait_s(NODE, 0.0, is_news=True) == 0.0 for _ in range(NEWS_MAX))
     assert rate.wait_s(NODE, 0.0, is_news=True) == REGISTRATION_QUIET_S
     assert rate.wait_s(NODE, 0.0) == 0.0
+
+
+def test_goodbyes_are_forgiven_as_often_as_honest_nodes_say_them():
+    rate = RegistrationRate()
+
+    def comes_and_goes() -> float:
+        wait_s = rate.wait_s(NODE, 0.0)
+        rate.forgive(NODE, 0.0)
+        return wait_s
+
+    in_all = FORGIVEN_OF_ONE.burst + REGISTRATIONS_MAX
+    assert [comes_and_goes() for _ in range(in_all)] == [0.0] * in_all
+    assert comes_and_goes() == REGISTRATION_QUIET_S
