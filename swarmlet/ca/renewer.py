@@ -35,6 +35,7 @@ FORCE_WAIT_S: Final = 0.5  # the manager writes the role down meanwhile; SwarmKi
 RETRY_MIN_S: Final = 5.0  # SwarmKit ca/renewer.go
 RETRY_MAX_S: Final = 3_600.0  # SwarmKit ca/renewer.go
 REACHED_RETRY_S: Final = 60.0  # once a manager answers; as often as expired ones may ask it
+REACHED_WAIT_S: Final = 1.0  # at most, the first time it answers: many nodes may wake together
 LOOK_S: Final = (
     3_600.0  # the wall clock may jump, and waiting does not count a suspended host's time
 )
@@ -63,6 +64,7 @@ class Renewer:
         self._judged: tuple[bytes, Credentials] | None = None
         self._is_root_doubted = False
         self._tries, self._next_s = 0, 0.0
+        self._haste_s = 0.0  # from when on an answer ends a pause at once
         self._fraction = self._draw_fraction()
         self.problem = ""  # why the last attempt failed, for people; "" while all is well
 
@@ -148,8 +150,14 @@ class Renewer:
         return min(LOOK_S, left_ms / MS_PER_S)
 
     def _hasten(self) -> None:
-        """A manager can be reached again: pauses that grew while there was none are over soon."""
-        self._next_s = min(self._next_s, self._env.clock.mono_s() + REACHED_RETRY_S)
+        """A manager can be reached again: pauses that grew while there was none are over at once,
+        but no more often than an expired certificate may ask."""
+        now_s = self._env.clock.mono_s()
+        if now_s >= self._haste_s:
+            self._haste_s = now_s + REACHED_RETRY_S
+            soon_s = now_s + self._env.rng.uniform(0.0, REACHED_WAIT_S)
+            self._next_s = min(self._next_s, soon_s)
+        self._next_s = min(self._next_s, self._haste_s)
 
     def _is_wanted(self) -> bool:
         return (

@@ -57,7 +57,7 @@ def test_worker_that_waited_for_hours_renews_as_soon_as_its_manager_is_back():
         await worker.start()
         await asyncio.sleep(6 * 3600)  # its pauses are of an hour by now
         await manager.start()
-        await worker.until("active", 90)
+        await worker.until("active", 12)  # a session is tried every 8 s
 
     run(story)
 
