@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import logging
+from collections.abc import Coroutine
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -49,7 +51,8 @@ class DaemonEngine:
         self._task: asyncio.Task[None] | None = None
         self._join_task: asyncio.Task[None] | None = None
         self._runtime_task: asyncio.Task[None] | None = None
-        self._leftovers = Leftovers(host.data, group)
+        self._is_closing = False
+        self._leftovers = Leftovers(host.data, self._spawn)
         self._changing = asyncio.Lock()
         self.stopped = asyncio.Event()
         self.stop = self.stopped.set
@@ -142,10 +145,11 @@ class DaemonEngine:
             attempt = Attempt(self._host)
             try:
                 await attempt.begin(joining, file)
+                outcome = self._pursue(attempt)
             except BaseException:
+                self._attempt = None
                 self._data.leave_swarm()
                 raise
-            outcome = self._pursue(attempt)
             attempt.is_awaited = True
         try:
             async with asyncio.timeout(JOIN_WAIT_S):
@@ -180,6 +184,7 @@ class DaemonEngine:
 
     async def close(self) -> None:
         """Say goodbye and let go; tasks run on."""
+        self._is_closing = True
         await _end(self._join_task)
         if self._stay is not None:
             await self._stay.stop()
@@ -212,12 +217,20 @@ class DaemonEngine:
             raise already_in_swarm()
         self._failure = ""
 
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Raises SwarmStateError once `close` has begun: it may be past what is to begin, and then
+        nobody would end it."""
+        if self._is_closing:
+            work.close()
+            raise SwarmStateError("The daemon is stopping.", remedy="Try again once it runs.")
+        return self._group.create_task(work, name=name)
+
     def _pursue(self, attempt: Attempt) -> "asyncio.Future[SwarmError | None]":
         """Go on with this join until it is in or has failed; the future says which."""
         self._attempt = attempt
         outcome: asyncio.Future[SwarmError | None] = asyncio.get_running_loop().create_future()
         work = self._join(attempt, outcome)
-        self._join_task = self._group.create_task(work, name="join")
+        self._join_task = self._spawn(work, "join")
         return outcome
 
     async def _join(self, attempt: Attempt, outcome: "asyncio.Future[SwarmError | None]") -> None:
@@ -230,6 +243,8 @@ class DaemonEngine:
             await attempt.settle()
         except SwarmError as problem:
             await self._exit()
+            if self._is_closing:
+                return  # what it came to is on the disk, for the next start
             self._data.leave_swarm()
             self._attempt = None
             if not attempt.is_awaited:
@@ -266,7 +281,7 @@ class DaemonEngine:
     async def _enter(self, stay: Stay) -> None:
         self._stay = stay
         started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._task = self._group.create_task(_serve(stay, started), name="stay")
+        self._task = self._spawn(_serve(stay, started), "stay")
         await started
         self._host.settle()
 
@@ -284,7 +299,7 @@ class DaemonEngine:
                 return
             await _end(self._runtime_task)
         self._runtime = runtime
-        self._runtime_task = self._group.create_task(runtime.run(), name="runtime")
+        self._runtime_task = self._spawn(runtime.run(), "runtime")
 
 
 async def _end(task: asyncio.Task[None] | None) -> None:

@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import logging
-from typing import Final
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, TypeAlias
 
 from swarmlet.core.errors import DiskFullError
 from swarmlet.daemon.data_dir import DataDir
@@ -11,16 +12,18 @@ from swarmlet.runtime.base import Runtime, RuntimeProblemError
 
 log = logging.getLogger("swarmlet.daemon")
 
+Spawn: TypeAlias = Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]]
+
 SWEEP_WAIT_S: Final = 15.0  # for one try to remove every task that is left
 SWEEP_PAUSE_MIN_S: Final = 1.0  # between tries, doubling
 SWEEP_PAUSE_MAX_S: Final = 30.0
 
 
 class Leftovers:
-    """`group` owns what has to be done later."""
+    """`spawn` begins what has to be done later; it may refuse with a SwarmError."""
 
-    def __init__(self, data: DataDir, group: asyncio.TaskGroup) -> None:
-        self._data, self._group = data, group
+    def __init__(self, data: DataDir, spawn: Spawn) -> None:
+        self._data, self._spawn = data, spawn
         self._later: asyncio.Task[None] | None = None
 
     async def sweep(self, runtime: Runtime) -> None:
@@ -34,7 +37,7 @@ class Leftovers:
             log.warning("tasks.left_behind", extra=fields)
             with contextlib.suppress(DiskFullError):  # then this life of the daemon must do
                 self._data.note_leftover(runtime.name)
-            self._later = self._group.create_task(self._sweep_later(runtime), name="sweep")
+            self._later = self._spawn(self._sweep_later(runtime), "sweep")
 
     async def stop(self) -> None:
         """Try no more in this life, or before the next swarm."""

@@ -38,3 +38,15 @@ def test_join_that_takes_too_long_goes_on_in_the_background():
         await worker.until("active", limit_s=90)
 
     run_pair(story)
+
+
+@pytest.mark.parametrize("way", ["init", "join"])
+def test_daemon_that_is_stopping_begins_nothing(way):
+    async def story(clock, manager, worker):
+        await worker.stop()
+        with pytest.raises(SwarmStateError, match="stopping"):
+            await (worker.init() if way == "init" else worker.join(manager))
+        assert worker.state.state == "inactive"
+        assert not worker.disk.list_dir(f"{DATA}/swarm")
+
+    run_pair(story)
