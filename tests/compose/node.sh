@@ -20,7 +20,7 @@ if [ ! -e /var/lib/swarmlet/swarm/state.json ]; then
     done
   else
     until [ -s "/shared/$role" ]; do sleep 0.2; done
-    swarmlet join "$(cat "/shared/$role")" founder
+    swarmlet join --token-file "/shared/$role" founder
   fi
 fi
 wait "$daemon"
