@@ -221,7 +221,8 @@ class Session:
                 group.create_task(self._watch_condition(channel, problem, description))
                 group.create_task(self._reporter.run(channel))
         except* RegisterAnewError:
-            await _say_goodbye(channel, ANEW_IN_S)
+            if not self._is_over:  # else another goodbye was said, or none is to be
+                await _say_goodbye(channel, ANEW_IN_S)
             raise
         finally:
             if self._channel is not None:

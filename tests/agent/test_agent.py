@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from swarmlet.agent.agent import Agent
+from swarmlet.agent.session import DESCRIBE_PERIOD_S
 from swarmlet.core.errors import DiskFullError
 from swarmlet.env.base import Env
 from swarmlet.env.real import RealDisk
@@ -16,7 +17,7 @@ from swarmlet.model.container import ContainerSpec
 from swarmlet.model.node import NodeDescription
 from swarmlet.model.task import TaskState as S
 from swarmlet.wire.channel import ChannelClosedError
-from swarmlet.wire.messages import Assignments
+from swarmlet.wire.messages import Assignments, Goodbye
 from tests.agent.fake_runtime import FakeRuntime, Script
 from tests.agent.fakes import FakeManager, assigned, items, new_agent
 from tests.agent.virtual_time import VirtualClock, run_virtual, until, virtual_env
@@ -406,6 +407,36 @@ def test_agent_registers_anew_when_its_description_changed(world: World):
         assert [goodbye.back_in_s for goodbye in world.manager.goodbyes] == [15]
 
     run_virtual(world.with_agent(story))
+
+
+def test_agent_that_stops_when_it_has_changed_promises_no_other_time(world: World):
+    name = ["one"]
+    world.describe = lambda: NodeDescription(hostname=name[0])
+    open_session, promised = world.manager.open_session, []
+
+    async def open_slowly():
+        channel = await open_session()
+        send = channel.send
+
+        async def send_slowly(message):
+            if isinstance(message, Goodbye):
+                promised.append(message.back_in_s)
+                await asyncio.sleep(0.5)  # the line is full
+            await send(message)
+
+        channel.send = send_slowly
+        return channel
+
+    world.manager.open_session = open_slowly
+
+    async def story(agent: Agent):
+        await until(agent.is_registered)
+        name[0] = "two"
+        await asyncio.sleep(DESCRIBE_PERIOD_S - 0.1)
+        await agent.stop()
+        assert promised == [60]
+
+    run_virtual(world.with_agent(story, end="stop"))
 
 
 def test_agent_waits_longer_each_time_when_it_is_refused(world: World):
