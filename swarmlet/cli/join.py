@@ -90,7 +90,10 @@ def _token(token: str, file: TextIO | None) -> str:
         return token
     if token:
         raise click.UsageError("Give --token or --token-file, not both.")
-    found = file.read(_TOKEN_FILE_MAX).strip()
+    try:
+        found = file.read(_TOKEN_FILE_MAX).strip()
+    except UnicodeDecodeError:
+        found = ""
     if not found.startswith(_PREFIX):
         raise click.UsageError("The file of --token-file does not begin with a join token.")
     return found

@@ -63,7 +63,13 @@ def test_join_reads_the_token_from_a_file_that_no_process_list_shows(swarmlet, j
 def test_join_sends_nothing_for_a_file_without_a_token(swarmlet, joining, tmp_path):
     file = tmp_path / "token"
     file.write_text("hello\n")
-    for words in (["--token-file", str(file)], ["--token-file", str(file), "--token", TOKEN]):
+    binary = tmp_path / "binary"
+    binary.write_bytes(b"\xff\xfe")
+    for words in (
+        ["--token-file", str(file)],
+        ["--token-file", str(binary)],
+        ["--token-file", str(file), "--token", TOKEN],
+    ):
         result = swarmlet("join", *words, ADDR)
         assert result.code == 2
         assert "--token-file" in result.err
