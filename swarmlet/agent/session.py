@@ -3,6 +3,7 @@ reads assignments, and starts over when it ends."""
 
 import asyncio
 import logging
+import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Final
@@ -158,6 +159,7 @@ class Session:
             try:
                 await self._one_session()
             except* (UnavailableError, msgspec.MsgspecError, TimeoutError) as lost:
+                _forget_abort()
                 must_wait = self._note(first_of(lost))
             if must_wait:
                 await self._wait(seen)
@@ -221,6 +223,7 @@ class Session:
                 group.create_task(self._watch_condition(channel, problem, description))
                 group.create_task(self._reporter.run(channel))
         except* RegisterAnewError:
+            _forget_abort()
             if not self._is_over:  # else another goodbye was said, or none is to be
                 await _say_goodbye(channel, ANEW_IN_S)
             raise
@@ -312,6 +315,14 @@ async def _say_goodbye(channel: AgentChannel, back_in_s: float) -> None:
             await channel.send(Goodbye(back_in_s=back_in_s))
     except (TimeoutError, UnavailableError) as error:
         log.info("session.goodbye_not_heard", extra={"cause": str(error)})
+
+
+def _forget_abort() -> None:
+    """A task group that fails leaves its task marked as cancelled, and before Python 3.11.3 no
+    `asyncio.timeout` of such a task ends in a TimeoutError: the next wait would end `run`."""
+    task = asyncio.current_task()
+    if sys.version_info < (3, 11, 3) and task is not None:
+        task.uncancel()
 
 
 def _nothing(_: SwarmInfo) -> None:
