@@ -70,6 +70,7 @@ class RawStream(asyncio.Protocol):
     async def finish(self) -> None:
         """Everything is sent, the client told that nothing follows, and what it still sends let
         go. Raises ConnectionResetError."""
+        self._check()  # of a closed one uvloop takes no limits
         self._transport.set_write_buffer_limits(high=0)  # room is: all is sent
         await self._has_room.wait()
         self._check()

@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import logging
+from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
@@ -280,6 +281,23 @@ async def test_client_that_leaves_ends_a_silent_stream(ground):
     async with ground.serving(lambda _: asyncio.Event().wait()) as (path, _):
         await leave(await ask(path, *UPGRADE))
         await ground.until_ended("cancelled")
+    assert ground.problems() == []
+
+
+@on_both_loops
+async def test_end_of_the_output_behind_the_client_s_is_a_lost_connection(ground):
+    async def write_until_lost(raw):
+        await raw.read()
+        with suppress(ConnectionError):
+            while True:
+                await raw.write(b"more")
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)  # the transport is closed, and not only closing
+        await raw.finish()
+
+    async with ground.serving(write_until_lost) as (path, _):
+        await leave(await ask(path, *UPGRADE))
+        await ground.until_ended("lost", "cancelled")
     assert ground.problems() == []
 
 
