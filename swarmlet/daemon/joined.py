@@ -270,7 +270,6 @@ class _Forwarder:
             self._remotes.observe(addr, ok=False)
             raise UnavailableError(
                 f"The manager that leads cannot be asked: {error.message}",
-                remedy="Is its daemon running? This manager keeps no copy of the swarm's state, "
-                "and does not stand in for it.",
+                remedy=f"Is its daemon running? {NO_COPY}",
             ) from error
         self._remotes.observe(addr, ok=True)

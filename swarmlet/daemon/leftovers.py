@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeAlias
 
-from swarmlet.core.errors import DiskFullError
+from swarmlet.core.errors import DiskFullError, SwarmStateError
 from swarmlet.daemon.data_dir import DataDir
 from swarmlet.runtime.base import Runtime, RuntimeProblemError
 
@@ -20,7 +20,8 @@ SWEEP_PAUSE_MAX_S: Final = 30.0
 
 
 class Leftovers:
-    """`spawn` begins what has to be done later; it may refuse with a SwarmError."""
+    """`spawn` begins what has to be done later; it refuses with SwarmStateError once the daemon
+    stops."""
 
     def __init__(self, data: DataDir, spawn: Spawn) -> None:
         self._data, self._spawn = data, spawn
@@ -37,7 +38,8 @@ class Leftovers:
             log.warning("tasks.left_behind", extra=fields)
             with contextlib.suppress(DiskFullError):  # then this life of the daemon must do
                 self._data.note_leftover(runtime.name)
-            self._later = self._spawn(self._sweep_later(runtime), "sweep")
+            with contextlib.suppress(SwarmStateError):  # the next life looks at the note
+                self._later = self._spawn(self._sweep_later(runtime), "sweep")
 
     async def stop(self) -> None:
         """Try no more in this life, or before the next swarm."""

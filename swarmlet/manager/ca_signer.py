@@ -144,7 +144,7 @@ class CertificateSigner:
             except (DiskFullError, UnavailableError) as problem:
                 log.warning("ca.not_written", extra={"cause": problem.message})
                 await asyncio.sleep(PAUSE_S)
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # what others wrote is applied in a turn of its own
         for node_id, verdict in verdicts.items():
             self._tell(node_id, verdict)
 

@@ -289,7 +289,7 @@ class Dispatcher:
             try:
                 await self._store.commit(registration(node, hello, addr))
             except StaleVersionError:
-                await asyncio.sleep(0)
+                await asyncio.sleep(0)  # the other's write is applied in a turn of its own
             else:
                 return
         raise UnavailableError(
