@@ -7,12 +7,12 @@ import aiohttp
 import msgspec
 
 from swarmlet.core.errors import InvalidArgumentError, UnavailableError
+from swarmlet.wire.answers import StrangerError, read_answer
 from swarmlet.wire.credentials import Credentials
 from swarmlet.wire.failures import cause_of
 from swarmlet.wire.tls import client_context
 
 TIMEOUT_S: Final = 5.0  # a whole exchange; SwarmKit ca/external.go
-ANSWER_MAX_B: Final = 256 << 10  # SwarmKit ca/external.go
 
 
 class HttpsRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,10 +52,12 @@ async def exchange(request: HttpsRequest) -> HttpsAnswer:
                 allow_redirects=False,
             ) as answer,
         ):
-            body = await _limited(answer, request.url)
+            body = await read_answer(answer)
             return HttpsAnswer(status=answer.status, body=body)
     except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, UnicodeError) as error:
         raise InvalidArgumentError(f"{request.url!r} is no https address") from error
+    except StrangerError as error:
+        raise UnavailableError(f"{request.url} is of no use: {error}") from error
     except (TimeoutError, aiohttp.ClientError, OSError) as error:
         raise UnavailableError(f"{request.url} cannot be reached: {_cause(error)}") from error
 
@@ -77,12 +79,3 @@ def _context(credentials: Credentials) -> ssl.SSLContext:
         return client_context(credentials)
     except ValueError as error:
         raise InvalidArgumentError(str(error)) from error
-
-
-async def _limited(answer: aiohttp.ClientResponse, url: str) -> bytes:
-    body = bytearray()
-    async for part in answer.content.iter_any():
-        body += part
-        if len(body) > ANSWER_MAX_B:
-            raise UnavailableError(f"{url} answers with more than {ANSWER_MAX_B >> 10} KiB")
-    return bytes(body)

@@ -23,8 +23,9 @@ from swarmlet.ca.root import issuer_facts, new_root
 from swarmlet.ca.signing import SwarmAuthority
 from swarmlet.core.errors import FailedPreconditionError, InvalidArgumentError, UnavailableError
 from swarmlet.model.cluster import CAConfig, Cluster, ExternalCA, RootCA, RootRotation, SwarmSpec
+from swarmlet.wire.answers import ANSWER_SIZE_MAX_B
 from swarmlet.wire.credentials import Credentials
-from swarmlet.wire.outgoing import ANSWER_MAX_B, HttpsAnswer, HttpsRequest, exchange
+from swarmlet.wire.outgoing import HttpsAnswer, HttpsRequest, exchange
 from tests.ca.external_signer import PATH, Authority, external_ca
 from tests.ca.fixtures import (
     CLUSTER_ID,
@@ -356,7 +357,10 @@ async def test_an_external_ca_that_is_not_trusted_is_not_asked(tmp_path, whose):
 
 @pytest.mark.parametrize(
     ("canned", "says"),
-    [((200, b" " * (ANSWER_MAX_B + 1)), "more than 256 KiB"), ((302, b""), "HTTP status 302")],
+    [
+        ((200, b" " * (ANSWER_SIZE_MAX_B + 1)), "larger than 256 KiB"),
+        ((302, b""), "HTTP status 302"),
+    ],
 )
 async def test_answers_are_bounded_and_lead_nowhere_else(tmp_path, canned, says):
     with (
