@@ -13,6 +13,8 @@
         NotManagerError           this daemon is no manager of a swarm
         SwarmStateError           init, join or leave against the daemon's present state
         NotLeaderError            another member leads (or none)
+        QuorumLostError           too few managers answer
+        LockedError               the unlock key is needed first
         OutcomeUnknownError       proposed, but nobody can say whether it was committed
       DiskFullError          507  the disk has no room; nothing was changed
       UnknownValueError      500  a filter's or option's value nobody knows (Docker's status)
@@ -115,6 +117,18 @@ class NotLeaderError(UnavailableError):
         self.managers = managers
 
 
+class QuorumLostError(UnavailableError):
+    """Too few managers answer for anything that needs a majority."""
+
+    code = "quorum-lost"
+
+
+class LockedError(NotManagerError):
+    """This manager's data are sealed by the unlock key, which it does not have."""
+
+    code = "locked"
+
+
 class OutcomeUnknownError(UnavailableError):
     """The change may or may not be committed; a retry with the same proposal id applies once."""
 
@@ -172,10 +186,12 @@ def manager_not_ready() -> NotManagerError:
     )
 
 
-def swarm_locked() -> NotManagerError:
-    return NotManagerError(
+def swarm_locked() -> LockedError:
+    return LockedError(
         "Swarm is encrypted and needs to be unlocked before it can be used. Please use "
         '"docker swarm unlock" to unlock it.',
+        remedy="`swarmlet unlock` asks for the key; `swarmlet unlock-key` shows it at another "
+        "manager.",
     )
 
 

@@ -36,6 +36,36 @@ class MemberChange(msgspec.Struct, frozen=True, kw_only=True):
     member: Member
 
 
+class MemberHealth(msgspec.Struct, frozen=True, kw_only=True):
+    """A member as others hear it. `silent_since_ms`: wall time of the last sign of life of one that
+    does not answer, 0 where it answers. `is_known`: false while nobody could say yet (a learner, a
+    member just added, a leader just elected)."""
+
+    member: Member
+    answers: bool
+    silent_since_ms: int = 0
+    is_known: bool = True
+
+
+class GroupHealth(msgspec.Struct, frozen=True, kw_only=True):
+    """The group as this member sees it: what it hears itself, or what its leader told it.
+
+    `quorum`: voters that must answer, of `members` in order of their raft ids. Wall times:
+    `lost_since_ms`, since when no leader with a majority is known, 0 while there is one;
+    `as_of_ms`, when the state held here was last known to be the group's newest.
+    """
+
+    leader: RaftID | None
+    members: tuple[MemberHealth, ...]
+    quorum: int
+    lost_since_ms: int = 0
+    as_of_ms: int = 0
+
+    def answering(self) -> int:
+        """How many voters answer."""
+        return sum(one.answers for one in self.members if one.member.is_voter)
+
+
 class StateMachine(Protocol):
     """What the log drives. Deterministic: same entries, same state, on every member."""
 
@@ -50,7 +80,8 @@ class StateMachine(Protocol):
         ...
 
     def restore(self, chunks: Iterable[bytes]) -> None:
-        """Replace the whole state."""
+        """Replace the whole state, or nothing where the chunks end in an error. At the start of a
+        member, and while it runs where it fell too far behind."""
         ...
 
 
@@ -67,8 +98,9 @@ class RaftLog(Protocol):
         ...
 
     async def read_barrier(self) -> int:
-        """The applied index, once a read at it is linearizable. Raises NotLeaderError,
-        UnavailableError."""
+        """The applied index, once a read at it is linearizable, at any member: the leader proved
+        after this call that it still leads, and all it had committed then is applied here (read
+        index, Raft §6.4). Raises QuorumLostError, NotLeaderError (no leader yet: try again)."""
         ...
 
     def leadership(self) -> AsyncIterator[Leadership]:
@@ -79,11 +111,23 @@ class RaftLog(Protocol):
         """The newest configuration."""
         ...
 
-    async def change_members(self, change: MemberChange) -> None:
-        """Change the group by one member, committed. Raises UnsupportedError until managers are
-        plural."""
+    def health(self) -> GroupHealth:
+        """Who answers, at this moment."""
         ...
 
-    async def transfer(self, to: RaftID) -> None:
-        """Hand leadership over. Raises UnsupportedError until managers are plural."""
+    async def change_members(self, change: MemberChange) -> None:
+        """Change the group by one member; returns once that is committed and applied here.
+
+        `add-learner`: known already with this raft id: nothing to do. `promote`: waits until the
+        learner has caught up. `remove`: a member that is not there: nothing to do; not the leader
+        itself (transfer first). One at a time: callers wait for their turn. Raises NotLeaderError,
+        FailedPreconditionError where the rest would have no quorum or the raft id was removed
+        before, UnavailableError where it could not be done in time, OutcomeUnknownError.
+        """
+        ...
+
+    async def transfer(self, to: RaftID | None = None) -> None:
+        """Hand leadership over, to the voter that is furthest where none is named; returns once
+        another member leads. Proposals wait meanwhile. Raises NotLeaderError, UnavailableError
+        where nobody took over in time (this member leads on then)."""
         ...

@@ -2,9 +2,11 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Iterable
 from typing import Protocol
 
 from swarmlet.core.errors import UnavailableError
+from swarmlet.core.ids import NodeID
 from swarmlet.core.limits import FRAME_SIZE_MAX_B
 from swarmlet.wire.credentials import Credentials
 from swarmlet.wire.messages import LogBatch, Message, decode_message, encode
@@ -12,7 +14,12 @@ from swarmlet.wire.node_api import (
     CertificateRequest,
     CertificateStatus,
     CertificateTicket,
+    MemberGrant,
+    MemberRequest,
     PortHello,
+    SnapshotAnswer,
+    SnapshotHead,
+    UnlockKeyAnswer,
 )
 
 
@@ -59,6 +66,24 @@ class LogSink(Protocol):
     def close(self) -> None: ...
 
 
+class RaftChannel(Protocol):
+    """One connection between two members of the Raft group, ordered, frame by frame. Who is at the
+    other end, its certificate has proved: `node_id`."""
+
+    node_id: NodeID
+
+    def send(self, frame: bytes) -> bool:
+        """Never waits: False where the connection is closed, or too much of it is queued (then it
+        is closed: frames of a channel are never left out)."""
+        ...
+
+    async def receive(self) -> bytes:
+        """Raises ChannelClosedError."""
+        ...
+
+    def close(self) -> None: ...
+
+
 class NodeLink(Protocol):
     """How a node reaches a manager's port at `addr` (host:port): TLS in production, memory in the
     simulation. `credentials` are what is shown and trusted in this one call, so that a renewed
@@ -93,6 +118,34 @@ class NodeLink(Protocol):
     async def open_log_stream(
         self, addr: str, subscription: str, credentials: Credentials
     ) -> LogSink: ...
+
+    async def open_raft(self, addr: str, credentials: Credentials) -> RaftChannel:
+        """To another manager; its certificate may be expired (all of a swarm that slept are, until
+        its new leader has renewed them)."""
+        ...
+
+    async def send_snapshot(
+        self, addr: str, head: SnapshotHead, chunks: Iterable[bytes], credentials: Credentials
+    ) -> SnapshotAnswer:
+        """A state machine as a whole, on a connection of its own; chunks are taken off the loop."""
+        ...
+
+    async def join_members(
+        self, addr: str, request: MemberRequest, credentials: Credentials
+    ) -> MemberGrant:
+        """Ask the leader to become a member of the Raft group."""
+        ...
+
+    async def leave_members(
+        self, addr: str, request: MemberRequest, credentials: Credentials
+    ) -> None:
+        """Ask the leader to be one no more. Raises FailedPreconditionError where the rest would
+        have no quorum."""
+        ...
+
+    async def unlock_key(self, addr: str, credentials: Credentials) -> UnlockKeyAnswer:
+        """The swarm's unlock key, for a manager about to write its own key file."""
+        ...
 
 
 class MemoryChannel:

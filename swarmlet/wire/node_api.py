@@ -41,6 +41,58 @@ class CertificateStatus(msgspec.Struct, frozen=True, kw_only=True):
     err: str = ""
 
 
+class MemberRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Of a manager that wants to become a member of the Raft group, or to be one no more; who asks
+    its certificate says. `addr`: where its port is reached, host:port; an unspecified host stands
+    for where the call comes from. `raft_id`: of the member that leaves or moved, or whose data are
+    lost or refused and that must not come back (`is_lost`); 0 for a node that never was one."""
+
+    addr: str = ""
+    raft_id: int = 0
+    is_lost: bool = False
+
+
+class MemberInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A member, as in `store.proposer.Member`."""
+
+    raft_id: int
+    node_id: str
+    addr: str
+
+
+class MemberGrant(msgspec.Struct, frozen=True, kw_only=True):
+    """`raft_id`: the caller's, from now on. `members`: all there are, the caller too."""
+
+    raft_id: int
+    members: tuple[MemberInfo, ...] = ()
+
+
+class SnapshotHead(msgspec.Struct, frozen=True, kw_only=True):
+    """Of a snapshot on its way: from which member, to which, in which term of the sender; `facts`
+    are the Raft room's own (msgpack)."""
+
+    sender: int
+    receiver: int
+    term: int
+    facts: bytes
+
+
+class SnapshotAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """`index`: up to where the receiver's log reaches now, whatever became of the snapshot."""
+
+    index: int
+
+
+class UnlockKeyAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """`key`: base 64, empty where the swarm does not lock its managers. `version`: of the key."""
+
+    key: str = ""
+    version: int = 0
+
+    def __repr__(self) -> str:
+        return "UnlockKeyAnswer(***)"
+
+
 class PortProblem(msgspec.Struct, frozen=True, kw_only=True):
     """A refusal: `SwarmError`'s code, sentence and remedy. `managers`: who may be asked instead
     (host:port)."""

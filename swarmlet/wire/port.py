@@ -1,16 +1,22 @@
 """What stands behind the node port: filled by the manager, called by `wire.server` and by the
 simulation's network alike."""
 
+from collections.abc import AsyncIterator
 from typing import Protocol
 
 from swarmlet.core.identity import Identity
-from swarmlet.wire.channel import AgentChannel
+from swarmlet.wire.channel import AgentChannel, RaftChannel
 from swarmlet.wire.messages import LogBatch
 from swarmlet.wire.node_api import (
     CertificateRequest,
     CertificateStatus,
     CertificateTicket,
+    MemberGrant,
+    MemberRequest,
     PortHello,
+    SnapshotAnswer,
+    SnapshotHead,
+    UnlockKeyAnswer,
 )
 from swarmlet.wire.routes import PortRoute
 
@@ -67,3 +73,28 @@ class PortService(Protocol):
     async def take_logs(self, source: LogSource, peer: Identity, subscription: str) -> None:
         """Read a node's log stream to its end. Raises NotFoundError, ForbiddenError."""
         ...
+
+    async def serve_raft(self, channel: RaftChannel, peer: Identity) -> None:
+        """Another member's connection, until it ends. Raises ForbiddenError, UnavailableError."""
+        ...
+
+    async def take_snapshot(
+        self, head: SnapshotHead, chunks: AsyncIterator[bytes], peer: Identity
+    ) -> SnapshotAnswer:
+        """Take another member's state in place of one's own, where that is further. Raises
+        ForbiddenError, UnavailableError, DiskFullError."""
+        ...
+
+    async def join_members(
+        self, request: MemberRequest, peer: Identity, source: str
+    ) -> MemberGrant:
+        """Let the caller into the Raft group, as a learner to begin with. Raises
+        FailedPreconditionError where its address does not answer as this node, UnavailableError."""
+        ...
+
+    async def leave_members(self, request: MemberRequest, peer: Identity) -> None:
+        """Take the caller out of the Raft group. Raises FailedPreconditionError where the rest
+        would have no quorum, UnavailableError."""
+        ...
+
+    async def unlock_key(self, peer: Identity) -> UnlockKeyAnswer: ...

@@ -49,6 +49,52 @@ API: Final = PortRoute(
     name="api", method="*", path="/node/v1/api/{path}", roles=MANAGERS, needs_leader=True
 )
 
-ROUTES: Final = (HELLO, ROOT, JOIN, RENEW, CERTIFICATE, SESSION, LOGS, API)
+RAFT: Final = PortRoute(
+    name="raft", method="GET", path="/node/v1/raft", roles=MANAGERS, allows_expired=True
+)
+SNAPSHOT: Final = PortRoute(
+    name="snapshot",
+    method="POST",
+    path="/node/v1/raft/snapshot",
+    roles=MANAGERS,
+    allows_expired=True,
+)
+MEMBER_JOIN: Final = PortRoute(
+    name="member-join",
+    method="POST",
+    path="/node/v1/raft/members",
+    roles=MANAGERS,
+    needs_leader=True,
+)
+MEMBER_LEAVE: Final = PortRoute(
+    name="member-leave",
+    method="POST",
+    path="/node/v1/raft/leave",
+    roles=MANAGERS,
+    needs_leader=True,
+)
+UNLOCK_KEY: Final = PortRoute(
+    name="unlock-key",
+    method="GET",
+    path="/node/v1/unlock-key",
+    roles=MANAGERS,
+    needs_leader=True,
+)
+
+ROUTES: Final = (
+    HELLO,
+    ROOT,
+    JOIN,
+    RENEW,
+    CERTIFICATE,
+    SESSION,
+    LOGS,
+    API,
+    RAFT,
+    SNAPSHOT,
+    MEMBER_JOIN,
+    MEMBER_LEAVE,
+    UNLOCK_KEY,
+)
 CA_ROUTES: Final = (JOIN, RENEW, CERTIFICATE)
 API_PREFIX: Final = API.path.removesuffix("/{path}")
