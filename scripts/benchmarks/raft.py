@@ -18,8 +18,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from swarmlet.env.real import real_env
-from swarmlet.env.sealed import SealKey, new_seal_key, seal_key
-from swarmlet.raft.engine import RaftEngine
+from swarmlet.env.sealed import SealKeys, new_seal_key, seal_key
+from swarmlet.raft.engine import Origin, RaftEngine
 from swarmlet.store.proposer import Member
 
 ME = Member(raft_id=1, node_id="bench", address="127.0.0.1:2377")
@@ -73,10 +73,10 @@ async def writes(engine: RaftEngine, clients: int, size_b: int, count: int) -> d
 
 async def bench_raft(folder: str, count: int) -> dict[str, object]:
     env, results = real_env(), {}
-    key: SealKey = seal_key(new_seal_key(env.entropy))
+    keys = SealKeys(current=seal_key(new_seal_key(env.entropy)))
     machine = Counter()
-    engine = RaftEngine(env, f"{folder}/raft", key, machine, ME)
-    await engine.start()
+    engine = RaftEngine(env, f"{folder}/raft", keys, machine, ME)
+    await engine.start(Origin.FOUND)
     async with asyncio.TaskGroup() as group:
         group.create_task(engine.run())
         for clients, size_b in POINTS:
@@ -87,15 +87,15 @@ async def bench_raft(folder: str, count: int) -> dict[str, object]:
         await asyncio.sleep(IDLE_S)
         results["idle_cpu_percent"] = round((time.process_time() - cpu_s) / IDLE_S * 100, 2)
         await engine.stop()
-    results["restart"] = await restart(folder, key, machine.count)
+    results["restart"] = await restart(folder, keys, machine.count)
     return results
 
 
-async def restart(folder: str, key: SealKey, count: int) -> dict[str, float]:
+async def restart(folder: str, keys: SealKeys, count: int) -> dict[str, float]:
     machine = Counter()
-    engine = RaftEngine(real_env(), f"{folder}/raft", key, machine, ME)
+    engine = RaftEngine(real_env(), f"{folder}/raft", keys, machine, ME)
     start = time.perf_counter()
-    await engine.start(must_exist=True)
+    await engine.start(Origin.RESUME)
     elapsed_s = time.perf_counter() - start
     await engine.stop()
     assert machine.count == count, f"{machine.count} of {count} entries are there"

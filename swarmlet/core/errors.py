@@ -15,6 +15,7 @@
         NotLeaderError            another member leads (or none)
         QuorumLostError           too few managers answer
         LockedError               the unlock key is needed first
+        MemberRefusedError        the group does not have this member any more
         OutcomeUnknownError       proposed, but nobody can say whether it was committed
       DiskFullError          507  the disk has no room; nothing was changed
       UnknownValueError      500  a filter's or option's value nobody knows (Docker's status)
@@ -127,6 +128,17 @@ class LockedError(NotManagerError):
     """This manager's data are sealed by the unlock key, which it does not have."""
 
     code = "locked"
+
+
+class MemberRefusedError(UnavailableError):
+    """The other managers refuse this one as a member: `reason` is "removed", "rolled-back" (it has
+    forgotten what it acknowledged) or "cloned" (another runs under its identity)."""
+
+    code = "member-refused"
+
+    def __init__(self, reason: str, message: str, remedy: str = "") -> None:
+        super().__init__(message, remedy)
+        self.reason = reason
 
 
 class OutcomeUnknownError(UnavailableError):

@@ -19,14 +19,14 @@ from swarmlet.daemon.data_dir import SwarmFile
 from swarmlet.daemon.host import ApiCall, Host, PortPlan
 from swarmlet.daemon.node_life import NodeLife, Papers
 from swarmlet.daemon.port_keeper import PortKeeper
-from swarmlet.env.sealed import seal_key
+from swarmlet.env.sealed import SealKeys, seal_key
 from swarmlet.manager.bootstrap import Founding, first_changes
 from swarmlet.manager.control import Control
 from swarmlet.manager.gatekeeper import StoreGatekeeper
 from swarmlet.manager.manager import Manager
 from swarmlet.manager.removals import follow_removals
 from swarmlet.model.address import parse_address
-from swarmlet.raft.engine import RaftEngine
+from swarmlet.raft.engine import Origin, RaftEngine
 from swarmlet.reconcile.deciders import all_deciders
 from swarmlet.runtime.base import Runtime
 from swarmlet.store.proposer import Member
@@ -62,7 +62,12 @@ class Membership:
         )
         self.store = Store(env)
         self.log = RaftEngine(
-            env, data.raft, seal_key(papers.keys.raft_dek), self.store, member, host.raft_limits
+            env,
+            data.raft,
+            SealKeys(current=seal_key(papers.keys.raft_dek)),
+            self.store,
+            member,
+            host.raft_limits,
         )
         self.store.attach(self.log)
         external = ExternalSigner(host.network.exchange, lambda: own.credentials)
@@ -93,7 +98,7 @@ class Membership:
 
     async def run(self, on_ready: Callable[[], None]) -> None:
         """Load, lead or follow, serve nodes and tasks."""
-        await self.log.start(must_exist=self._founding is None)
+        await self.log.start(Origin.RESUME if self._founding is None else Origin.FOUND)
         with follow_removals(self.store, self.port.close_node):
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.log.run(), name="raft")

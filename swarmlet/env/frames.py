@@ -44,6 +44,22 @@ class SealKey:
     secret: bytes = field(repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class SealKeys:
+    """`current` seals what is written; what an `older` one sealed can still be read."""
+
+    current: SealKey
+    older: tuple[SealKey, ...] = ()
+
+    def named(self, key_id: bytes) -> SealKey | None:
+        return next((key for key in (self.current, *self.older) if key.key_id == key_id), None)
+
+
+def key_ring(key: SealKey | SealKeys) -> SealKeys:
+    """A key alone is a ring of one."""
+    return key if isinstance(key, SealKeys) else SealKeys(current=key)
+
+
 def new_seal_key(entropy: Entropy) -> bytes:
     """A fresh secret; `seal_key` makes the key of it."""
     return entropy(KEY_SIZE_B)
@@ -74,7 +90,7 @@ class Sealer:
 
     def __init__(self, key: SealKey, purpose: bytes, file_id: bytes) -> None:
         derived = HKDF(SHA256(), KEY_SIZE_B, salt=file_id, info=purpose).derive(key.secret)
-        self._aead, self._file_id = AESGCM(derived), file_id
+        self.key_id, self._aead, self._file_id = key.key_id, AESGCM(derived), file_id
         self.number = self._previous_crc = 0
 
     def seal(self, body: bytes, session: int) -> tuple[bytes, int]:
@@ -122,8 +138,20 @@ class Source:
             end -= min(end, _BLOCK_B)
         return max(0, end - _BLOCK_B) + len(self.data[max(0, end - _BLOCK_B) : end].rstrip(b"\0"))
 
-    def sealer(self, magic: bytes, key: SealKey, purpose: bytes) -> Sealer:
-        """Check the header. Raises DamagedError: cut, altered, of another kind, format or key."""
+    def sealer(self, magic: bytes, keys: SealKeys, purpose: bytes) -> Sealer:
+        """Check the header, find its key. Raises DamagedError: cut, altered, of another kind or
+        format, or sealed with a key that is not there."""
+        key_id, file_id = self._header(magic)
+        key = keys.named(key_id)
+        if key is None:
+            raise DamagedError(
+                f"{self.path} is sealed with key {key_id.hex()}, "
+                f"but this node has key {keys.current.key_id.hex()}.",
+                remedy="Restore the key file that belongs to this data directory.",
+            )
+        return Sealer(key, purpose, file_id)
+
+    def _header(self, magic: bytes) -> tuple[bytes, bytes]:
         header = self.data[: _FILE_HEADER.size]
         if len(self.data) < FILE_HEADER_B:
             raise self.damaged(len(self.data), "its header is cut off")
@@ -137,13 +165,7 @@ class Source:
                 f"{self.path} has format {version}; this swarmlet reads format {FORMAT}.",
                 remedy="Start the version of swarmlet that wrote it.",
             )
-        if key_id != key.key_id:
-            raise DamagedError(
-                f"{self.path} is sealed with key {key_id.hex()}, "
-                f"but this node has key {key.key_id.hex()}.",
-                remedy="Restore the key file that belongs to this data directory.",
-            )
-        return Sealer(key, purpose, file_id)
+        return key_id, file_id
 
     def header_at(self, at: int) -> tuple[int, int, int, int] | None:
         """Length, number, session and checksum of a frame here, if its header is intact."""

@@ -11,8 +11,17 @@ import msgspec
 
 from swarmlet.core.ids import Entropy
 from swarmlet.env.base import Disk, File
-from swarmlet.env.frames import FILE_HEADER_B, LOG_MAGIC, WHOLE_MAGIC, Sealer, Source, file_header
+from swarmlet.env.frames import (
+    FILE_HEADER_B,
+    LOG_MAGIC,
+    WHOLE_MAGIC,
+    Sealer,
+    Source,
+    file_header,
+    key_ring,
+)
 from swarmlet.env.frames import SealKey as SealKey
+from swarmlet.env.frames import SealKeys as SealKeys
 from swarmlet.env.frames import new_seal_key as new_seal_key
 from swarmlet.env.frames import seal_key as seal_key
 
@@ -36,14 +45,15 @@ class SealedLog:
         self,
         disk: Disk,
         path: str,
-        key: SealKey,
+        key: SealKey | SealKeys,
         *,
         purpose: bytes,
         entropy: Entropy,
         reserve_step_b: int = RESERVE_STEP_B,
     ) -> None:
         self.path, self._step_b = path, reserve_step_b
-        self._disk, self._key, self._purpose, self._entropy = disk, key, purpose, entropy
+        self._keys = key_ring(key)
+        self._disk, self._purpose, self._entropy = disk, purpose, entropy
         self._file: File | None = None
         self._session = self._reserved_b = 0
 
@@ -72,7 +82,7 @@ class SealedLog:
             self.rewrite(())
             return
         source = Source(self.path, self._disk.read(self.path))
-        sealer = source.sealer(LOG_MAGIC, self._key, self._purpose)
+        sealer = source.sealer(LOG_MAGIC, self._keys, self._purpose)
         used, at = source.used_b(), FILE_HEADER_B
         while at < used:
             frame = source.frame_at(at)
@@ -106,13 +116,23 @@ class SealedLog:
         file.reserve(reserved_b)
         self._reserved_b = reserved_b
 
+    def use(self, keys: SealKeys) -> None:
+        """Seal with another key from the next `rewrite` on."""
+        self._keys = keys
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the open file is sealed by the key that is written with now."""
+        return self._file is not None and self._sealer.key_id == self._keys.current.key_id
+
     def rewrite(self, records: Iterable[bytes]) -> None:
         """Atomically replace all records by these; on DiskFullError the old file goes on."""
         beside, file_id = self.path + ".new", self._entropy(16)
-        sealer, session = Sealer(self._key, self._purpose, file_id), self._new_session()
+        key = self._keys.current
+        sealer, session = Sealer(key, self._purpose, file_id), self._new_session()
         file = self._disk.create(beside)
         try:
-            file.write(file_header(LOG_MAGIC, self._key, file_id))
+            file.write(file_header(LOG_MAGIC, key, file_id))
             for batch in _gathered(records):
                 frame, crc = sealer.seal(_encode(batch), session)
                 file.write(frame)
@@ -216,13 +236,15 @@ class SealedWriter:
         self._sealer.advance(crc)
 
 
-def read_sealed(disk: Disk, path: str, key: SealKey, *, purpose: bytes) -> Iterator[bytes]:
+def read_sealed(
+    disk: Disk, path: str, key: SealKey | SealKeys, *, purpose: bytes
+) -> Iterator[bytes]:
     """The chunks of a whole file, each verified; the last step verifies that none is missing.
 
     Raises FileNotFoundError, DamagedError.
     """
     source = Source(path, disk.read(path))
-    sealer = source.sealer(WHOLE_MAGIC, key, purpose)
+    sealer = source.sealer(WHOLE_MAGIC, key_ring(key), purpose)
     at = FILE_HEADER_B
     while True:
         frame = source.frame_at(at)

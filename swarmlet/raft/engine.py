@@ -10,22 +10,35 @@ import logging
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from itertools import chain
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from swarmlet.core.errors import DamagedError, DiskFullError, InvalidArgumentError, UnsupportedError
-from swarmlet.core.ids import RaftID
+from swarmlet.core.ids import NodeID, RaftID
 from swarmlet.core.limits import SNAPSHOT_ENTRIES, SNAPSHOT_LOG_SIZE_B
 from swarmlet.env.base import Env
-from swarmlet.env.sealed import SealKey
+from swarmlet.env.sealed import SealKey, SealKeys
 from swarmlet.raft.hardening import COMMAND_SIZE_MAX_B, Core, RaftTiming
 from swarmlet.raft.journal import Batch, Journal
 from swarmlet.raft.proposals import Proposals, not_leader
 from swarmlet.raft.recovery import MemberFiles
+from swarmlet.raft.recovery import Origin as Origin
 from swarmlet.raft.snapshots import SnapshotFacts
 from swarmlet.raft.transport import NoPeers, Transport
-from swarmlet.store.proposer import Leadership, Member, MemberChange, StateMachine
+from swarmlet.store.proposer import (
+    GroupHealth,
+    Leadership,
+    Member,
+    MemberChange,
+    MemberHealth,
+    StateMachine,
+)
+from swarmlet.wire.channel import RaftChannel
+from swarmlet.wire.node_api import SnapshotAnswer, SnapshotHead
+
+if TYPE_CHECKING:
+    from swarmlet.raft.peers import Dialer
 
 log = logging.getLogger("swarmlet.raft")
 
@@ -54,17 +67,18 @@ DEFAULTS: Final = RaftLimits()
 class RaftEngine:
     """Implements store.proposer.RaftLog. `start`, then `run` in a task group, then `stop`."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the composition root's one call
         self,
         env: Env,
         directory: str,
-        seal_key: SealKey,
+        keys: SealKeys,
         state_machine: StateMachine,
         me: Member,
         limits: RaftLimits = DEFAULTS,
+        dialer: "Dialer | None" = None,
     ) -> None:
         self._env, self._state_machine, self._me, self._limits = env, state_machine, me, limits
-        self._files = MemberFiles(env, directory, seal_key, me)
+        self._files = MemberFiles(env, directory, keys, me)
         self._proposals = Proposals(limits.proposals_max, limits.proposals_size_max_b)
         self._leadership = Leadership(term=0, leader=None, is_ready=False)
         self._changed, self._wake, self._ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
@@ -127,10 +141,45 @@ class RaftEngine:
             remedy="Run more workers; several managers come with a later version.",
         )
 
-    async def transfer(self, to: RaftID) -> None:
+    async def transfer(self, to: RaftID | None = None) -> None:
         raise UnsupportedError(
             "This version of swarmlet has one manager; there is nobody to hand leadership to."
         )
+
+    def health(self) -> GroupHealth:
+        """See RaftLog."""
+        members = tuple(MemberHealth(member=one, answers=True) for one in self.members())
+        return GroupHealth(
+            leader=self._leadership.leader,
+            members=members,
+            quorum=len(self._journal.newest_members.voters()) // 2 + 1,
+            as_of_ms=self._env.clock.wall_ms(),
+        )
+
+    # What other members call
+
+    async def serve_peer(self, channel: RaftChannel) -> None:
+        """Talk with the member at the other end, until the connection ends."""
+        raise UnsupportedError("This version of swarmlet has one manager.")
+
+    async def take_snapshot(
+        self, head: SnapshotHead, chunks: AsyncIterator[bytes], peer_node_id: NodeID
+    ) -> SnapshotAnswer:
+        """Replace the state by what the leader sends, where it is newer.
+
+        The answer says how far the log reaches then, whatever became of the snapshot. Raises
+        DamagedError (it cannot be used; nothing changed), DiskFullError, ForbiddenError (not from
+        a member).
+        """
+        raise UnsupportedError("This version of swarmlet has one manager.")
+
+    async def rotate_key(self, new: SealKey) -> None:
+        """Seal everything by `new`; returns once nothing on disk is sealed by another key.
+
+        Until then a restart needs both: the new one as `current`, the one before as `older`. May
+        be repeated. Raises DiskFullError.
+        """
+        raise UnsupportedError("Keys cannot be changed yet.")
 
     # Life
 
@@ -139,13 +188,13 @@ class RaftEngine:
         """The last entry that the state machine has seen."""
         return self._core.applied_index
 
-    async def start(self, *, must_exist: bool = False) -> None:
+    async def start(self, origin: Origin) -> None:
         """Load snapshot and journal and replay them; a group of one then leads and is caught up.
 
-        Raises DamagedError: also where nothing is there although it `must_exist`. On a full disk it
+        Raises DamagedError: also where nothing is there although there must be. On a full disk it
         returns, and leads as soon as there is room.
         """
-        recovered = await self._files.recover(self._state_machine, must_exist=must_exist)
+        recovered = await self._files.recover(self._state_machine, origin)
         self._journal, self._snapshot_index = recovered.journal, recovered.snapshot_index
         self._core = Core(
             self._env,

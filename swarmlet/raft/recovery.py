@@ -1,38 +1,47 @@
 """From what lies on disk to a member that can go on, or a sentence why it cannot."""
 
+from enum import Enum
 from typing import NamedTuple
 
 from swarmlet.core.errors import DamagedError
 from swarmlet.env.base import Env
 from swarmlet.env.frames import REMEDY
-from swarmlet.env.sealed import SealedLog, SealKey
+from swarmlet.env.sealed import SealedLog, SealKeys
 from swarmlet.raft.journal import PURPOSE, Journal, JournalFile
 from swarmlet.raft.membership import Members
 from swarmlet.raft.snapshots import SnapshotFacts, SnapshotFile
 from swarmlet.store.proposer import Member, StateMachine
 
 
+class Origin(Enum):
+    """How a member comes to its log."""
+
+    FOUND = "found"  # an empty folder becomes a group of this member alone
+    JOIN = "join"  # an empty folder becomes a learner that waits for its leader
+    RESUME = "resume"  # goes on with what is there
+    FORCE_NEW = "force-new"  # goes on with what is there, and all other members are removed
+
+
 class MemberFiles:
     """The files of one member's folder."""
 
-    def __init__(self, env: Env, directory: str, key: SealKey, me: Member) -> None:
+    def __init__(self, env: Env, directory: str, keys: SealKeys, me: Member) -> None:
         self._env, self.directory, self._me = env, directory, me
         self._log = SealedLog(
-            env.disk, f"{directory}/journal", key, purpose=PURPOSE, entropy=env.entropy
+            env.disk, f"{directory}/journal", keys, purpose=PURPOSE, entropy=env.entropy
         )
         self.journal = JournalFile(self._log, me.raft_id)
-        self.snapshot = SnapshotFile(env.disk, f"{directory}/snapshot", key, env.entropy)
+        self.snapshot = SnapshotFile(env.disk, f"{directory}/snapshot", keys, env.entropy)
 
-    async def recover(self, state_machine: StateMachine, *, must_exist: bool) -> "Recovered":
+    async def recover(self, state_machine: StateMachine, origin: Origin) -> "Recovered":
         """Read everything, restore the state machine from the snapshot, check that all fits.
 
-        An empty folder becomes a group of this member alone, unless it `must_exist`. Raises
-        DamagedError, DiskFullError.
+        What a first start made is found again by a second one. Raises DamagedError, DiskFullError.
         """
         facts = await self._restore(state_machine)
         if self._log.exists:
             journal = await self._env.blocking(self.journal.load)
-        elif facts is None and not must_exist:
+        elif facts is None and origin in (Origin.FOUND, Origin.JOIN):
             journal = await self._env.blocking(self._create)
         else:
             raise self._unfit("the journal is missing")

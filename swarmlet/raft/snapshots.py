@@ -13,7 +13,7 @@ from swarmlet.core.errors import DamagedError
 from swarmlet.core.ids import Entropy
 from swarmlet.env.base import Blocking, Disk
 from swarmlet.env.frames import REMEDY
-from swarmlet.env.sealed import SealedWriter, SealKey, read_sealed
+from swarmlet.env.sealed import SealedWriter, SealKeys, read_sealed
 from swarmlet.raft.membership import Members
 
 PURPOSE: Final = b"swarmlet raft snapshot"
@@ -35,16 +35,16 @@ _decode = msgspec.msgpack.Decoder(SnapshotFacts).decode
 class SnapshotFile:
     """The newest snapshot, in one file."""
 
-    def __init__(self, disk: Disk, path: str, key: SealKey, entropy: Entropy) -> None:
+    def __init__(self, disk: Disk, path: str, keys: SealKeys, entropy: Entropy) -> None:
         self.path = path
-        self._disk, self._key, self._entropy = disk, key, entropy
+        self._disk, self._keys, self._entropy = disk, keys, entropy
 
     def read(self) -> tuple[SnapshotFacts, Iterator[bytes]] | None:
         """Facts and the state's chunks, None if there is none. Raises DamagedError, also midway."""
         self._disk.remove(self.path + ".new")
         if not self._disk.exists(self.path):
             return None
-        chunks = read_sealed(self._disk, self.path, self._key, purpose=PURPOSE)
+        chunks = read_sealed(self._disk, self.path, self._keys, purpose=PURPOSE)
         try:
             return _decode(next(chunks, b"")), chunks
         except msgspec.DecodeError as error:
@@ -76,5 +76,5 @@ class SnapshotFile:
 
     def _begin(self) -> SealedWriter:
         return SealedWriter(
-            self._disk, self.path, self._key, purpose=PURPOSE, entropy=self._entropy
+            self._disk, self.path, self._keys.current, purpose=PURPOSE, entropy=self._entropy
         )

@@ -8,8 +8,8 @@ from typing import TypeVar
 import msgspec
 
 from swarmlet.core.ids import RaftID
-from swarmlet.env.sealed import SealKey, seal_key
-from swarmlet.raft.engine import DEFAULTS, RaftEngine, RaftLimits
+from swarmlet.env.sealed import SealKey, SealKeys, seal_key
+from swarmlet.raft.engine import DEFAULTS, Origin, RaftEngine, RaftLimits
 from swarmlet.store.proposer import Member
 from tests.sim.disk import SimDisk
 from tests.sim.loop import SimClock, run_sim, sim_env
@@ -61,7 +61,7 @@ class Node:
     ) -> None:
         self.disk, self.clock, self.memory = disk, SimClock(), Memory()
         self.env = sim_env(seed, disk, self.clock)
-        self._args = (DIRECTORY, key, self.memory, me, limits)
+        self._args = (DIRECTORY, SealKeys(current=key), self.memory, me, limits)
         self.engine: RaftEngine
 
     def run(self, work: Callable[[RaftEngine], Awaitable[T]], *, must_exist: bool = False) -> T:
@@ -70,7 +70,7 @@ class Node:
 
     async def _main(self, work: Callable[[RaftEngine], Awaitable[T]], must_exist: bool) -> T:
         self.engine = RaftEngine(self.env, *self._args)
-        await self.engine.start(must_exist=must_exist)
+        await self.engine.start(Origin.RESUME if must_exist else Origin.FOUND)
         result: list[T] = []
 
         async def worker() -> None:

@@ -14,7 +14,7 @@ from swarmlet.core.errors import (
     UnsupportedError,
 )
 from swarmlet.core.ids import RaftID
-from swarmlet.raft.engine import RaftLimits
+from swarmlet.raft.engine import Origin, RaftLimits
 from swarmlet.raft.hardening import COMMAND_SIZE_MAX_B
 from swarmlet.store.proposer import Leadership, Member, MemberChange
 from tests.raft.member import (
@@ -306,7 +306,7 @@ def test_cancelled_engine_leaves_outcomes_unknown_and_nothing_hanging():
 
     async def main():
         node.engine = engine = node_engine(node)
-        await engine.start()
+        await engine.start(Origin.FOUND)
         async with asyncio.TaskGroup() as group:
             running = group.create_task(engine.run())
             await asyncio.sleep(0)
