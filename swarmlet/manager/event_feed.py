@@ -85,8 +85,10 @@ class EventFeed:
         self._readers: tuple[EventReader, ...] = ()
 
     def follow(self, store: Store) -> None:
-        """Tell of everything this store applies from now on, as long as it lives."""
-        store.subscribe(partial(self._applied, store))
+        """Tell of everything this store applies from now on, as long as it lives. Not of what a
+        snapshot brings, at a start or where this manager fell behind: nobody knows when that was.
+        """
+        store.subscribe(partial(self._applied, store), at_restore=False)
 
     def now_ns(self) -> int:
         """The wall clock that `until` is compared with."""

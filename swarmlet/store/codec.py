@@ -1,9 +1,10 @@
 """Log entries: what a transaction looks like on disk and between managers.
 
-An entry is the msgpack array [version, proposal id, stamp, guards, changes]; each guard and each
-change is an array that begins with its tag. Sizes: assign 55 bytes, status 58 (123 with a container
-id), new task 92. Tags, table numbers and the order of fields are for ever; fields are appended,
-with defaults.
+An entry is the msgpack array [version, proposal id, stamp, guards, changes], of a proposal that may
+be repeated with `since` behind them; each guard and each change is an array that begins with its
+tag. Sizes: assign 55 bytes, status 58 (123 with a container id), new task 92. Tags, table numbers
+and the order of fields are for ever; fields are appended, with
+defaults.
 """
 
 from collections.abc import Iterable, Sequence
@@ -114,13 +115,15 @@ GuardRecord: TypeAlias = ExistsRecord | NotInUseRecord | PortFreeRecord
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A decoded entry. `stamp_ms` is the proposer's wall clock: apply reads none."""
+    """A decoded entry. `stamp_ms` is the proposer's wall clock: apply reads none. `since_index`, of
+    a proposal that may be repeated: what was applied when it was first made; else 0."""
 
     version: int
     proposal_id: int
     stamp_ms: int
     guards: tuple[GuardRecord, ...]
     changes: tuple[ChangeRecord, ...]
+    since_index: int = 0
 
 
 class _Head(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -190,11 +193,17 @@ def _guard_record(guard: Guard) -> GuardRecord:
 
 
 def encode_entry(
-    proposal_id: int, stamp_ms: int, changes: Sequence[msgspec.Raw], guards: Iterable[Guard] = ()
+    proposal_id: int,
+    stamp_ms: int,
+    changes: Sequence[msgspec.Raw],
+    guards: Iterable[Guard] = (),
+    *,
+    since_index: int = 0,
 ) -> bytes:
     """An entry of changes that are encoded already."""
     records = [_guard_record(guard) for guard in guards]
-    return _encode((ENTRY_VERSION, proposal_id, stamp_ms, records, changes))
+    entry = (ENTRY_VERSION, proposal_id, stamp_ms, records, changes)
+    return _encode((*entry, since_index) if since_index else entry)
 
 
 def decode_entry(entry: bytes) -> Entry:

@@ -9,6 +9,7 @@ from swarmlet.core.errors import (
     FailedPreconditionError,
     InvalidArgumentError,
     NotFoundError,
+    OutcomeUnknownError,
     StaleVersionError,
     SwarmError,
 )
@@ -23,6 +24,7 @@ _ERRORS: Final[dict[str, Callable[..., SwarmError]]] = {
         ConflictError,
         FailedPreconditionError,
         InvalidArgumentError,
+        OutcomeUnknownError,
     )
 }
 
@@ -82,3 +84,13 @@ def name_taken(table: int, name: str) -> RefusedError:
 
 def id_taken(table: int, row_id: str) -> RefusedError:
     return RefusedError(ConflictError, _EXISTS_ELSE.format(kind=WORDS[table], name=row_id))
+
+
+def forgotten() -> Refusal:
+    """Of a repeated proposal: what became of the first one is not remembered any more."""
+    return RefusedError(
+        OutcomeUnknownError,
+        "The change was proposed before, too long ago for its outcome to be remembered; it was not "
+        "made again.",
+        "Look whether it is there before you repeat it.",
+    ).refusal

@@ -26,12 +26,14 @@ _OUTCOMES: Final = 255  # in the place of a table's number
 
 
 class Header(msgspec.Struct, frozen=True, array_like=True):
-    """The first chunk: what the others must add up to."""
+    """The first chunk: what the others must add up to. `forgotten_index`: of the newest outcome
+    that is not remembered any more."""
 
     version: int
     index: int
     rows: tuple[int, ...]
     outcomes: int
+    forgotten_index: int = 0
 
 
 class Content(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,6 +42,7 @@ class Content(msgspec.Struct, frozen=True, kw_only=True):
     index: int
     tables: tuple[Table[Any], ...]
     outcomes: dict[int, Outcome]
+    forgotten_index: int = 0
 
 
 _encode: Final = msgspec.msgpack.Encoder().encode
@@ -49,10 +52,12 @@ _rows_decoders: Final = tuple(msgspec.msgpack.Decoder[list[Any]](list[row]) for 
 _outcomes_decoder: Final = msgspec.msgpack.Decoder(list[tuple[int, Outcome]])
 
 
-def encode_snapshot(view: StoreView, outcomes: Sequence[tuple[int, Outcome]]) -> Iterator[bytes]:
+def encode_snapshot(
+    view: StoreView, outcomes: Sequence[tuple[int, Outcome]], forgotten_index: int
+) -> Iterator[bytes]:
     """The chunks of a view that stays as it is while they are taken."""
     rows = tuple(len(table) for table in view.tables)
-    yield _encode(Header(SNAPSHOT_VERSION, view.index, rows, len(outcomes)))
+    yield _encode(Header(SNAPSHOT_VERSION, view.index, rows, len(outcomes), forgotten_index))
     for number, table in enumerate(view.tables):
         yield from _chunks(number, table.all())
     yield from _chunks(_OUTCOMES, iter(outcomes))
@@ -78,7 +83,12 @@ def decode_snapshot(chunks: Iterable[bytes]) -> Content:
     stream = iter(chunks)
     try:
         header = _decode_header(next(stream, b""))
-        content = Content(index=header.index, tables=live_tables(), outcomes={})
+        content = Content(
+            index=header.index,
+            tables=live_tables(),
+            outcomes={},
+            forgotten_index=header.forgotten_index,
+        )
         ids: dict[str, str] = {}
         for chunk in stream:
             _load(content, chunk, ids)

@@ -34,9 +34,10 @@ from swarmlet.store.codec import (
 from swarmlet.store.flight import Ahead, BlockedError, Flight
 from swarmlet.store.memory import OverlaidView, Overlay, StoreView, live_tables
 from swarmlet.store.proposer import RaftLog
-from swarmlet.store.refusal import REFUSALS, Refusal, RefusedError
+from swarmlet.store.refusal import REFUSALS, Refusal, RefusedError, forgotten
 from swarmlet.store.schema import WORDS
 from swarmlet.store.snapshot import decode_snapshot, encode_snapshot
+from swarmlet.store.tables import Table
 
 log = logging.getLogger("swarmlet.store")
 
@@ -65,8 +66,10 @@ class Store:
         self._env = env
         self._log: RaftLog | None = None
         self._subscribers: tuple[Subscriber, ...] = ()
+        self._at_restore: tuple[Subscriber, ...] = ()  # those of them that hear of it
         self._held = _no_held()
         self._outcomes: dict[int, Outcome] = {}  # oldest first; the oldest are forgotten
+        self._forgotten_index = 0  # no outcome from up to here is sure to be remembered
         self._tables = live_tables()
         self._live = StoreView(self._tables, 0)
         self.stamp_ms = 0  # of the last entry applied, by its proposer's clock
@@ -97,6 +100,7 @@ class Store:
         guards: Sequence[Guard] = (),
         *,
         proposal_id: int | None = None,
+        since_index: int = 0,
     ) -> int:
         """Propose all changes as one entry; its index, once applied here. Nothing to do returns at
         once.
@@ -105,15 +109,17 @@ class Store:
         NotFoundError (row or guarded object gone), FailedPreconditionError or InvalidArgumentError
         (guard); too large a transaction is InvalidArgumentError. NotLeaderError, DiskFullError,
         OutcomeUnknownError as the log says. Who wants to repeat a commit whose outcome is unknown
-        chooses a `proposal_id` (`codec.new_proposal_id`) and repeats it with that: it is applied
-        once.
+        chooses a `proposal_id` (`codec.new_proposal_id`) before the first try, takes down `index`,
+        and repeats it with both, at whatever manager: it is applied once. Where the outcome of the
+        first try may be forgotten already, the repeat is refused with OutcomeUnknownError.
         """
         if not changes:
             return self.index
         raws = [encode_change(change) for change in changes]
         if proposal_id is not None:
             # It may be applied already, and would stand in its own way if looked at ahead.
-            return _index_of(await self._settle(self._repeat(raws, guards, proposal_id)))
+            flight = self._repeat(raws, guards, proposal_id, since_index)
+            return _index_of(await self._settle(flight))
         return await self._commit(raws, guards)
 
     async def update(self, build: Build) -> int:
@@ -144,13 +150,17 @@ class Store:
         for piece in pieces(changes):
             await self._commit_piece(piece)
 
-    def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
-        """Call `subscriber` with the events of every applied entry, synchronously and in order;
-        returns the way to end it. A subscriber must be quick and must not raise."""
+    def subscribe(self, subscriber: Subscriber, *, at_restore: bool = True) -> Callable[[], None]:
+        """Call `subscriber` with the events of every applied entry, synchronously and in order, and
+        with all differences at once where the state is replaced; returns the way to end it. A
+        subscriber must be quick and must not raise."""
         self._subscribers = (*self._subscribers, subscriber)
+        if at_restore:
+            self._at_restore = (*self._at_restore, subscriber)
 
         def unsubscribe() -> None:
             self._subscribers = tuple(one for one in self._subscribers if one is not subscriber)
+            self._at_restore = tuple(one for one in self._at_restore if one is not subscriber)
 
         return unsubscribe
 
@@ -175,11 +185,7 @@ class Store:
         events: Sequence[Event] = ()
         outcome = self._outcomes.get(decoded.proposal_id)
         if outcome is None:
-            outcome = index
-            try:
-                events = resolve(decoded, self._live, self._outcomes, index)
-            except RefusedError as refused:
-                outcome = refused.refusal
+            outcome, events = self._resolved(decoded, index)
             self._remember(decoded.proposal_id, outcome)
             self._write(events)
         if flight is not None:
@@ -191,21 +197,26 @@ class Store:
 
     def snapshot(self) -> Iterator[bytes]:
         """The whole state as it is now, in chunks that may be taken while entries are applied."""
-        return encode_snapshot(self._hold(), tuple(self._outcomes.items()))
+        return encode_snapshot(self._hold(), tuple(self._outcomes.items()), self._forgotten_index)
 
     def restore(self, chunks: Iterable[bytes]) -> None:
-        """Replace the whole state, or nothing (DamagedError). Subscribers are not told: a member
-        restores before anything subscribes, or starts its components anew. Held views stay as they
-        are; live views must be asked for again."""
+        """Replace the whole state, or nothing (DamagedError). Subscribers get all that differs as
+        one, but for those who asked not to. Held views stay as they are; live views must be asked
+        for again."""
         content = decode_snapshot(chunks)
-        flights = tuple(self._ahead.flights.values())
+        before, flights = self._tables, tuple(self._ahead.flights.values())
         self._tables, self._outcomes = content.tables, content.outcomes
+        self._forgotten_index = content.forgotten_index
         self._live = StoreView(self._tables, content.index)
         self._held = _no_held()
         ahead, self._ahead = self._ahead, Ahead(self._live, self._tables, self._outcomes)
         for flight in flights:
             flight.outcome = self._outcomes.get(flight.proposal_id)
             ahead.settle(flight)
+        if self._at_restore:
+            events = list(_differences(before, self._tables))
+            for subscriber in self._at_restore:
+                subscriber(events)
 
     # Proposing ------------------------------------------------------------------------------------
     async def _commit(self, raws: Sequence[msgspec.Raw], guards: Sequence[Guard]) -> int:
@@ -231,11 +242,15 @@ class Store:
             await self._commit_piece(piece[middle:])
 
     def _repeat(
-        self, raws: Sequence[msgspec.Raw], guards: Sequence[Guard], proposal_id: int
+        self,
+        raws: Sequence[msgspec.Raw],
+        guards: Sequence[Guard],
+        proposal_id: int,
+        since_index: int = 0,
     ) -> Flight:
         """Without looking ahead: apply alone decides."""
         self._check_room()
-        data = self._entry(raws, guards, proposal_id)
+        data = self._entry(raws, guards, proposal_id, since_index)
         return self._ahead.repeat(data, decode_entry(data))
 
     def _begin(self, raws: Sequence[msgspec.Raw], guards: Sequence[Guard]) -> Flight:
@@ -243,9 +258,14 @@ class Store:
         return self._ahead.begin(self._entry(raws, guards, new_proposal_id(self._env.entropy)))
 
     def _entry(
-        self, raws: Sequence[msgspec.Raw], guards: Sequence[Guard], proposal_id: int
+        self,
+        raws: Sequence[msgspec.Raw],
+        guards: Sequence[Guard],
+        proposal_id: int,
+        since_index: int = 0,
     ) -> bytes:
-        data = encode_entry(proposal_id, self._env.clock.wall_ms(), raws, guards)
+        stamp_ms = self._env.clock.wall_ms()
+        data = encode_entry(proposal_id, stamp_ms, raws, guards, since_index=since_index)
         if len(data) > ENTRY_SIZE_MAX_B or len(raws) > ENTRY_CHANGES_MAX:
             raise InvalidArgumentError(
                 f"A transaction of {len(raws)} changes and {len(data)} bytes is too large; "
@@ -283,9 +303,20 @@ class Store:
             return flight.entry, flight
         return decode_entry(data), flight
 
+    def _resolved(self, entry: Entry, index: int) -> tuple[Outcome, Sequence[Event]]:
+        if 0 < entry.since_index < self._forgotten_index:
+            return forgotten(), ()
+        try:
+            return index, resolve(entry, self._live, self._outcomes, index)
+        except RefusedError as refused:
+            return refused.refusal, ()
+
     def _remember(self, proposal_id: int, outcome: Outcome) -> None:
         if len(self._outcomes) >= OUTCOMES_MAX:
-            del self._outcomes[next(iter(self._outcomes))]
+            oldest = self._outcomes.pop(next(iter(self._outcomes)))
+            # Of a refusal it is only known that the outcomes remembered since have indexes too.
+            index = self.index - OUTCOMES_MAX if isinstance(oldest, Refusal) else oldest
+            self._forgotten_index = max(self._forgotten_index, index)
         self._outcomes[proposal_id] = outcome
 
     def _write(self, events: Sequence[Event]) -> None:
@@ -310,6 +341,18 @@ class Store:
 def _no_held() -> tuple[weakref.WeakSet[Overlay[Any]], ...]:
     """Held tables, by table: whoever has a table or iterates over one holds it, view or not."""
     return tuple(weakref.WeakSet() for _ in TABLES)
+
+
+def _differences(before: Sequence[Table[Any]], after: Sequence[Table[Any]]) -> Iterator[Event]:
+    """What turned one state into the other; a row's version says whether it was written."""
+    for kind, old_rows, new_rows in zip(TABLES, before, after, strict=True):
+        for new in new_rows.all():
+            old = old_rows.get(new.id)
+            if old is None or old.version != new.version:
+                yield Event(kind, old, new)
+        for old in old_rows.all():
+            if new_rows.get(old.id) is None:
+                yield Event(kind, old, None)
 
 
 def _index_of(outcome: Outcome) -> int:

@@ -24,7 +24,14 @@ from swarmlet.core.errors import (
 )
 from swarmlet.core.ids import RaftID
 from swarmlet.core.limits import PROPOSAL_TIMEOUT_S
-from swarmlet.store.proposer import Leadership, Member, MemberChange, StateMachine
+from swarmlet.store.proposer import (
+    GroupHealth,
+    Leadership,
+    Member,
+    MemberChange,
+    MemberHealth,
+    StateMachine,
+)
 
 ME = Member(raft_id=RaftID(1), node_id="node-1", address="127.0.0.1:2377")
 
@@ -81,10 +88,14 @@ class MemoryLog:
     def members(self) -> tuple[Member, ...]:
         return (ME,)
 
+    def health(self) -> GroupHealth:
+        me = MemberHealth(member=ME, answers=True)
+        return GroupHealth(leader=ME.raft_id if self.is_leader else None, members=(me,), quorum=1)
+
     async def change_members(self, change: MemberChange) -> None:
         raise UnsupportedError("This log has one member.")
 
-    async def transfer(self, to: RaftID) -> None:
+    async def transfer(self, to: RaftID | None = None) -> None:
         raise UnsupportedError("This log has one member.")
 
     # For tests ------------------------------------------------------------------------------------
@@ -135,9 +146,9 @@ class MemoryLog:
         answers = []
         for _ in range(min(count, len(self._queue))):
             entry, fault, done = self._queue.popleft()
-            index = self._append(entry)
+            index = self.append(entry)
             if fault == "duplicate":
-                self._append(entry)
+                self.append(entry)
             answers.append((index, fault, done))
         for index, fault, done in answers:  # as a real log: a group is applied, then answered
             if done.done():
@@ -147,7 +158,8 @@ class MemoryLog:
             else:
                 done.set_result(index)
 
-    def _append(self, entry: bytes) -> int:
+    def append(self, entry: bytes) -> int:
+        """Commit and apply an entry, whoever proposed it."""
         self.entries.append(entry)
         self._state_machine.apply(len(self.entries), entry)
         return len(self.entries)

@@ -20,7 +20,12 @@ from swarmlet.core.errors import (
     SwarmError,
     UnavailableError,
 )
-from swarmlet.core.limits import ENTRY_CHANGES_MAX, ENTRY_SIZE_MAX_B, PROPOSAL_TIMEOUT_S
+from swarmlet.core.limits import (
+    ENTRY_CHANGES_MAX,
+    ENTRY_SIZE_MAX_B,
+    OUTCOMES_MAX,
+    PROPOSAL_TIMEOUT_S,
+)
 from swarmlet.model.change import (
     ANY_VERSION,
     TABLES,
@@ -350,7 +355,7 @@ async def test_update_gives_up_when_others_always_come_first():
     class OvertakingLog(MemoryLog):
         async def propose(self, entry: bytes, proposal_id: int) -> int:
             other = encode_change(Update(obj=config("c0"), seen=ANY_VERSION))
-            self._append(encode_entry(new_proposal_id(store._env.entropy), START_MS, [other]))
+            self.append(encode_entry(new_proposal_id(store._env.entropy), START_MS, [other]))
             return await super().propose(entry, proposal_id)
 
     store = Store(seeded_env())
@@ -436,6 +441,28 @@ async def test_repeated_proposal_is_applied_once_and_answered_the_same():
     for _ in range(2):
         assert await store.commit(create, proposal_id=proposal_id) == 1
     assert (len(log.entries), store.index, len(store.view().configs)) == (3, 3, 1)
+
+
+@pytest.mark.parametrize("via_snapshot", [False, True])
+async def test_repeat_is_refused_where_the_first_outcome_may_be_forgotten(via_snapshot):
+    store, log = new_store()
+    await store.commit([Create(obj=config("c0"))])
+    proposal_id, since_index = new_proposal_id(store._env.entropy), store.index
+    create = [Create(obj=config("c1"))]
+
+    def again():
+        return store.commit(create, proposal_id=proposal_id, since_index=since_index)
+
+    assert await again() == await again() == 2
+    await store.commit([Remove(table=Config, id="c1")])
+    for _ in range(OUTCOMES_MAX):
+        log.append(encode_entry(new_proposal_id(store._env.entropy), 0, [], []))
+    if via_snapshot:
+        store.restore(list(store.snapshot()))
+    assert await outcome(again()) == "outcome-unknown"
+    assert [row.id for row in store.view().configs.all()] == ["c0"]
+    late = new_proposal_id(store._env.entropy)
+    assert await outcome(store.commit(create, proposal_id=late, since_index=store.index)) == "done"
 
 
 async def test_repeated_refusal_stays_refused_though_it_would_fit_now():

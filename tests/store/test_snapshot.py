@@ -91,10 +91,28 @@ def test_ids_of_nodes_and_services_are_one_string_after_a_restore():
 
 def test_snapshot_from_before_a_table_came_is_read():
     first, *others = many_tasks(500).store.snapshot()
-    version, index, rows, outcomes = msgspec.msgpack.decode(first)
+    version, index, rows, outcomes, _ = msgspec.msgpack.decode(first)
     assert rows[-1] == 0
     older = msgspec.msgpack.encode([version, index, rows[:-1], outcomes])
     assert restored([older, *others]).view().tasks.count("node", "n0") == 500
+
+
+def test_restore_while_running_tells_what_differs_and_nothing_else():
+    old, new = Direct(), Direct()
+    for direct in (old, new):
+        direct.apply(Create(obj=config("c0", "a")), Create(obj=config("c1", "b")))
+    new.apply(Remove(table=Config, id="c0"))
+    new.apply(Create(obj=config("c2", "c")))
+    told, untold = [], []
+    old.store.subscribe(told.extend)
+    old.store.subscribe(untold.extend, at_restore=False)
+    old.store.restore(new.store.snapshot())
+    assert {(event.id, event.old is None, event.new is None) for event in told} == {
+        ("c2", True, False),
+        ("c0", False, True),
+    }
+    assert untold == []
+    assert {row.id for row in old.store.view().configs.all()} == {"c1", "c2"}
 
 
 @pytest.mark.parametrize("drop", [0, 1, 2, -1])
