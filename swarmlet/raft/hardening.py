@@ -17,7 +17,8 @@ from swarmlet.core.ids import RaftID
 from swarmlet.core.limits import ENTRY_SIZE_MAX_B
 from swarmlet.env.base import Env
 from swarmlet.raft.journal import REGULAR, Journal
-from swarmlet.raft.transport import Transport
+from swarmlet.raft.transport import NoPeers, Transport
+from swarmlet.store.proposer import MemberChange
 
 PINNED: Final = "0.3.17"
 assert VERSION == PINNED, f"the hardening is for pysyncobj {PINNED}, and {VERSION} is installed"
@@ -34,8 +35,25 @@ Answer = Callable[[int | None, int], None]
 """Called with the index and SUCCESS once applied, else with None and the reason."""
 
 SUCCESS: Final[int] = FAIL_REASON.SUCCESS
-NOT_LEADER: Final[int] = FAIL_REASON.NOT_LEADER
-MISSING_LEADER: Final[int] = FAIL_REASON.MISSING_LEADER
+NOT_LEADER: Final[int] = FAIL_REASON.NOT_LEADER  # nothing was proposed
+MISSING_LEADER: Final[int] = FAIL_REASON.MISSING_LEADER  # nothing was proposed
+REQUEST_DENIED: Final[int] = FAIL_REASON.REQUEST_DENIED  # a change of members; nothing was proposed
+LEADER_CHANGED: Final[int] = FAIL_REASON.LEADER_CHANGED  # the outcome is unknown
+
+Send = Callable[[RaftID, int, bytes], None]
+"""To whom, over the connection of which epoch, what. Never blocks."""
+
+ReadAnswer = Callable[[int | None], None]
+"""The index a linearizable read needs, or None where nobody can say any more."""
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a member. `heard_s`: monotonic time of its last message, to us or to the
+    leader, None if there was none yet. `is_connected`: to us."""
+
+    match_index: int = 0
+    heard_s: float | None = None
+    is_connected: bool = False
 
 
 class RaftTiming(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,10 +105,12 @@ class Core(SyncObj):  # type: ignore[misc]  # PySyncObj has no types
         journal: Journal,
         me: RaftID,
         *,
-        transport: Transport,
+        send: Send | None = None,
         apply: Applier,
         timing: RaftTiming,
+        transport: Transport | None = None,
     ) -> None:
+        transport = transport or Transport(NoPeers())
         self._env, self._journal, self._apply = env, journal, apply
         _WORLD.env = env
         others = [Node(raft_id) for raft_id in journal.newest_members.voters() if raft_id != me]
@@ -98,6 +118,79 @@ class Core(SyncObj):  # type: ignore[misc]  # PySyncObj has no types
             Node(me), others, _conf(journal, timing), nodeClass=Node, transport=transport
         )
         self._SyncObj__needLoadDumpFile = False
+
+    def connected(self, raft_id: RaftID, epoch: int) -> None:
+        """A connection to this member is open. A newer epoch replaces an older one."""
+        raise NotImplementedError
+
+    def disconnected(self, raft_id: RaftID, epoch: int) -> None:
+        """It is closed; nothing where a newer one is open. What waited for it is dropped."""
+        raise NotImplementedError
+
+    def receive(self, raft_id: RaftID, epoch: int, frame: bytes) -> None:
+        """Take a frame in. Raises ValueError on what no member sends: close the connection.
+
+        Not between `journal.take()` and the `release` behind it (frames queue meanwhile): what is
+        in the journal then would count as durable.
+        """
+        raise NotImplementedError
+
+    def replicate(self) -> None:
+        """Leader: send what is new. May overlap the own fsync. Others: nothing leaves."""
+
+    def release(self) -> None:
+        """The journal is durable: acks, votes and answers leave with all that waits."""
+
+    def propose_change(self, change: MemberChange, answer: Answer) -> None:
+        """Queue for the next tick. REQUEST_DENIED before the term's no-op is committed, while
+        another change is not, for the promotion of a learner that is not connected or not within
+        CAUGHT_UP_ENTRIES of the end, for the removal of the leader itself, and for a change that
+        would change nothing."""
+        raise NotImplementedError
+
+    def begin_read(self, done: ReadAnswer) -> None:
+        """`done` is called once, perhaps at once: with an index once a majority has confirmed the
+        leader after this call, None where that cannot be said any more (no leader, another one,
+        its connection gone). Reads that wait share a round. Read once `applied_index` is there."""
+        raise NotImplementedError
+
+    def needs_snapshot(self) -> tuple[RaftID, ...]:
+        """Leader: connected members whose next entry is no longer in the log, sorted."""
+        return ()
+
+    def installed(self, index: int, term: int) -> None:
+        """State machine and journal were replaced by a snapshot that ends with this entry."""
+        raise NotImplementedError
+
+    def transfer_to(self, raft_id: RaftID) -> bool:
+        """Ask a voter that holds all our log to stand for election now; whether it was asked. No
+        proposal may be taken meanwhile."""
+        raise NotImplementedError
+
+    def step_down(self) -> None:
+        """Lead no longer, and stand for election after others had their chance."""
+        raise NotImplementedError
+
+    def set_timing(self, timing: RaftTiming) -> None:
+        """From now on."""
+        raise NotImplementedError
+
+    def progress(self, raft_id: RaftID) -> Progress:
+        """What we, or our leader, know of a member."""
+        raise NotImplementedError
+
+    @property
+    def is_removed(self) -> bool:
+        """Whether the removal of this member is committed."""
+        return False
+
+    @property
+    def term(self) -> int:
+        return int(self.raftCurrentTerm)
+
+    @property
+    def commit_index(self) -> int:
+        return int(self.raftCommitIndex)
 
     def tick(self) -> None:
         """Elect, commit, apply and answer, then take what was proposed into the journal."""
