@@ -21,7 +21,7 @@ from swarmlet.ca.rotation import signer_of
 from swarmlet.core.errors import InvalidArgumentError, StaleVersionError, UnavailableError
 from swarmlet.core.limits import RENEWABLE_AFTER_EXPIRY_MS
 from swarmlet.manager.control import accepted_swarm
-from swarmlet.manager.control.cluster import REMOVED_KEPT_MS, REMOVED_MAX
+from swarmlet.manager.control.nodes import REMOVED_KEPT_MS, REMOVED_MAX
 from swarmlet.model.change import Create, Update
 from swarmlet.model.cluster import CAConfig, ExternalCA, RemovedCertificate, RootCA, SwarmSpec
 from swarmlet.model.node import IssuanceState, NodeCertificate

@@ -12,7 +12,7 @@ from swarmlet.core.errors import (
 )
 from swarmlet.core.limits import ENTRY_CHANGES_MAX
 from swarmlet.manager.control import accepted_swarm
-from swarmlet.manager.control.cluster import ORPHANED_MESSAGE
+from swarmlet.manager.control.nodes import ORPHANED_MESSAGE
 from swarmlet.model.change import Create
 from swarmlet.model.cluster import CAConfig, EncryptionConfig, OrchestrationConfig, SwarmSpec
 from swarmlet.model.defaults import complete_swarm

@@ -15,6 +15,7 @@ from swarmlet.manager.control.cluster import accepted_swarm as accepted_swarm
 from swarmlet.manager.control.join_tokens import JoinTokenCreated as JoinTokenCreated
 from swarmlet.manager.control.join_tokens import JoinTokenVerbs
 from swarmlet.manager.control.networks import NetworkVerbs
+from swarmlet.manager.control.nodes import NodeVerbs
 from swarmlet.manager.control.payloads import PayloadVerbs
 from swarmlet.manager.control.services import ServiceCreated as ServiceCreated
 from swarmlet.manager.control.services import ServiceVerbs
@@ -23,5 +24,5 @@ from swarmlet.manager.control.status import desired_tasks as desired_tasks
 from swarmlet.manager.control.status import service_status as service_status
 
 
-class Control(ServiceVerbs, PayloadVerbs, NetworkVerbs, JoinTokenVerbs, ClusterVerbs):
+class Control(ServiceVerbs, PayloadVerbs, NetworkVerbs, JoinTokenVerbs, NodeVerbs, ClusterVerbs):
     """Every verb of the API on the cluster's objects. One a manager; writes need the leader."""

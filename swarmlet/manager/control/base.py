@@ -1,10 +1,17 @@
 """What every verb needs: a linearizable view, finding by reference, and the commit."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
+from typing import Final
 
 from swarmlet.ca.external import ExternalSigner
-from swarmlet.core.errors import OutcomeUnknownError, StaleVersionError, UnavailableError
+from swarmlet.core.errors import (
+    OutcomeUnknownError,
+    StaleVersionError,
+    SwarmError,
+    UnavailableError,
+)
 from swarmlet.core.ids import NodeID, ServiceID, new_id
 from swarmlet.env.base import Env
 from swarmlet.manager.control.find import find_row, find_task_row
@@ -17,7 +24,7 @@ from swarmlet.model.secret import Secret
 from swarmlet.model.service import Service
 from swarmlet.model.task import Task
 from swarmlet.model.view import View
-from swarmlet.store.proposer import Leadership, Member, RaftLog
+from swarmlet.store.proposer import GroupHealth, Leadership, Member, RaftLog
 from swarmlet.store.store import Store
 from swarmlet.wire.credentials import Credentials
 from swarmlet.wire.messages import LogLine, LogOptions
@@ -25,7 +32,9 @@ from swarmlet.wire.outgoing import HttpsAnswer, HttpsRequest
 
 log = logging.getLogger("swarmlet.manager")
 
-_NOBODY_LEADS = Leadership(term=0, leader=None, is_ready=False)
+ELECTION_WAIT_MS: Final = 2_500  # without a leader, before a majority counts as lost
+SENTENCE_WAIT_S: Final = 0.5  # for the log to say what is lost, which it knows by then
+_NOBODY_LEADS: Final = Leadership(term=0, leader=None, is_ready=False)
 
 
 class ControlBase:
@@ -54,13 +63,34 @@ class ControlBase:
         async for leadership in self._log.leadership():
             self._leadership = leadership
 
-    async def read(self) -> View:
-        """A linearizable live view: consistent until the next await of the caller.
+    async def read(self, *, stale: bool = False) -> View:
+        """A linearizable live view: consistent until the next await of the caller. With `stale`
+        what this manager knows, at once, `stale_ms` old.
 
-        Raises NotLeaderError or UnavailableError.
+        Raises QuorumLostError or NotLeaderError.
         """
-        await self._log.read_barrier()
+        if not stale:
+            await self._log.read_barrier()
         return self._store.view()
+
+    def stale_ms(self) -> int:
+        """How long ago what this manager knows was sure to be the swarm's newest state."""
+        return max(0, self._env.clock.wall_ms() - self._log.health().as_of_ms)
+
+    async def problem(self) -> SwarmError | None:
+        """Why what needs a majority of the managers fails, where it does; says so at once. None
+        while there is a majority, or while an election may still bring one about."""
+        lost_ms = self._log.health().lost_since_ms
+        if not lost_ms or self._env.clock.wall_ms() - lost_ms < ELECTION_WAIT_MS:
+            return None
+        try:
+            async with asyncio.timeout(SENTENCE_WAIT_S):
+                await self._log.read_barrier()
+        except TimeoutError:
+            return None
+        except SwarmError as problem:
+            return problem
+        return None
 
     def leadership(self) -> Leadership:
         """Who leads, as `run` last heard."""
@@ -68,6 +98,14 @@ class ControlBase:
 
     def members(self) -> tuple[Member, ...]:
         return self._log.members()
+
+    def health(self) -> GroupHealth:
+        """Which managers answer, as this one hears it or as the leader told it."""
+        return self._log.health()
+
+    def raft_position(self) -> tuple[int, int]:
+        """The term, and the index of the last entry that is applied here."""
+        return self._leadership.term, self._store.index
 
     # Finding: NotFoundError, or InvalidArgumentError "service foo is ambiguous (2 matches found)".
     def find_node(self, view: View, ref: str) -> Node:

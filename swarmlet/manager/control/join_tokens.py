@@ -55,10 +55,10 @@ class JoinTokenVerbs(ControlBase):
         await self._commit(f"join token {row.id}", [Create(obj=row)])
         return JoinTokenCreated(id=row.id, token=token)
 
-    async def list_join_tokens(self) -> list[tuple[JoinToken, str]]:
+    def join_tokens(self, view: View) -> list[tuple[JoinToken, str]]:
         """Each with its state by this manager's clock, oldest first; those that let nobody in any
         more too."""
-        rows = (await self.read()).join_tokens.all()
+        rows = view.join_tokens.all()
         now_ms = self._env.clock.wall_ms()
         oldest_first = sorted(rows, key=lambda row: (row.created_ms, row.id))
         return [(row, row.state(now_ms)) for row in oldest_first]

@@ -1,0 +1,133 @@
+"""The swarm's nodes: what users want of one, and forgetting one."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from cryptography import x509
+from msgspec.structs import replace
+
+from swarmlet.core.errors import FailedPreconditionError, UnsupportedError
+from swarmlet.core.limits import (
+    ENTRY_CHANGES_MAX,
+    MS_PER_S,
+    NS_PER_MS,
+    RENEWABLE_AFTER_EXPIRY_MS,
+)
+from swarmlet.manager.control.base import ControlBase, check_version
+from swarmlet.model.change import Change, Remove, SetStatus, Update
+from swarmlet.model.cluster import Cluster, RemovedCertificate
+from swarmlet.model.node import Node, NodeSpec, NodeState
+from swarmlet.model.task import TaskState
+from swarmlet.model.validate import check_node
+from swarmlet.model.view import View, cluster_of
+
+ORPHANED_MESSAGE: Final = "Task belonged to a node that has been deleted"  # SwarmKit node.go
+REMOVED_KEPT_MS: Final = 7 * 24 * 3_600 * 1_000  # beyond its end; SwarmKit controlapi/cluster.go
+REMOVED_MAX: Final = 5_000  # removed nodes remembered, some 200 KB of the cluster's row
+_BESIDE_ORPHANS: Final = 2  # the cluster's row and the node's
+
+
+class NodeVerbs(ControlBase):
+    """Writes the nodes' specs, and removes their rows."""
+
+    async def update_node(self, ref: str, version: int, spec: NodeSpec) -> None:
+        """Name, labels and availability; another role is refused."""
+        check_node(spec)
+        view = await self.read()
+        node = self.find_node(view, ref)
+        if spec.role != node.spec.role:
+            _refuse_role(view, spec)
+        check_version(version, node.version, f"node {ref}")
+        await self._commit(f"node {ref}", [Update(obj=replace(node, spec=spec), seen=version)])
+
+    async def remove_node(self, ref: str, *, force: bool) -> None:
+        """Forget a node that is down: its certificate is refused, its tasks are orphaned."""
+        view = await self.read()
+        node = self.find_node(view, ref)
+        self._check_removable(node, force=force)
+        cluster = cluster_of(view)
+        orphans = self._orphans(view, node)
+        if len(orphans) > ENTRY_CHANGES_MAX - _BESIDE_ORPHANS:
+            await self._store.batch(orphans)
+            orphans = []
+        now_ms = self._env.clock.wall_ms()
+        removed = RemovedCertificate(
+            node_id=node.id, expires_ms=_refused_until_ms(cluster, node, now_ms)
+        )
+        refused = still_refused((*cluster.removed_certificates, removed), now_ms)
+        row = replace(cluster, removed_certificates=refused)
+        await self._commit(
+            f"node {ref}",
+            [
+                *orphans,
+                Update(obj=row, seen=cluster.version),
+                Remove(table=Node, id=node.id, seen=node.version),
+            ],
+        )
+
+    def _check_removable(self, node: Node, *, force: bool) -> None:
+        if any(member.node_id == node.id for member in self._log.members()):
+            raise FailedPreconditionError(
+                f"node {node.id} is a cluster manager and is a member of the raft cluster. "
+                "It must be demoted to worker before removal",
+                remedy="Demote it first: `swarmlet node demote`. Where it is the only manager, "
+                "`swarmlet leave --force` there ends the swarm.",
+            )
+        if not force and node.status.state == NodeState.READY:
+            raise FailedPreconditionError(
+                f"node {node.id} is not down and can't be removed",
+                remedy="Let it leave the swarm first, or use --force.",
+            )
+
+    def _orphans(self, view: View, node: Node) -> list[Change]:
+        now_ms = self._env.clock.wall_ms()
+        return [
+            SetStatus(
+                id=task.id,
+                status=replace(
+                    task.status,
+                    state=int(TaskState.ORPHANED),
+                    at_ms=now_ms,
+                    message=ORPHANED_MESSAGE,
+                ),
+            )
+            for task in view.tasks.scan("node", node.id)
+            if task.status.state < TaskState.COMPLETE
+        ]
+
+
+def still_refused(
+    removed: Sequence[RemovedCertificate], now_ms: int
+) -> tuple[RemovedCertificate, ...]:
+    """Without those that are long over. Who is not in the list is refused as well, for want of a
+    row: the list only tells a removed node from one that never was."""
+    horizon_ms = now_ms - REMOVED_KEPT_MS
+    kept = [each for each in removed if not each.expires_ms or each.expires_ms >= horizon_ms]
+    return tuple(kept[-REMOVED_MAX:])
+
+
+def _refused_until_ms(cluster: Cluster, node: Node, now_ms: int) -> int:
+    """When the node's last certificate can neither be used nor renewed any more; of a node without
+    one, as if it were issued now."""
+    ends_ms = _end_ms(node.certificate.certificate)
+    if ends_ms is None:
+        ends_ms = now_ms + cluster.spec.ca_config.node_cert_expiry // NS_PER_MS
+    return ends_ms + RENEWABLE_AFTER_EXPIRY_MS
+
+
+def _end_ms(chain_pem: bytes) -> int | None:
+    """The end of a chain's leaf; None where there is none that can be read."""
+    try:
+        leaf = x509.load_pem_x509_certificate(chain_pem)
+    except ValueError:
+        return None
+    return int(leaf.not_valid_after_utc.timestamp()) * MS_PER_S
+
+
+def _refuse_role(view: View, spec: NodeSpec) -> None:
+    if spec.role == "worker" and view.nodes.count("role", "manager") == 1:
+        raise FailedPreconditionError(
+            "attempting to demote the last manager of the swarm",
+            remedy="A swarm needs a manager; `swarmlet leave --force` ends it.",
+        )
+    raise UnsupportedError("promoting and demoting nodes is not supported yet")
