@@ -13,6 +13,7 @@ import contextlib
 import ctypes
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -94,31 +95,67 @@ class Host(Daemon):
         named = ["unshare", "--uts", "--mount", "sh", "-c", NAMED, "sh", self.name, self.hosts_path]
         return self.inside(*named, "env", *self.environment(), *super().command())
 
-    def swarmlet(self, *arguments: str, limit_s: float = 60.0) -> subprocess.CompletedProcess[str]:
-        """The CLI, as a user of this host runs it."""
-        return self.run(
-            sys.executable,
-            "-m",
-            "swarmlet",
-            "--host",
-            f"unix://{self.socket}",
-            *arguments,
-            limit_s=limit_s,
-        )
+    def swarmlet(
+        self, *arguments: str, said: str = "", limit_s: float = 60.0
+    ) -> subprocess.CompletedProcess[str]:
+        """The CLI, as a user of this host runs it, with `said` on its standard input."""
+        command = (sys.executable, "-m", "swarmlet", "--host", f"unix://{self.socket}")
+        return self.run(*command, *arguments, said=said, limit_s=limit_s)
 
-    def docker(self, *arguments: str, limit_s: float = 60.0) -> subprocess.CompletedProcess[str]:
-        """The docker CLI against this host's daemon."""
+    def docker(
+        self, *arguments: str, said: str = "", limit_s: float = 60.0
+    ) -> subprocess.CompletedProcess[str]:
+        """The docker CLI against this host's daemon, with `said` on its standard input."""
         command = ("env", f"DOCKER_HOST=unix://{self.socket}", f"DOCKER_CONFIG={self.directory}")
-        return self.run(*command, "docker", *arguments, limit_s=limit_s)
+        return self.run(*command, "docker", *arguments, said=said, limit_s=limit_s)
 
-    def run(self, *command: str, limit_s: float = 60.0) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *command: str, said: str = "", limit_s: float = 60.0
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             self.inside("env", *self.environment(), *command),
+            input=said,
             capture_output=True,
             text=True,
             timeout=limit_s,
             check=False,
         )
+
+    def freeze(self) -> None:
+        """Its daemon gets no time any more, as on a machine that is starved; `thaw` ends that."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+
+    def give_disk(self, size: str) -> None:
+        """The data directory gets a small file system of its own, which can be filled."""
+        os.mkdir(self.data, 0o700)
+        options = ["-o", f"size={size},mode=700"]
+        subprocess.run(["mount", "-t", "tmpfs", *options, "tmpfs", self.data], check=True)
+
+    def fill_disk(self) -> None:
+        """Nothing is left of it; `free_disk` ends that."""
+        with open(self._ballast, "ab") as file, contextlib.suppress(OSError):
+            for size_b in (1 << 20, 1 << 12):
+                with contextlib.suppress(OSError):
+                    while True:
+                        file.write(bytes(size_b))
+                        file.flush()
+
+    def free_disk(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._ballast)
+
+    def take_disk(self) -> None:
+        if os.path.ismount(self.data):
+            subprocess.run(["umount", "--lazy", self.data], check=False)
+
+    @property
+    def _ballast(self) -> str:
+        return f"{self.data}/lost+found"  # a name that a data directory may hold
 
     def init(self) -> Client:
         client = self.client()
@@ -193,8 +230,12 @@ class Network:
     def close(self) -> None:
         self.heal_quietly()
         for host in reversed(self.hosts.values()):
+            host.thaw()
+            host.free_disk()
+        for host in reversed(self.hosts.values()):
             with contextlib.suppress(ApiError, OSError):
                 clean_up(host)
+            host.take_disk()
         if self._switch is not None:
             self._switch.communicate(timeout=10)
         for host in self.hosts.values():
@@ -220,12 +261,16 @@ class Network:
 
 
 @contextlib.contextmanager
-def network(*names: str, options: tuple[str, ...] = ()) -> Iterator[Network]:
-    """Hosts of these names, gone with all that ran on them at the end."""
+def network(*names: str, options: tuple[str, ...] = (), disk: str = "") -> Iterator[Network]:
+    """Hosts of these names, gone with all that ran on them at the end. `disk`: the size of each
+    one's own, as mount takes it (64m); "" for the machine's."""
     directory = tempfile.mkdtemp(prefix="swn-", dir="/tmp")
     os.chmod(directory, 0o755)
     net = Network(directory, names, options)
     try:
+        if disk:
+            for host in net.hosts.values():
+                host.give_disk(disk)
         net.plug_in()
         yield net
     finally:

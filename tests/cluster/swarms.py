@@ -1,5 +1,6 @@
 """What the cluster tests ask of hosts that are in a swarm, or on their way into one."""
 
+import base64
 import re
 import ssl
 import subprocess
@@ -52,6 +53,61 @@ def form_swarm(net: Network, manager: str = "m1") -> None:
     for name in net.hosts:
         if name != manager:
             net[name].start().join(net[manager])
+
+
+def form_managers(net: Network, first: str = "m1") -> None:
+    """A swarm of all hosts, each a manager that votes."""
+    net[first].start().init()
+    for name, host in net.hosts.items():
+        if name != first:
+            host.start().join(net[first], "Manager")
+    wait_for(lambda: are_voters(net), what="every manager reachable", limit_s=30.0)
+
+
+def managers_seen_by(host: Host) -> dict[str, dict]:
+    """`ManagerStatus` by host name, as this manager lists it."""
+    rows = host.client().get("/nodes")
+    return {
+        row["Description"]["Hostname"]: row["ManagerStatus"]
+        for row in rows
+        if "ManagerStatus" in row
+    }
+
+
+def are_voters(net: Network) -> bool:
+    """Whether every host lists all hosts as reachable managers and names the same leader."""
+    seen = [managers_seen_by(host) for host in net.hosts.values()]
+    leaders = {name for one in seen for name, status in one.items() if status.get("Leader")}
+    return len(leaders) == 1 and all(
+        set(one) == set(net.hosts)
+        and all(status["Reachability"] == "reachable" for status in one.values())
+        for one in seen
+    )
+
+
+def leader_of(net: Network, *asked: str) -> str:
+    """The leader's host name, waited for, as those asked (all where none is named) say."""
+
+    def found() -> str:
+        names = set()
+        for name in asked or tuple(net.hosts):
+            try:
+                seen = managers_seen_by(net[name])
+            except (ApiError, OSError):
+                return ""
+            names |= {one for one, status in seen.items() if status.get("Leader")}
+        return names.pop() if len(names) == 1 else ""
+
+    return str(wait_for(found, what="one leader", limit_s=20.0))
+
+
+def config(name: str, data: bytes = b"x") -> dict:
+    return {"Name": name, "Labels": {}, "Data": base64.b64encode(data).decode()}
+
+
+def configs_of(host: Host) -> dict[str, str]:
+    """Ids by name."""
+    return {one["Spec"]["Name"]: one["ID"] for one in host.client().get("/configs")}
 
 
 def join_body(host: Host, token: str, *addresses: str, **more: object) -> dict:

@@ -1,4 +1,4 @@
-"""A second manager, which keeps no copy of the state: it passes on, and says so."""
+"""Several managers: each has the swarm's state, any minority of them may go."""
 
 import json
 import shutil
@@ -8,165 +8,212 @@ import pytest
 
 from tests.cluster.hosts import Host, Network, network
 from tests.cluster.swarms import (
-    is_active,
-    join_body,
+    are_voters,
+    config,
+    configs_of,
+    form_managers,
+    leader_of,
     leave,
+    managers_seen_by,
     node_id,
-    root_on,
-    row_of,
-    serial_of,
     spread,
     state_of,
-    subject_of,
-    swarm_of,
     token_of,
-    update_swarm,
     wait_state,
 )
 from tests.daemon.harness import ApiError, service, wait_for, wait_running
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(180)
 NEEDS_CLI = pytest.mark.skipif(shutil.which("docker") is None, reason="there is no docker CLI")
+
+
+def first_write(host: Host, name: str, limit_s: float = 20.0) -> float:
+    """Seconds until a write through this host is committed."""
+    began_s = time.monotonic()
+
+    def is_written() -> bool:
+        try:
+            host.client().post("/configs/create", config(name))
+        except ApiError as error:
+            return error.status == 409
+        except OSError:
+            return False
+        return True
+
+    wait_for(is_written, what=f"a write through {host.name}", limit_s=limit_s)
+    return time.monotonic() - began_s
 
 
 @pytest.fixture(scope="module")
 def net():
-    """`m2` joined with the manager's token, `w1` through `m2`; `w2` is in no swarm."""
-    with network("m1", "m2", "w1", "w2") as found:
+    """Three managers by the CLI's `join`, and a worker."""
+    with network("m1", "m2", "m3", "w1") as found:
         for host in found.hosts.values():
             host.start()
         found["m1"].init()
-        said = found["m2"].swarmlet("join", token_of(found["m1"], "Manager"), "m1.test")
-        assert said.returncode == 0, said.stderr
-        assert "This node joined a swarm as a manager." in said.stdout
-        assert "keeps no copy of the swarm's state" in said.stderr
-        body = join_body(found["w1"], token_of(found["m2"]), f"{found['m2'].address}:2377")
-        found["w1"].client().post("/swarm/join", body)
+        for name in ("m2", "m3"):
+            said = found[name].swarmlet("join", token_of(found["m1"], "Manager"), "m1.test")
+            assert said.returncode == 0, said.stderr
+            assert "This node joined a swarm as a manager." in said.stdout
+        found["w1"].join(found["m2"])
         yield found
+
+
+def refusal(host: Host) -> ApiError | None:
+    """Why a write cannot be made now."""
+    try:
+        host.client().post("/configs/create", config(f"x-{time.monotonic_ns()}"))
+    except ApiError as error:
+        return error if error.status == 503 else None
+    return None
+
+
+def managers(net: Network) -> list[Host]:
+    return [host for name, host in net.hosts.items() if name.startswith("m")]
+
+
+def is_whole(net: Network) -> bool:
+    try:
+        seen = [managers_seen_by(host) for host in managers(net)]
+    except (ApiError, OSError):
+        return False
+    return all(
+        set(one) == {"m1", "m2", "m3"}
+        and all(status["Reachability"] == "reachable" for status in one.values())
+        and sum(status.get("Leader", False) for status in one.values()) == 1
+        for one in seen
+    )
 
 
 @pytest.fixture(autouse=True)
 def _settled(net: Network):
-    """Every test leaves three ready nodes."""
+    """Every test begins and ends with three managers that vote and a ready worker."""
+    wait_for(lambda: is_whole(net), what="three managers", limit_s=30.0)
     yield
     net.heal()
-    for name in ("m1", "m2", "w1"):
-        if net[name].process.poll() is not None:
-            net[name].start()
-        wait_for(lambda name=name: is_active(net[name]), what=f"{name} in the swarm")
-        wait_state(net["m1"], node_id(net[name]), "ready")
+    for host in net.hosts.values():
+        host.thaw()
+        if host.process.poll() is not None:
+            host.start()
+    wait_for(lambda: is_whole(net), what="three managers", limit_s=30.0)
+    wait_state(net["m1"], node_id(net["w1"]), "ready")
 
 
-def test_certificate_and_row_say_manager_and_reachability_is_unknown(net):
-    second = node_id(net["m2"])
-    assert subject_of(net["m2"])["OU"] == "swarm-manager"
-    for asked in ("m1", "m2"):
-        row = row_of(net[asked], second)
-        assert row["Spec"]["Role"] == "manager"
-        assert row["ManagerStatus"]["Reachability"] == "unknown"
-    assert [one["Addr"] for one in swarm_of(net["w1"])["RemoteManagers"]] == ["10.97.0.1:2377"]
-    warnings = net["m2"].client().get("/info")["Warnings"]
-    assert any("keeps no copy" in text for text in warnings)
+def test_every_manager_lists_the_same_nodes_and_the_same_leader(net):
+    listings = [host.client().get("/nodes") for host in managers(net)]
+    assert listings[0] == listings[1] == listings[2]
+    assert {row["ManagerStatus"]["Addr"] for row in listings[0] if "ManagerStatus" in row} == {
+        f"{host.address}:2377" for host in managers(net)
+    }
+
+
+def test_write_through_one_manager_is_read_at_once_through_every_other(net):
+    for turn in range(20):
+        for writer in managers(net):
+            name = f"seen-{turn}-{writer.name}"
+            writer.client().post("/configs/create", config(name))
+            for reader in managers(net):
+                assert reader.client().get(f"/configs/{name}")["Spec"]["Name"] == name
 
 
 @pytest.mark.docker_cli
 @NEEDS_CLI
-def test_docker_cli_on_the_second_manager_rules_the_swarm(net):
+@pytest.mark.parametrize("asked", ["m1", "m2", "m3"])
+def test_docker_cli_rules_the_swarm_at_any_manager(net, asked):
     def docker(*words: str) -> str:
-        done = net["m2"].docker(*words)
+        done = net[asked].docker(*words)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
     rows = [json.loads(line) for line in docker("node", "ls", "--format", "json").splitlines()]
-    assert {row["Hostname"] for row in rows} == {"m1", "m2", "w1"}
-    assert [row["Hostname"] for row in rows if row["Self"]] == ["m2"]
-    docker("service", "create", "-d", "--name", "web", "--replicas", "6", "host", "sleep", "999")
-    wait_running(net["m1"].client(), "web", 6)
-    assert set(spread(net["m1"], "web").values()) == {2}
-    assert "Running" in docker("service", "ps", "web")
-    docker("swarm", "update", "--task-history-limit", "3")
-    limit = net["m1"].client().get("/swarm")["Spec"]["Orchestration"]
-    assert limit["TaskHistoryRetentionLimit"] == 3
-    old = docker("swarm", "join-token", "-q", "worker")
-    docker("swarm", "join-token", "--rotate", "worker")
-    assert docker("swarm", "join-token", "-q", "worker") != old
-    docker("node", "update", "--availability", "drain", "w1")
-    wait_for(lambda: node_id(net["w1"]) not in spread(net["m1"], "web"), what="w1 empty")
-    docker("node", "update", "--availability", "active", "w1")
+    assert {row["Hostname"] for row in rows} == {"m1", "m2", "m3", "w1"}
+    assert [row["Hostname"] for row in rows if row["Self"]] == [asked]
+    statuses = sorted(row["ManagerStatus"] for row in rows)
+    assert statuses == ["", "Leader", "Reachable", "Reachable"]
+    assert f"{net[asked].address}:2377" in docker("swarm", "join-token", "worker")
+    docker("service", "create", "-d", "--name", "web", "--replicas", "8", "host", "sleep", "999")
+    wait_running(net[asked].client(), "web", 8)
+    assert set(spread(net[asked], "web").values()) == {2}
+    docker("service", "logs", "web")
     docker("service", "rm", "web")
 
 
-def test_tasks_on_the_second_manager_survive_its_restart(net):
-    client = net["m1"].client()
-    client.post("/services/create", service("web", replicas=3))
-    before = {task["ID"] for task in wait_running(client, "web", 3)}
-    second = node_id(net["m2"])
-    assert second in spread(net["m1"], "web")
-    for end in (net["m2"].kill, net["m2"].stop):
-        end()
-        net["m2"].start()
-        wait_for(lambda: is_active(net["m2"]), what="m2 is back")
-        wait_state(net["m1"], second, "ready")
-        assert net["m2"].client().get("/services/web")["Spec"]["Name"] == "web"
-    assert {task["ID"] for task in wait_running(client, "web", 3)} == before
-    client.delete("/services/web")
+def test_leader_killed_and_writes_go_on_through_both_others(net):
+    net["m1"].client().post("/services/create", service("web", replicas=4))
+    before = {task["ID"] for task in wait_running(net["m1"].client(), "web", 4)}
+    leader = leader_of(net, "m1", "m2", "m3")
+    rest = [host for host in managers(net) if host.name != leader]
+    net[leader].kill()
+    for host in rest:
+        assert first_write(host, f"after-kill-{host.name}") < 5.0
+    assert leader_of(net, *(host.name for host in rest)) != leader
+    net[leader].start()
+    wait_for(lambda: is_whole(net), what="it is back", limit_s=30.0)
+    assert {f"after-kill-{host.name}" for host in rest} <= set(configs_of(net[leader]))
+    assert {task["ID"] for task in wait_running(net["m1"].client(), "web", 4)} == before
+    net["m1"].client().delete("/services/web")
 
 
-def test_second_manager_that_is_cut_off_says_whom_it_cannot_reach(net):
-    assert answers(net["m2"])
-    net.cut("m2")
-    for _ in ("on a connection that was kept", "on a new one"):
-        began_s = time.monotonic()
-        with pytest.raises(ApiError) as found:
-            net["m2"].client().get("/nodes")
-        assert found.value.status == 503
-        assert "10.97.0.1:2377" in found.value.message
-        assert time.monotonic() - began_s < 15.0
-    wait_for(lambda: state_of(net["m1"], node_id(net["m2"])) != "ready", what="the loss is seen")
-    net.heal()
-    wait_for(lambda: answers(net["m2"]), what="m2 answers again")
-
-
-def answers(host: Host) -> bool:
-    try:
-        return bool(host.client().get("/nodes"))
-    except ApiError:
-        return False
-
-
-def test_root_rotation_reaches_the_second_manager_and_its_port(net):
-    old, serial = root_on(net["m2"]), serial_of(net["m2"])
-    update_swarm(net["m2"], {"CAConfig": {"ForceRotate": 1}})
-    wait_for(lambda: not net["m1"].client().get("/swarm")["RootRotationInProgress"], what="its end")
-    root = net["m1"].client().get("/swarm")["TLSInfo"]["TrustRoot"]
-    assert root != old
-    wait_for(lambda: root_on(net["m2"]) == root, what="the new root on m2")
-    assert serial_of(net["m2"]) != serial
-    body = join_body(net["w2"], token_of(net["m2"]), f"{net['m2'].address}:2377")
-    net["w2"].client().post("/swarm/join", body)
-    assert state_of(net["m1"], node_id(net["w2"])) == "ready"
-    leave(net["w2"], net["m1"])
-
-
-def listens(host: Host) -> bool:
-    return ":2377 " in host.run("ss", "-Hltn").stdout
-
-
-def test_removed_second_manager_passes_nothing_on_any_more(net):
-    host, second = net["m2"], node_id(net["m2"])
-    assert listens(host)
-    with pytest.raises(ApiError, match="is not down and can't be removed"):
-        net["m1"].client().delete(f"/nodes/{second}")
-    net["m1"].client().delete(f"/nodes/{second}?force=1")
+def test_leader_whose_host_falls_silent_is_replaced(net):
+    leader = leader_of(net, "m1", "m2", "m3")
+    rest = [host for host in managers(net) if host.name != leader]
+    net.cut(leader)
+    assert first_write(rest[0], "after-silence") < 5.0
     with pytest.raises(ApiError) as found:
-        host.client().get("/nodes")
-    assert found.value.status in (403, 503)
-    assert "removed" in found.value.message
-    wait_for(lambda: "removed" in swarm_of(host)["Error"], what="it is told")
-    body = join_body(net["w2"], token_of(net["m1"]), f"{host.address}:2377")
-    with pytest.raises(ApiError):
-        net["w2"].client().post("/swarm/join", body)
-    leave(net["w2"])
-    leave(host)
-    host.join(net["m1"], "Manager")
-    assert node_id(host) != second
+        net[leader].client().post("/configs/create", config("from-the-minority"))
+    assert found.value.status == 503
+    net.heal()
+    wait_for(lambda: is_whole(net), what="it is back", limit_s=30.0)
+    assert "after-silence" in configs_of(net[leader])
+
+
+def test_leader_that_stops_in_order_hands_over_before_it_goes(net):
+    leader = leader_of(net, "m1", "m2", "m3")
+    rest = [host for host in managers(net) if host.name != leader]
+    net[leader].stop()
+    assert first_write(rest[0], "after-stop") < 1.5
+    assert state_of(rest[0], node_id(net["w1"])) == "ready"
+
+
+def test_all_managers_killed_at_once_come_back_with_everything(net):
+    net["m2"].client().post("/configs/create", config("before-the-cut"))
+    for host in managers(net):
+        host.kill()
+    for host in managers(net):
+        host.start()
+    wait_for(lambda: is_whole(net), what="three managers", limit_s=30.0)
+    assert all("before-the-cut" in configs_of(host) for host in managers(net))
+
+
+def test_manager_that_leaves_by_force_takes_itself_out_and_may_come_back(net):
+    gone = next(host for host in managers(net) if host.name != leader_of(net, "m1", "m2", "m3"))
+    rest = [host for host in managers(net) if host is not gone]
+    with pytest.raises(ApiError, match="participating as a manager"):
+        gone.client().post("/swarm/leave")
+    identity = node_id(gone)
+    gone.client().post("/swarm/leave?force=1")
+    row = rest[0].client().get(f"/nodes/{identity}")
+    assert "ManagerStatus" not in row or row["ManagerStatus"]["Reachability"] != "reachable"
+    assert first_write(rest[1], "with-two") < 1.0
+    leave(gone, None)
+    wait_for(lambda: state_of(rest[0], identity) == "down", what="it is down", limit_s=30.0)
+    rest[0].client().delete(f"/nodes/{identity}?force=1")
+    gone.join(rest[0], "Manager")
+    assert node_id(gone) != identity
+
+
+@pytest.mark.parametrize("count", [5, 7])
+def test_more_managers_join_and_survive_the_loss_of_any_minority(count):
+    names = [f"m{number}" for number in range(1, count + 1)]
+    with network(*names) as net:
+        form_managers(net)
+        wait_for(lambda: are_voters(net), what="all vote", limit_s=30.0)
+        lost = [leader_of(net)]
+        lost += [name for name in names if name not in lost][: (count - 1) // 2 - 1]
+        for name in lost:
+            net[name].kill()
+        left = [name for name in names if name not in lost]
+        for name in left:
+            assert first_write(net[name], f"through-{name}") < 6.0
+        net[left[0]].kill()
+        assert isinstance(wait_for(lambda: refusal(net[left[1]]), what="a refusal"), ApiError)
