@@ -28,11 +28,11 @@ def state(host: Host) -> str:
 
 def files_with(host: Host, *needles: bytes) -> list[str]:
     """Files of the data directory in which any of these can be read."""
-    found = []
-    for path in sorted(Path(host.data).rglob("*")):
-        if path.is_file() and any(needle in path.read_bytes() for needle in needles):
-            found.append(str(path.relative_to(host.data)))
-    return found
+    return [
+        str(path.relative_to(host.data))
+        for path in sorted(Path(host.data).rglob("*"))
+        if path.is_file() and any(needle in path.read_bytes() for needle in needles)
+    ]
 
 
 def test_init_with_autolock_restart_unlock_and_everything_is_there():
