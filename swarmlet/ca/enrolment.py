@@ -14,6 +14,7 @@ from swarmlet.ca.keys import new_key
 from swarmlet.ca.node_files import NodeFiles, NodeKeys, new_node_keys
 from swarmlet.ca.own_identity import OwnIdentity
 from swarmlet.ca.source import csr_of, holder_of, is_issued
+from swarmlet.ca.unlock_key import kek_in
 from swarmlet.core.errors import (
     DiskFullError,
     FailedPreconditionError,
@@ -28,7 +29,7 @@ from swarmlet.model.node import IssuanceState
 from swarmlet.wire.channel import NodeLink
 from swarmlet.wire.credentials import Credentials
 from swarmlet.wire.messages import PROTOCOL_VERSION
-from swarmlet.wire.node_api import CertificateRequest, CertificateStatus
+from swarmlet.wire.node_api import CertificateRequest, CertificateStatus, UnlockKeyAnswer
 
 log = logging.getLogger("swarmlet.ca")
 
@@ -219,7 +220,11 @@ class Enrolment:
         identity = holder_of(status, root_pem, keys)
         if identity.node_id != joining.node_id:
             raise UnauthorizedError("The certificate is for another node.")
-        await self._env.blocking(lambda: self._files.write_renewed(status.chain.encode()))
+        chain_pem = status.chain.encode()
+        if identity.role == "manager":
+            shown = Credentials(root_pem=root_pem, chain_pem=chain_pem, key_pem=keys.tls_key_pem)
+            await self._lock(joining, keys, shown)
+        await self._env.blocking(lambda: self._files.write_renewed(chain_pem))
         self.problem = ""
         log.info("join.certified", extra={"node_id": identity.node_id, "role": identity.role})
 
@@ -245,6 +250,37 @@ class Enrolment:
                 break
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, POLL_MAX_S)
+
+    async def _lock(self, joining: JoinRecord, keys: NodeKeys, shown: Credentials) -> None:
+        """Where the swarm locks its managers, lock the keys before they are a manager's. Those that
+        were on the disk before are replaced: the TLS key soon, the others at once."""
+        kek = kek_in(await self._told_key(joining, shown))
+        if not kek.locks or keys.join_dek:
+            return
+        entropy = self._env.entropy
+        locked = msgspec.structs.replace(
+            keys,
+            raft_dek=new_seal_key(entropy),
+            node_dek=new_seal_key(entropy),
+            join_dek=keys.node_dek,
+            tls_key_needs_rotation=True,
+        )
+        await self._env.blocking(lambda: self._files.write_pending(locked, kek))
+
+    async def _told_key(self, joining: JoinRecord, shown: Credentials) -> UnlockKeyAnswer:
+        addrs = [*dict.fromkeys([joining.manager_addr, *joining.remote_addrs])]
+        for left in reversed(range(TRIES)):
+            for addr in addrs:
+                try:
+                    return await self._link.unlock_key(addr, shown)
+                except (UnavailableError, UnauthorizedError) as error:
+                    self.problem = error.message
+            if left:
+                await asyncio.sleep(TRY_WAIT_S)
+        raise UnavailableError(
+            f"No manager tells whether this swarm locks its managers: {self.problem}",
+            remedy="The join goes on by itself once a manager answers.",
+        )
 
 
 def _nobody(

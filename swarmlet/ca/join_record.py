@@ -38,8 +38,8 @@ _decode = msgspec.json.Decoder(JoinRecord).decode
 
 
 class JoinRecordFile:
-    """The record at `path`, sealed with the key that the node's own key file carries: that file
-    comes first and goes last."""
+    """The record at `path`, sealed with a key that the node's own key file carries: that file
+    comes first and goes last. Whatever reads or writes raises LockedError where that is locked."""
 
     def __init__(self, disk: Disk, path: str, files: NodeFiles, entropy: Entropy) -> None:
         self._disk, self._path, self._files, self._entropy = disk, path, files, entropy
@@ -78,4 +78,4 @@ class JoinRecordFile:
         keys = self._files.pending()
         if keys is None:
             _, _, keys = self._files.read()
-        return seal_key(keys.node_dek)
+        return seal_key(keys.join_dek or keys.node_dek)

@@ -1,68 +1,61 @@
 """What a node keeps of its identity: `certificates/` with root, certificate and the one key file.
 
-`swarm-node.key` (0600) is a PKCS#8 PEM block whose headers carry the keys that seal the node's data
-at rest (SwarmKit ca/keyreadwriter.go keeps the DEK there too):
-
-    raft-dek: <base 64 of key id and secret>      seals journal and snapshots
-    node-dek: <the same>                          seals what the agent keeps
-    kek-version: 0                                the version of the unlock key around them; 0: none
+`swarm-node.key` (0600) has the TLS key and the keys that seal the node's data at rest; where the
+swarm locks its managers it is sealed with the unlock key (`key_file` says how).
 
 `swarm-node.key.pending` has the same form: the key of a certificate that is asked for. It is
 durable before the request leaves. Replacing `swarm-node.crt` is what makes it the node's key, so a
-crash at any point leaves a certificate whose key is in one of the two files.
+crash at any point leaves a certificate whose key is in one of the two files. While the node is
+locked on, both files are locked: every change of the lock replaces the pending one first. Of what a
+pending file says only the TLS key counts, until `write_renewed` puts the present DEKs beside it.
 """
 
-import base64
-import binascii
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+import enum
+from collections.abc import Callable
 from typing import Final
 
-import msgspec
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec
+from msgspec.structs import replace
 
-from swarmlet.ca.identity import belongs_to, check_self_signed, verify_chain
-from swarmlet.ca.keys import key_from_pem, key_to_pem
+from swarmlet.ca.identity import check_self_signed, verify_chain
+from swarmlet.ca.key_file import KEY_FILE as KEY_FILE
+from swarmlet.ca.key_file import PENDING_FILE as PENDING_FILE
+from swarmlet.ca.key_file import REMEDY, KeyFiles, decode_keys, encode_keys
+from swarmlet.ca.key_file import KekHolder as KekHolder
+from swarmlet.ca.key_file import NodeKeys as NodeKeys
+from swarmlet.ca.key_file import new_node_keys as new_node_keys
 from swarmlet.ca.own_identity import OwnIdentity
-from swarmlet.core.errors import DamagedError, UnauthorizedError
+from swarmlet.ca.unlock_key import UNLOCKED, Kek, WrongKeyError, is_newer
+from swarmlet.core.errors import DamagedError, LockedError
 from swarmlet.core.identity import Identity
-from swarmlet.env.base import Disk, write_atomic
+from swarmlet.env.base import write_atomic
 from swarmlet.wire.credentials import Credentials
 
 ROOT_FILE: Final = "swarm-root-ca.crt"
 CERT_FILE: Final = "swarm-node.crt"
-KEY_FILE: Final = "swarm-node.key"
-PENDING_FILE: Final = "swarm-node.key.pending"
-_BLOCK: Final = re.compile(
-    rb"-----BEGIN PRIVATE KEY-----\n((?:[a-z-]+: [^\n]*\n)*)\n?([A-Za-z0-9+/=\n]+)"
-    rb"-----END PRIVATE KEY-----\n"
-)
 
 
-class NodeKeys(msgspec.Struct, frozen=True, kw_only=True):
-    """The secrets of a node. `raft_dek` and `node_dek` are raw bytes: id and secret in one."""
+class LockChange(enum.Enum):
+    """What another unlock key made of the key file."""
 
-    tls_key_pem: bytes
-    raft_dek: bytes
-    node_dek: bytes
-
-    def __repr__(self) -> str:
-        return "NodeKeys(***)"
+    NONE = "none"
+    LOCKED = "locked"
+    ROTATED = "rotated"
+    UNLOCKED = "unlocked"
 
 
-class NodeFiles:
-    """The folder `certificates/` of a data directory."""
+class NodeFiles(KeyFiles):
+    """The folder `certificates/` of a data directory. Whatever reads keys raises LockedError where
+    the unlock key is needed first, WrongKeyError where `holder` has another one, DamagedError.
 
-    def __init__(self, disk: Disk, directory: str) -> None:
-        self._disk, self._directory = disk, directory
+    What writes is called in one thread, so that each call finds what the one before has written.
+    """
 
-    def write(self, root_pem: bytes, chain_pem: bytes, keys: NodeKeys) -> None:
+    def write(self, root_pem: bytes, chain_pem: bytes, keys: NodeKeys, kek: Kek = UNLOCKED) -> None:
         """Replace all three files, durably; the certificate comes last."""
+        self._holder.kek = kek
         self.write_root(root_pem)
         self._write_keys(KEY_FILE, keys)
-        write_atomic(self._disk, self._path(CERT_FILE), [chain_pem], 0o644)
+        self._write_certificate(chain_pem)
 
     def write_root(self, root_pem: bytes) -> None:
         """Trust this bundle from now on: the present certificate must be valid under it."""
@@ -73,28 +66,24 @@ class NodeFiles:
         """The bundle, before there is a certificate. Raises DamagedError."""
         return self._read(ROOT_FILE)
 
-    def write_pending(self, keys: NodeKeys) -> None:
-        """Make a key durable before a certificate is asked for it."""
-        self._disk.make_dir(self._directory, 0o700)
-        self._write_keys(PENDING_FILE, keys)
-
-    def pending(self) -> NodeKeys | None:
-        """The key of a request that may have left. Raises DamagedError."""
-        if not self._disk.exists(self._path(PENDING_FILE)):
-            return None
-        keys = self._keys_in(PENDING_FILE)
-        with self._readable(PENDING_FILE):
-            key_from_pem(keys.tls_key_pem)
-        return keys
-
-    def drop_pending(self) -> None:
-        """Nothing will come of that request."""
-        self._disk.remove(self._path(PENDING_FILE))
-
-    def write_renewed(self, chain_pem: bytes) -> None:
-        """The certificate of the pending key: from here on both are this node's own."""
-        write_atomic(self._disk, self._path(CERT_FILE), [chain_pem], 0o644)
+    def write_renewed(
+        self, chain_pem: bytes, keys: NodeKeys | None = None, kek: Kek | None = None
+    ) -> None:
+        """The certificate of the pending key: from here on both are this node's own. `keys`, under
+        the lock `kek`: of a node whose role is another one from now on."""
+        if keys is None:
+            keys = self.pending()
+            if keys is None:
+                raise DamagedError(f"{self._path(PENDING_FILE)} is missing.", REMEDY)
+            if self._disk.exists(self._path(KEY_FILE)):
+                keys = _renewed(self._keys_in(KEY_FILE), keys)
+        kek = kek or self._holder.kek
+        content, path = encode_keys(keys, kek), self._path(PENDING_FILE)
+        if not self._disk.exists(path) or self._disk.read(path) != content:
+            write_atomic(self._disk, path, [content], 0o600)
+        self._write_certificate(chain_pem)
         self._promote_pending()
+        self._holder.kek = kek
 
     def has_certificate(self) -> bool:
         return self._disk.exists(self._path(CERT_FILE))
@@ -109,14 +98,66 @@ class NodeFiles:
         return root_pem, chain_pem, keys
 
     def identity(self) -> Identity:
-        """Who this node is, by its own certificate, whatever its dates. Raises DamagedError."""
+        """Who this node is, by its own certificate, whatever its dates."""
         return self._verified()[0]
 
     def own_identity(self) -> OwnIdentity:
-        """What the node shows and trusts, to begin with. Raises DamagedError."""
+        """What the node shows and trusts, to begin with."""
         identity, root_pem, chain_pem, keys = self._verified()
         credentials = Credentials(root_pem=root_pem, chain_pem=chain_pem, key_pem=keys.tls_key_pem)
         return OwnIdentity(credentials, identity)
+
+    # The lock
+
+    def unlock(self, unlock_key: bytes) -> None:
+        """Read with this key from now on. Raises WrongKeyError, and nothing changed."""
+        before, self._holder.kek = self._holder.kek, Kek(key=unlock_key)
+        try:
+            if self.has_certificate():
+                self._verified()
+            elif (found := self._pending_in_lock(unlock_key)) is not None:
+                self._holder.kek = found[1]
+        except BaseException:
+            self._holder.kek = before
+            raise
+
+    def take_kek(self, kek: Kek) -> LockChange:
+        """Lock the files with this key in place of the present one, or unlock them, where it is
+        newer; keys that were on the disk in the clear are marked. Raises DamagedError."""
+        _, _, keys = self.read()
+        present = self._holder.kek
+        if not is_newer(kek, present):
+            return LockChange.NONE
+        change = _change(present, kek)
+        if change is not LockChange.ROTATED:
+            keys = _marked(keys, is_clear=kek.locks)
+        self._relock_pending(kek, change)
+        write_atomic(self._disk, self._path(KEY_FILE), [encode_keys(keys, kek)], 0o600)
+        self._holder.kek = kek
+        return change
+
+    def change_keys(self, change: Callable[[NodeKeys], NodeKeys]) -> NodeKeys:
+        """What `change` makes of the present keys, durable on return. It leaves the TLS key as it
+        is."""
+        _, _, keys = self.read()
+        changed = change(keys)
+        if changed != keys:
+            self._write_keys(KEY_FILE, changed)
+        return changed
+
+    def _relock_pending(self, kek: Kek, change: LockChange) -> None:
+        try:
+            found = self._pending_in_lock(self._holder.kek.key)
+        except (DamagedError, LockedError, WrongKeyError):
+            self.drop_pending()  # of no use to anybody: the next request has another key
+            return
+        if found is not None:
+            keys = found[0]
+            if change is LockChange.LOCKED:
+                keys = replace(keys, tls_key_needs_rotation=True)
+            write_atomic(self._disk, self._path(PENDING_FILE), [encode_keys(keys, kek)], 0o600)
+
+    # Inside
 
     def _verified(self) -> tuple[Identity, bytes, bytes, NodeKeys]:
         root_pem, chain_pem = self._read(ROOT_FILE), self._read(CERT_FILE)
@@ -124,93 +165,63 @@ class NodeFiles:
             check_self_signed(root_pem)
         with self._readable(CERT_FILE):
             identity = verify_chain(chain_pem, root_pem, None)
-        return identity, root_pem, chain_pem, self._keys_of(chain_pem)
+        keys, self._holder.kek = self._keys_of(chain_pem, self._holder.kek.key)
+        return identity, root_pem, chain_pem, keys
 
-    def _keys_of(self, chain_pem: bytes) -> NodeKeys:
-        """The keys of the certificate; a pending key that is its key becomes the key. Raises
-        DamagedError."""
+    def _keys_of(self, chain_pem: bytes, unlock_key: bytes) -> tuple[NodeKeys, Kek]:
+        """The keys of the certificate; a pending key that is its key becomes the key."""
+        refusal: LockedError | WrongKeyError | None = None
         if self._disk.exists(self._path(KEY_FILE)):
-            keys = self._keys_in(KEY_FILE)
-            if self._is_for(chain_pem, keys, KEY_FILE):
-                return keys
-        pending = self.pending()
-        if pending is not None and self._is_for(chain_pem, pending, PENDING_FILE):
+            try:
+                found = decode_keys(self._read(KEY_FILE), self._path(KEY_FILE), unlock_key)
+            except (LockedError, WrongKeyError) as error:
+                refusal = error  # of a node that is a worker by now, the pending key is not locked
+            else:
+                if self._is_for(chain_pem, found[0], KEY_FILE):
+                    return found
+        pending = self._pending_for(chain_pem, unlock_key, refusal)
+        if pending is not None:
             self._promote_pending()
             return pending
+        if refusal is not None:
+            raise refusal
         self._read(KEY_FILE)  # where it is missing, that is what to say
         raise DamagedError(
-            f"{self._path(CERT_FILE)} does not belong to the key in {KEY_FILE}.", _REMEDY
+            f"{self._path(CERT_FILE)} does not belong to the key in {KEY_FILE}.", REMEDY
         )
 
-    def _keys_in(self, name: str) -> NodeKeys:
-        return _decode_keys(self._read(name), self._path(name))
-
-    def _is_for(self, chain_pem: bytes, keys: NodeKeys, name: str) -> bool:
-        with self._readable(name):
-            return belongs_to(chain_pem, key_from_pem(keys.tls_key_pem))
-
-    def _promote_pending(self) -> None:
-        self._disk.rename(self._path(PENDING_FILE), self._path(KEY_FILE))
-
-    def _write_keys(self, name: str, keys: NodeKeys) -> None:
-        write_atomic(self._disk, self._path(name), [_encode_keys(keys)], 0o600)
-
-    @contextmanager
-    def _readable(self, name: str) -> Iterator[None]:
+    def _pending_for(
+        self, chain_pem: bytes, unlock_key: bytes, refusal: LockedError | WrongKeyError | None
+    ) -> tuple[NodeKeys, Kek] | None:
+        """The pending keys, where they are those of the certificate."""
         try:
-            yield
-        except UnauthorizedError as error:
-            raise DamagedError(f"{self._path(name)} is damaged: {error}.", _REMEDY) from error
-        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-            raise DamagedError(f"{self._path(name)} is damaged.", _REMEDY) from error
+            pending = self._pending_in_lock(unlock_key)
+        except (DamagedError, LockedError, WrongKeyError):
+            if refusal is not None:
+                raise refusal from None
+            raise
+        if pending is not None and self._is_for(chain_pem, pending[0], PENDING_FILE):
+            return pending
+        return None
 
-    def _path(self, name: str) -> str:
-        return f"{self._directory}/{name}"
-
-    def _read(self, name: str) -> bytes:
-        try:
-            return self._disk.read(self._path(name))
-        except FileNotFoundError as error:
-            raise DamagedError(f"{self._path(name)} is missing.", _REMEDY) from error
+    def _write_certificate(self, chain_pem: bytes) -> None:
+        write_atomic(self._disk, self._path(CERT_FILE), [chain_pem], 0o644)
 
 
-_REMEDY: Final = (
-    "Restore the data directory from a backup, or start with an empty one and join the swarm again."
-)
-
-
-def new_node_keys(key: ec.EllipticCurvePrivateKey, raft_dek: bytes, node_dek: bytes) -> NodeKeys:
-    return NodeKeys(tls_key_pem=key_to_pem(key), raft_dek=raft_dek, node_dek=node_dek)
-
-
-def _encode_keys(keys: NodeKeys) -> bytes:
-    begin, body, end = keys.tls_key_pem.partition(b"\n")[0], *_split(keys.tls_key_pem)
-    headers = (
-        b"raft-dek: " + base64.b64encode(keys.raft_dek) + b"\n"
-        b"node-dek: " + base64.b64encode(keys.node_dek) + b"\n"
-        b"kek-version: 0\n"
+def _renewed(present: NodeKeys, pending: NodeKeys) -> NodeKeys:
+    """The present keys with the TLS key of a renewal."""
+    return replace(
+        present,
+        tls_key_pem=pending.tls_key_pem,
+        tls_key_needs_rotation=pending.tls_key_needs_rotation,
     )
-    return begin + b"\n" + headers + b"\n" + body + end
 
 
-def _split(pem: bytes) -> tuple[bytes, bytes]:
-    lines = pem.splitlines(keepends=True)
-    return b"".join(lines[1:-1]), lines[-1]
+def _marked(keys: NodeKeys, *, is_clear: bool) -> NodeKeys:
+    return replace(keys, raft_dek_needs_rotation=is_clear, tls_key_needs_rotation=is_clear)
 
 
-def _decode_keys(raw: bytes, path: str) -> NodeKeys:
-    found = _BLOCK.fullmatch(raw)
-    if found is None:
-        raise DamagedError(f"{path} is not a node's key file.", _REMEDY)
-    headers = dict(line.split(b": ", 1) for line in found[1].splitlines())
-    if headers.get(b"kek-version") != b"0":
-        raise DamagedError(f"{path} is locked or damaged: its kek-version is not 0.", _REMEDY)
-    pem = b"-----BEGIN PRIVATE KEY-----\n" + found[2] + b"-----END PRIVATE KEY-----\n"
-    try:
-        return NodeKeys(
-            tls_key_pem=pem,
-            raft_dek=base64.b64decode(headers[b"raft-dek"], validate=True),
-            node_dek=base64.b64decode(headers[b"node-dek"], validate=True),
-        )
-    except (KeyError, binascii.Error) as error:
-        raise DamagedError(f"{path} lacks the keys that seal this node's data.", _REMEDY) from error
+def _change(present: Kek, kek: Kek) -> LockChange:
+    if not kek.locks:
+        return LockChange.UNLOCKED
+    return LockChange.ROTATED if present.locks else LockChange.LOCKED

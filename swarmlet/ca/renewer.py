@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final, TypeVar
 
 import msgspec
@@ -13,9 +14,11 @@ from swarmlet.ca.node_files import NodeFiles, NodeKeys
 from swarmlet.ca.own_identity import OwnIdentity
 from swarmlet.ca.source import CertificateSource, csr_of, holder_of, is_issued
 from swarmlet.ca.successor import check_successor
+from swarmlet.ca.unlock_key import UNLOCKED, WrongKeyError, kek_in
 from swarmlet.core.errors import (
     DamagedError,
     FailedPreconditionError,
+    LockedError,
     SwarmError,
     UnauthorizedError,
     UnavailableError,
@@ -23,6 +26,7 @@ from swarmlet.core.errors import (
 from swarmlet.core.identity import Identity
 from swarmlet.core.limits import MS_PER_S
 from swarmlet.env.base import Env
+from swarmlet.env.sealed import new_seal_key
 from swarmlet.model.node import IssuanceState
 from swarmlet.wire.credentials import Credentials
 from swarmlet.wire.messages import SwarmInfo
@@ -208,7 +212,7 @@ class Renewer:
     def _pending(self) -> NodeKeys | None:
         try:
             return self._files.pending()
-        except DamagedError:
+        except (DamagedError, LockedError, WrongKeyError):  # a lock that changed half
             self._files.drop_pending()
             return None
 
@@ -216,7 +220,9 @@ class Renewer:
         def make() -> NodeKeys:
             _, _, present = self._files.read()
             key_pem = key_to_pem(new_key(self._env.entropy))
-            keys = msgspec.structs.replace(present, tls_key_pem=key_pem)
+            keys = msgspec.structs.replace(
+                present, tls_key_pem=key_pem, tls_key_needs_rotation=False
+            )
             self._files.write_pending(keys)
             return keys
 
@@ -247,14 +253,32 @@ class Renewer:
         except UnauthorizedError:
             await self._env.blocking(self._files.drop_pending)
             raise
-        await self._env.blocking(lambda: self._files.write_renewed(chain_pem))
-        root_pem = self._own.credentials.root_pem
-        self._own.replace(
-            Credentials(root_pem=root_pem, chain_pem=chain_pem, key_pem=keys.tls_key_pem), identity
+        credentials = Credentials(
+            root_pem=self._own.credentials.root_pem, chain_pem=chain_pem, key_pem=keys.tls_key_pem
         )
+        await self._write(credentials, keys, identity)
+        self._own.replace(credentials, identity)
         self._fraction = self._draw_fraction()
         fields = {"node_id": identity.node_id, "role": identity.role, "ends_ms": identity.ends_ms}
         log.info("certificate.renewed", extra=fields)
+
+    async def _write(self, credentials: Credentials, keys: NodeKeys, identity: Identity) -> None:
+        """A node that becomes a manager is locked where the swarm locks its managers; one that is
+        none any more is not, and what sealed its copy of the state is gone."""
+        write = partial(self._files.write_renewed, credentials.chain_pem)
+        if identity.role != self._own.identity.role:
+            is_manager, kek = identity.role == "manager", UNLOCKED
+            if is_manager:
+                kek = kek_in(await self._source.unlock_key(credentials))
+            keys = msgspec.structs.replace(
+                keys,
+                raft_dek=new_seal_key(self._env.entropy),
+                raft_dek_pending=b"",
+                raft_dek_needs_rotation=False,
+                tls_key_needs_rotation=kek.locks,
+            )
+            write = partial(write, keys, kek)
+        await self._env.blocking(write)
 
     async def _verified(self, status: CertificateStatus, keys: NodeKeys) -> Identity:
         present = self._own.identity

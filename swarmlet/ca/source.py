@@ -13,7 +13,8 @@ from swarmlet.core.errors import UnauthorizedError, UnavailableError
 from swarmlet.core.identity import Identity
 from swarmlet.model.node import IssuanceState
 from swarmlet.wire.channel import NodeLink
-from swarmlet.wire.node_api import CertificateRequest, CertificateStatus
+from swarmlet.wire.credentials import Credentials
+from swarmlet.wire.node_api import CertificateRequest, CertificateStatus, UnlockKeyAnswer
 from swarmlet.wire.remotes import Remotes
 
 MANAGERS_ASKED: Final = 3  # in one call, before the caller is told that nobody answers
@@ -39,6 +40,10 @@ class CertificateSource(Protocol):
         """The root bundle, told by nobody who must be believed."""
         ...
 
+    async def unlock_key(self, credentials: Credentials) -> UnlockKeyAnswer:
+        """What the swarm's managers are locked with, told to who shows a manager's certificate."""
+        ...
+
 
 class RemoteAuthority:
     """The CA behind any manager's port. Each call tries another manager where one is away; who does
@@ -61,6 +66,9 @@ class RemoteAuthority:
 
     async def root(self) -> bytes:
         return await self._ask(self._link.root)
+
+    async def unlock_key(self, credentials: Credentials) -> UnlockKeyAnswer:
+        return await self._ask(lambda addr: self._link.unlock_key(addr, credentials))
 
     async def _ask(self, call: Callable[[str], Awaitable[T]]) -> T:
         addr = ""

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from swarmlet.api.engine import EngineFacts
 from swarmlet.ca.external import Exchange
+from swarmlet.ca.node_files import KekHolder, NodeFiles
 from swarmlet.ca.own_identity import OwnIdentity
 from swarmlet.core.ids import ClusterID, NodeID
 from swarmlet.daemon.addresses import Addresses
@@ -111,3 +112,8 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     settle: Callable[[], None]  # called when much was loaded or dropped: the collector's turn
     raft_limits: RaftLimits = DEFAULTS
     choose: Callable[[Runtime], Awaitable[Runtime]] = keep_runtime  # at init, given the present one
+    kek: KekHolder = msgspec.field(default_factory=KekHolder)  # this process has the unlock key in
+
+    def node_files(self) -> NodeFiles:
+        """The node's certificate and keys; all that read them know of the same unlock key."""
+        return NodeFiles(self.env.disk, self.data.certificates, self.kek)

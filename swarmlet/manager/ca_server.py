@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Final
 
 from swarmlet.ca.csr import public_key_of
+from swarmlet.ca.unlock_key import answer_of, kek_of
 from swarmlet.core.errors import (
     ConflictError,
     InvalidArgumentError,
@@ -50,7 +51,13 @@ from swarmlet.model.node import IssuanceState, Node
 from swarmlet.model.validate import AVAILABILITIES
 from swarmlet.model.view import View, cluster_of
 from swarmlet.store.store import Store
-from swarmlet.wire.node_api import CertificateRequest, CertificateStatus, CertificateTicket
+from swarmlet.wire.credentials import Credentials
+from swarmlet.wire.node_api import (
+    CertificateRequest,
+    CertificateStatus,
+    CertificateTicket,
+    UnlockKeyAnswer,
+)
 
 log = logging.getLogger("swarmlet.manager")
 
@@ -156,6 +163,10 @@ class CertificateServer:
     def root_pem(self) -> bytes:
         """The bundle that join tokens name by its digest."""
         return cluster_of(self._store.view()).root_ca.cert_pem
+
+    def unlock_key(self) -> UnlockKeyAnswer:
+        """What a manager is to be locked with."""
+        return answer_of(kek_of(cluster_of(self._store.view())))
 
     def _check_running(self) -> None:
         if not self._is_running:
@@ -288,3 +299,6 @@ class OwnSource:
 
     async def root(self) -> bytes:
         return self._server.root_pem()
+
+    async def unlock_key(self, credentials: Credentials) -> UnlockKeyAnswer:
+        return self._server.unlock_key()

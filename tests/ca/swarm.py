@@ -10,6 +10,7 @@ from swarmlet.ca.join_token import cert_digest, new_join_token
 from swarmlet.ca.keys import key_to_pem, new_key
 from swarmlet.ca.root import Signer, new_root
 from swarmlet.ca.rotation import cross_sign
+from swarmlet.ca.unlock_key import UNLOCKED, Kek, answer_of
 from swarmlet.core.errors import NotFoundError, UnauthorizedError, UnavailableError
 from swarmlet.core.ids import ClusterID, new_id
 from swarmlet.core.limits import NODE_CERT_EXPIRY_NS
@@ -38,6 +39,8 @@ class Swarm:
     is_away: bool = False
     loses_answers: bool = False
     protocol: int = 1
+    kek: Kek = UNLOCKED
+    token_role: str = "worker"
     rows: dict = field(default_factory=dict)
     calls: list = field(default_factory=list)
     fails: dict = field(default_factory=dict)
@@ -105,7 +108,7 @@ class Swarm:
         if token != self.token:
             raise UnauthorizedError("The join token is not (or no longer) valid.")
         node_id = new_id(self.entropy)
-        self.rows[node_id] = Row(role="worker")
+        self.rows[node_id] = Row(role=self.token_role)
         return self.taken_down(csr, node_id)
 
     def status(self, node_id):
@@ -119,6 +122,11 @@ class Swarm:
         return CertificateStatus(
             state=row.state, role=row.role, csr=row.csr, chain=row.chain, err=row.err
         )
+
+    def told_key(self, credentials):
+        self.called("unlock_key")
+        assert verify_chain(credentials.chain_pem, self.root.cert_pem, None).role == "manager"
+        return answer_of(self.kek)
 
     def called(self, name):
         self.calls.append(name)
@@ -156,6 +164,9 @@ class Source:
     async def root(self):
         self.swarm.called("root")
         return self.swarm.root.cert_pem
+
+    async def unlock_key(self, credentials):
+        return self.swarm.told_key(credentials)
 
 
 @dataclass
@@ -198,3 +209,6 @@ class Link:
         swarm = self.at(addr, "status")
         swarm.check_tls(credentials)
         return swarm.status(node_id)
+
+    async def unlock_key(self, addr, credentials):
+        return self.at(addr, "key").told_key(credentials)

@@ -172,11 +172,12 @@ def test_node_files_with_any_byte_changed_are_damaged_or_say_the_same(tmp_path, 
     assert files.read() == good
 
 
-def test_key_file_that_is_locked_is_refused(tmp_path):
+@pytest.mark.parametrize("header", [b"kek-version: x", b"kek-version: -1", b"keg-version: 0"])
+def test_key_file_with_headers_nobody_understands_is_damaged(tmp_path, header):
     files, _ = stored(tmp_path)
     path = tmp_path / "certificates/swarm-node.key"
-    path.write_bytes(path.read_bytes().replace(b"kek-version: 0", b"kek-version: 1"))
-    with pytest.raises(DamagedError, match="kek-version"):
+    path.write_bytes(path.read_bytes().replace(b"kek-version: 0", header))
+    with pytest.raises(DamagedError, match=r"swarm-node\.key"):
         files.read()
 
 

@@ -11,6 +11,7 @@ from swarmlet.ca.join_record import JoinRecord, JoinRecordFile
 from swarmlet.ca.node_files import NodeFiles
 from swarmlet.ca.renewer import Renewer
 from swarmlet.ca.source import RemoteAuthority
+from swarmlet.ca.unlock_key import answer_of, kek_of
 from swarmlet.core.errors import ForbiddenError, UnauthorizedError, UnavailableError
 from swarmlet.model.change import Remove
 from swarmlet.model.node import IssuanceState, Node
@@ -51,6 +52,10 @@ class ToLeader:
 
     async def certificate_status(self, addr, node_id, credentials):
         return await self.fleet.server.status(node_id, SOURCE)
+
+    async def unlock_key(self, addr, credentials):
+        assert verify_chain(credentials.chain_pem, await self.root(addr), None).role == "manager"
+        return answer_of(kek_of(self.fleet.cluster))
 
 
 class Host:
