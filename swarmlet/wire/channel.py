@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Final, Protocol
 
 from swarmlet.core.errors import UnavailableError
 from swarmlet.core.ids import NodeID
@@ -21,6 +21,11 @@ from swarmlet.wire.node_api import (
     SnapshotHead,
     UnlockKeyAnswer,
 )
+
+RAFT_QUEUE_MAX_B: Final = 64 * 1024 * 1024
+"""Of frames that wait to be written on a Raft channel; beyond, it is closed."""
+
+RAFT_QUEUE_FRAMES_MAX: Final = 65_536
 
 
 class ChannelClosedError(UnavailableError):
@@ -77,11 +82,18 @@ class RaftChannel(Protocol):
         is closed: frames of a channel are never left out)."""
         ...
 
+    async def write(self) -> None:
+        """Carry what `send` took, until the channel is closed; whoever serves the channel runs this
+        beside `receive`. Raises nothing of its own."""
+        ...
+
     async def receive(self) -> bytes:
         """Raises ChannelClosedError."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Nothing is taken or read any more; what was sent before has a second to go out."""
+        ...
 
 
 class NodeLink(Protocol):

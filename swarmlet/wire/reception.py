@@ -5,11 +5,10 @@ then the leader answers: this manager, or the one it passes the call on to. Ever
 `PortProblem`.
 """
 
-import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, TypeVar
+from typing import Final
 from urllib.parse import unquote
 
 import msgspec
@@ -26,6 +25,13 @@ from swarmlet.core.errors import (
     UnavailableError,
 )
 from swarmlet.core.identity import Identity
+from swarmlet.wire.bodies import (
+    check_length,
+    read_body,
+    read_snapshot_head,
+    snapshot_chunks,
+    too_large,
+)
 from swarmlet.wire.connection import Connection
 from swarmlet.wire.forward import (
     FORWARDED_HEADER,
@@ -38,36 +44,38 @@ from swarmlet.wire.forward import (
     problem_of,
 )
 from swarmlet.wire.messages import PROTOCOL_VERSION
-from swarmlet.wire.node_api import CertificateRequest
+from swarmlet.wire.node_api import CertificateRequest, MemberRequest
 from swarmlet.wire.port import Gatekeeper, PortService
+from swarmlet.wire.raft_socket import RaftSocket
 from swarmlet.wire.routes import (
     API,
     API_PREFIX,
-    CA_ROUTES,
     CERTIFICATE,
     HELLO,
     JOIN,
     LOGS,
     MANAGERS,
+    MEMBER_JOIN,
+    MEMBER_LEAVE,
+    RAFT,
     RENEW,
     ROOT,
     ROUTES,
     SESSION,
+    SNAPSHOT,
+    UNLOCK_KEY,
     PortRoute,
 )
 from swarmlet.wire.tls import Trust, verified_chain
-from swarmlet.wire.upgrade import Upgrade
+from swarmlet.wire.upgrade import SessionUpgrade, Upgrade
 from swarmlet.wire.websocket import WebSocketLogSource
 
 log = logging.getLogger("swarmlet.wire")
 
-BODY_SIZE_MAX_B: Final = 64 * 1024
-"""Of a call to the CA."""
-
 API_BODY_SIZE_MAX_B: Final = 4 * 1024 * 1024
 """Of a call to the API, as on its own socket."""
 
-BODY_TIMEOUT_S: Final = 10.0
+NO_CONTENT: Final = 204
 
 STRANGERS_MAX: Final = 0.75
 """Of all connections, as long as they are not known: nodes find room beyond that."""
@@ -77,16 +85,6 @@ SCARCE: Final = 0.5
 
 SHARE_MAX: Final = 0.25
 """Of all connections, for one node, or one address of strangers."""
-
-_T = TypeVar("_T")
-
-
-class TooLargeError(SwarmError):
-    code, http_status = "too-large", 413
-
-
-class TooSlowError(SwarmError):
-    code, http_status = "too-slow", 408
 
 
 class PortParts(msgspec.Struct, frozen=True, kw_only=True):
@@ -163,6 +161,11 @@ class Reception:
             SESSION.name: self._session,
             LOGS.name: self._logs,
             API.name: self._api,
+            RAFT.name: self._raft,
+            SNAPSHOT.name: self._snapshot,
+            MEMBER_JOIN.name: self._member_join,
+            MEMBER_LEAVE.name: self._member_leave,
+            UNLOCK_KEY.name: self._unlock_key,
         }
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
@@ -175,7 +178,7 @@ class Reception:
         except SwarmError as error:
             response = _refusal(request, error)
         except web.HTTPRequestEntityTooLarge:
-            response = _refusal(request, _too_large(API_BODY_SIZE_MAX_B))
+            response = _refusal(request, too_large(API_BODY_SIZE_MAX_B))
         except ConnectionError:
             connection.abort()  # the caller is gone: nobody reads what is said now
             return web.Response()
@@ -254,8 +257,8 @@ class Reception:
                 remedy="Try again in a moment.",
                 managers=(leader,),
             )
-        if route in CA_ROUTES:
-            _check_length(request)
+        if route is not API:
+            check_length(request)
         return await self._parts.forward(
             leader,
             request,
@@ -272,13 +275,13 @@ class Reception:
 
     async def _join(self, request: web.Request, caller: Caller, _name: str) -> "_Answer":
         """By the token alone: whoever has a certificate already is no other for it."""
-        asked = await _read(request, CertificateRequest)
+        asked = await read_body(request, CertificateRequest)
         if not asked.token:
             raise InvalidArgumentError("A join needs a join token.")
         return _json(await self._parts.service.request_certificate(asked, None, caller.source))
 
     async def _renew(self, request: web.Request, caller: Caller, _name: str) -> "_Answer":
-        asked = await _read(request, CertificateRequest)
+        asked = await read_body(request, CertificateRequest)
         if asked.token:
             raise InvalidArgumentError(
                 "A renewal has no join token: the certificate says who asks."
@@ -290,19 +293,43 @@ class Reception:
         return _json(await self._parts.service.certificate_status(name, caller.source))
 
     async def _session(self, request: web.Request, caller: Caller, _name: str) -> "_Answer":
-        async with Upgrade(request) as upgrade:
+        async with SessionUpgrade(request) as upgrade:
             service = self._parts.service
             await service.serve_session(upgrade, caller.node(), caller.source)
         return upgrade.response()
 
     async def _logs(self, request: web.Request, caller: Caller, name: str) -> "_Answer":
-        async with Upgrade(request) as upgrade:
+        async with SessionUpgrade(request) as upgrade:
             source = WebSocketLogSource(upgrade)
             await self._parts.service.take_logs(source, caller.node(), name)
         return upgrade.response()
 
     async def _api(self, request: web.Request, _caller: Caller, path: str) -> "_Answer":
         return await self._parts.api(request, path)
+
+    async def _raft(self, request: web.Request, caller: Caller, _name: str) -> "_Answer":
+        node = caller.node()
+        async with Upgrade(request) as upgrade:
+            channel = RaftSocket(node.node_id, upgrade.websocket)
+            await self._parts.service.serve_raft(channel, node)
+        return upgrade.response()
+
+    async def _snapshot(self, request: web.Request, caller: Caller, _name: str) -> "_Answer":
+        node, head = caller.node(), await read_snapshot_head(request)
+        chunks = snapshot_chunks(request)
+        return _json(await self._parts.service.take_snapshot(head, chunks, node))
+
+    async def _member_join(self, request: web.Request, caller: Caller, _name: str) -> "_Answer":
+        node, asked = caller.node(), await read_body(request, MemberRequest)
+        return _json(await self._parts.service.join_members(asked, node, caller.source))
+
+    async def _member_leave(self, request: web.Request, caller: Caller, _name: str) -> "_Answer":
+        node, asked = caller.node(), await read_body(request, MemberRequest)
+        await self._parts.service.leave_members(asked, node)
+        return web.Response(status=NO_CONTENT)
+
+    async def _unlock_key(self, _request: web.Request, caller: Caller, _name: str) -> "_Answer":
+        return _json(await self._parts.service.unlock_key(caller.node()))
 
 
 _Answer = web.StreamResponse
@@ -316,37 +343,6 @@ def _pattern(route: PortRoute) -> re.Pattern[str]:
 
 
 _PATTERNS: Final = tuple((route, _pattern(route)) for route in ROUTES)
-
-
-def _check_length(request: web.BaseRequest) -> None:
-    if (request.content_length or 0) > BODY_SIZE_MAX_B:
-        raise _too_large(BODY_SIZE_MAX_B)
-
-
-async def _read(request: web.BaseRequest, kind: type[_T]) -> _T:
-    """The body of a call to the CA. Raises InvalidArgumentError, TooLargeError, TooSlowError."""
-    _check_length(request)
-    body = bytearray()
-    try:
-        async with asyncio.timeout(BODY_TIMEOUT_S):
-            async for part in request.content.iter_any():
-                body += part
-                if len(body) > BODY_SIZE_MAX_B:
-                    raise _too_large(BODY_SIZE_MAX_B)
-    except TimeoutError as error:
-        raise TooSlowError(
-            f"The request's body did not come within {BODY_TIMEOUT_S:g} s."
-        ) from error
-    except web.RequestPayloadError as error:
-        raise InvalidArgumentError("The request's body is broken.") from error
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except (ValueError, RecursionError) as error:
-        raise InvalidArgumentError("The request cannot be read.") from error
-
-
-def _too_large(bound_b: int) -> TooLargeError:
-    return TooLargeError(f"the request's body is larger than {bound_b} bytes")
 
 
 def _json(value: msgspec.Struct) -> web.Response:

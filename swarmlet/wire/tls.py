@@ -12,6 +12,7 @@ import ssl
 from collections.abc import Sequence
 from typing import Any, Final
 
+from swarmlet.core.ids import NodeID
 from swarmlet.wire.credentials import Credentials
 
 MANAGER_NAME: Final = "swarm-manager"
@@ -112,6 +113,16 @@ def verified_chain(connection: ssl.SSLObject) -> tuple[bytes, ...]:
     inner: Any = connection._sslobj  # type: ignore[attr-defined]  # nothing public
     chain: Sequence[Any] | None = inner.get_verified_chain()
     return tuple(ssl.PEM_cert_to_DER_cert(each.public_bytes()) for each in chain or ())
+
+
+def peer_name(connection: ssl.SSLObject) -> NodeID:
+    """The node that the peer's verified certificate names. Raises ValueError where none is."""
+    certificate: dict[str, Any] = connection.getpeercert() or {}
+    for names in certificate.get("subject", ()):
+        for kind, value in names:
+            if kind == "commonName" and value:
+                return NodeID(value)
+    raise ValueError("the certificate names no node")
 
 
 def keep_connections_small() -> None:

@@ -15,13 +15,14 @@ from swarmlet.wire.websocket import (
     CLOSE_TIMEOUT_S,
     WebSocketChannel,
     new_websocket,
+    transport_of,
     watch_connection,
 )
 
 
 class Upgrade:
-    """An `AgentChannel`, and the answer to the request that asked for it. As a context manager it
-    ends the channel in order; an error after the first message ends it too, and no more."""
+    """A WebSocket to be, and the answer to the request that asked for it. As a context manager it
+    ends the WebSocket in order; an error after it was opened ends it too, and no more."""
 
     def __init__(self, request: web.Request) -> None:
         """Raises InvalidArgumentError where the request is for no WebSocket."""
@@ -29,8 +30,7 @@ class Upgrade:
         if not self._socket.can_prepare(request):
             raise InvalidArgumentError("This route is for a WebSocket.")
         self._opening = asyncio.Lock()
-        self._channel: WebSocketChannel | None = None
-        self._is_closed = False
+        self._is_open = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -41,19 +41,42 @@ class Upgrade:
         error: BaseException | None,
         _trace: TracebackType | None,
     ) -> bool:
-        if self._channel is None:
+        if not self._is_open:
             return False
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await self._socket.close()
-        self._channel.close()
+        transport = transport_of(self._socket)
+        if transport is not None:
+            transport.close()
         return isinstance(error, SwarmError)
 
     def response(self) -> web.StreamResponse:
         """Raises UnavailableError where nothing was said at all."""
-        if self._channel is None:
+        if not self._is_open:
             raise UnavailableError("The session was closed before it began.")
         return self._socket
+
+    async def websocket(self) -> web.WebSocketResponse:
+        """Opened by the first who asks. Raises ChannelClosedError where the caller is gone."""
+        async with self._opening:
+            if not self._is_open:
+                try:
+                    await self._socket.prepare(self._request)
+                    watch_connection(self._socket)
+                except OSError as error:
+                    raise ChannelClosedError from error
+                self._is_open = True
+        return self._socket
+
+
+class SessionUpgrade(Upgrade):
+    """An `AgentChannel` besides."""
+
+    def __init__(self, request: web.Request) -> None:
+        super().__init__(request)
+        self._channel: WebSocketChannel | None = None
+        self._is_closed = False
 
     async def send(self, message: Message) -> None:
         await (await self._opened()).send(message)
@@ -67,18 +90,9 @@ class Upgrade:
             self._channel.close()
 
     async def _opened(self) -> WebSocketChannel:
-        if self._channel is not None:
-            return self._channel
-        async with self._opening:
-            self._channel = self._channel or await self._open()
+        if self._channel is None:
+            if self._is_closed:
+                raise ChannelClosedError
+            socket = await self.websocket()
+            self._channel = self._channel or WebSocketChannel(socket)
         return self._channel
-
-    async def _open(self) -> WebSocketChannel:
-        if self._is_closed:
-            raise ChannelClosedError
-        try:
-            await self._socket.prepare(self._request)
-            watch_connection(self._socket)
-        except OSError as error:
-            raise ChannelClosedError from error
-        return WebSocketChannel(self._socket)

@@ -39,6 +39,12 @@ def watch_connection(ws: WebSocket | asyncio.Transport) -> None:
         watch(connection)
 
 
+def transport_of(ws: WebSocket) -> asyncio.Transport | None:
+    """None where it is not open; nothing public leads to a client's."""
+    writer = ws._writer
+    return None if writer is None else writer.transport
+
+
 class WebSocketChannel:
     """One end of a session (`AgentChannel`), and the agent's end of a log stream (`LogSink`).
 
@@ -79,9 +85,9 @@ class WebSocketChannel:
     def close(self) -> None:
         """What was sent before still goes out; what came before can still be read."""
         self._is_closed = True
-        writer = self._ws._writer  # nothing public leads to a client's transport
-        if writer is not None and writer.transport is not None:
-            writer.transport.close()
+        transport = transport_of(self._ws)
+        if transport is not None:
+            transport.close()
 
     def _end(self) -> None:
         self._is_over = True

@@ -25,7 +25,14 @@ from swarmlet.wire.client import TlsLink
 from swarmlet.wire.credentials import Credentials
 from swarmlet.wire.forward import PROTOCOL_HEADER
 from swarmlet.wire.gate import GateLimits
-from swarmlet.wire.node_api import CertificateStatus, CertificateTicket, PortHello
+from swarmlet.wire.node_api import (
+    CertificateStatus,
+    CertificateTicket,
+    MemberGrant,
+    PortHello,
+    SnapshotAnswer,
+    UnlockKeyAnswer,
+)
 from swarmlet.wire.reception import PortParts
 from swarmlet.wire.server import NodePort
 from swarmlet.wire.tls import MANAGER_NAME, Trust, client_context
@@ -99,7 +106,7 @@ class EchoService:
     """Sends back what a session says, and notes who called."""
 
     def __init__(self):
-        self.calls, self.batches, self.leader = [], [], None
+        self.calls, self.batches, self.chunks, self.leader = [], [], [], None
 
     def hello(self):
         return PortHello(protocol=1, node_id="m1", cluster_id=CLUSTER, now_ms=NOW_MS)
@@ -133,6 +140,32 @@ class EchoService:
             self.batches.append(batch)
             if batch.is_last:
                 return
+
+    async def serve_raft(self, channel, peer):
+        self.calls.append(("raft", peer.node_id, channel.node_id))
+        async with asyncio.TaskGroup() as group:
+            group.create_task(channel.write())
+            with contextlib.suppress(ChannelClosedError):
+                while channel.send(await channel.receive()):
+                    pass
+            channel.close()
+
+    async def take_snapshot(self, head, chunks, peer):
+        self.calls.append(("snapshot", peer.node_id, head))
+        async for chunk in chunks:
+            self.chunks.append(chunk)
+        return SnapshotAnswer(index=len(self.chunks))
+
+    async def join_members(self, request, peer, source):
+        self.calls.append(("join-members", peer.node_id, source, request.addr))
+        return MemberGrant(raft_id=7)
+
+    async def leave_members(self, request, peer):
+        self.calls.append(("leave-members", peer.node_id, request.raft_id))
+
+    async def unlock_key(self, peer):
+        self.calls.append(("unlock-key", peer.node_id))
+        return UnlockKeyAnswer(key="c2VjcmV0", version=3)
 
 
 async def echo_api(request, path):

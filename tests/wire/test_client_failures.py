@@ -17,7 +17,7 @@ from aiohttp.client_reqrep import ConnectionKey
 
 from swarmlet.core.errors import InvalidArgumentError, UnauthorizedError, UnavailableError
 from swarmlet.core.limits import NS_PER_S
-from swarmlet.wire import answers, client, pools
+from swarmlet.wire import answers, calls, client, pools
 from swarmlet.wire.client import TlsLink
 from swarmlet.wire.credentials import Credentials
 from swarmlet.wire.failures import failure
@@ -150,7 +150,7 @@ CERTIFICATES = [
 @pytest.fixture
 def link(monkeypatch) -> TlsLink:
     monkeypatch.setattr(pools, "DIAL_TIMEOUT_S", 0.3)
-    monkeypatch.setattr(client, "DIAL_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(calls, "DIAL_TIMEOUT_S", 0.3)
     monkeypatch.setattr(client, "POLL_TIMEOUT_S", 0.3)
     return TlsLink()
 

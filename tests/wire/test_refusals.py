@@ -12,7 +12,7 @@ import time
 import pytest
 
 from swarmlet.core.ids import NodeID
-from swarmlet.wire import reception, server
+from swarmlet.wire import bodies, server
 from swarmlet.wire.forward import FORWARDED_HEADER, PROTOCOL_HEADER, Origin, encode_origin
 from swarmlet.wire.gate import GateLimits
 from swarmlet.wire.routes import API, CERTIFICATE, JOIN, LOGS, MANAGERS, RENEW, ROUTES, SESSION
@@ -302,10 +302,10 @@ async def test_port_answers_garbage_inside_tls_and_writes_no_traceback(caplog):
 @on_both_loops
 async def test_port_refuses_what_is_nested_without_end_and_writes_no_traceback(caplog):
     deep = b'{"csr":"x","token":"t","more":' + b"[" * 60_000 + b"]" * 60_000 + b"}"
-    assert len(deep) > reception.BODY_SIZE_MAX_B  # whole; its first half would do
+    assert len(deep) > bodies.BODY_SIZE_MAX_B  # whole; its first half would do
     header = base64.b64encode(b'{"source":"x","more":' + b"[" * 5_900)
     async with opened() as world:
-        body = deep[: reception.BODY_SIZE_MAX_B]
+        body = deep[: bodies.BODY_SIZE_MAX_B]
         assert (await ask(world.addr, STRANGER, "POST", JOIN.path, body))[0] == 400
         headers = {FORWARDED_HEADER: header.decode()}
         manager = OURS.credentials("m2", "manager")
@@ -316,7 +316,7 @@ async def test_port_refuses_what_is_nested_without_end_and_writes_no_traceback(c
 @pytest.mark.parametrize("credentials", [STRANGER, WORKER], ids=["a stranger", "a node"])
 @on_both_loops
 async def test_port_gives_a_slow_body_up_of(credentials, monkeypatch):
-    monkeypatch.setattr(reception, "BODY_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(bodies, "BODY_TIMEOUT_S", 0.2)
     monkeypatch.setattr(server, "SHUTDOWN_TIMEOUT_S", 0.2)
     async with opened() as world:
         reader, writer = await connect(world.addr, credentials)
@@ -330,7 +330,7 @@ async def test_port_gives_a_slow_body_up_of(credentials, monkeypatch):
 
 @on_both_loops
 async def test_port_refuses_a_body_over_its_bound_before_and_while_it_comes():
-    big = b"x" * (reception.BODY_SIZE_MAX_B + 1)
+    big = b"x" * (bodies.BODY_SIZE_MAX_B + 1)
     async with opened() as world:
         for path in (JOIN.path, RENEW.path):
             assert (await ask(world.addr, WORKER, "POST", path, big))[0] == 413
