@@ -46,6 +46,7 @@ log = logging.getLogger("swarmlet.manager")
 HELLO_TIMEOUT_S: Final = 5.0  # for the first message; SwarmKit agent/agent.go
 INFORM_AT_ONCE: Final = 32  # sessions that are told of a change of the swarm,
 INFORM_PAUSE_S: Final = 0.02  # and before the next ones are
+LEADER_WEIGHT: Final = 10  # for whoever hears of this manager now; as much as one good answer
 REGISTER_TRIES_MAX: Final = 10  # against others who write the node's row at the same moment
 
 
@@ -63,6 +64,7 @@ class Dispatcher:
         members: Callable[[], Sequence[Member]] = tuple,
     ) -> None:
         self._store, self._env, self._members = store, env, members
+        self._me = manager_id
         self._batch = StatusBatch(store, env, manager_id)
         self._nodes = NodeStates(store, env)
         self._sessions: dict[NodeID, NodeSession] = {}
@@ -319,7 +321,11 @@ class Dispatcher:
             return None
         return SwarmInfo(
             managers=tuple(
-                ManagerAddr(node_id=NodeID(member.node_id), addr=member.address)
+                ManagerAddr(
+                    node_id=NodeID(member.node_id),
+                    addr=member.address,
+                    weight=LEADER_WEIGHT if member.node_id == self._me else 1,
+                )
                 for member in self._members()
             ),
             root_pem=cluster_of(view).root_ca.cert_pem,

@@ -5,22 +5,26 @@ A certificate that is shown is judged on every route, on those that are open to 
 caller who wants to be nobody shows none.
 """
 
+from collections.abc import Callable
+from enum import Enum
 from typing import Final
 
 from swarmlet.ca.identity import check_dates
 from swarmlet.core.errors import ForbiddenError, UnauthorizedError, node_removed
 from swarmlet.core.identity import Identity
 from swarmlet.core.ids import ClusterID
+from swarmlet.core.limits import RENEWABLE_AFTER_EXPIRY_MS
 from swarmlet.env.base import Clock
+from swarmlet.model.view import View
 from swarmlet.store.store import Store
-from swarmlet.wire.routes import PortRoute
+from swarmlet.wire.routes import RAFT, SNAPSHOT, PortRoute
 
 NOBODY: Final = ""
+BETWEEN_MEMBERS: Final = (RAFT, SNAPSHOT)  # of the Raft group
 
 
 class CertificateGatekeeper:
-    """Of a manager without a store: it judges the certificate alone, and passes what needs the
-    swarm's knowledge on to the leader, who judges again."""
+    """Judges the certificate alone; where that is not enough, whoever leads judges again."""
 
     def __init__(self, cluster_id: ClusterID, clock: Clock) -> None:
         self._cluster_id, self._clock = cluster_id, clock
@@ -36,13 +40,34 @@ class CertificateGatekeeper:
         check_time(peer, route, self._clock.wall_ms())
 
 
-class StoreGatekeeper(CertificateGatekeeper):
-    """Of a manager with a store: a removed node is nobody's any more, and a manager's certificate
-    is worth no more than its node's role."""
+class Standing(Enum):
+    """How much a manager may make of what its store does not say."""
 
-    def __init__(self, store: Store, cluster_id: ClusterID, clock: Clock) -> None:
+    LEADS = "leads"  # the store says all there is
+    FOLLOWS = "follows"  # others may know more, and the leader is asked in the end
+    ALONE = "alone"  # no leader is known: who leads may be somebody never heard of here
+
+
+class StoreGatekeeper(CertificateGatekeeper):
+    """Judges by the store too: a removed node is nobody's any more, and a manager's certificate is
+    worth no more than its node's role.
+
+    A store may be behind, or empty still. So a manager that does not lead takes a node without a
+    row for one that is new, unless the swarm remembers that it was removed; and passes what the
+    leader decides on by the certificate, for the leader judges again. Without a leader it lets
+    other members in by their certificates: the one that may lead now may have become a manager
+    after all this store knows of, and the Raft room knows who was removed from the group.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        cluster_id: ClusterID,
+        clock: Clock,
+        standing: Callable[[], Standing] = lambda: Standing.LEADS,
+    ) -> None:
         super().__init__(cluster_id, clock)
-        self._store = store
+        self._store, self._standing = store, standing
 
     def admit(self, peer: Identity | None, route: PortRoute) -> None:
         """Raises UnauthorizedError, ForbiddenError."""
@@ -50,12 +75,32 @@ class StoreGatekeeper(CertificateGatekeeper):
             check_role(NOBODY, route)
             return
         check_cluster(peer, self._cluster_id)
-        node = self._store.view().nodes.get(peer.node_id)
-        if node is None:
-            raise node_removed(peer.node_id)
+        role = self._role_of(peer, route)
         check_time(peer, route, self._clock.wall_ms())
+        check_role(role, route, is_demoted=role != peer.role)
+
+    def _role_of(self, peer: Identity, route: PortRoute) -> str:
+        """What the certificate counts as. Raises ForbiddenError for a removed node."""
+        view, standing = self._store.view(), self._standing()
+        if not len(view.nodes):
+            return peer.role  # nothing is known here yet
+        node = view.nodes.get(peer.node_id)
+        if node is None:
+            if standing is Standing.LEADS or self._was_removed(view, peer):
+                raise node_removed(peer.node_id)
+            return peer.role
         is_demoted = peer.role == "manager" and node.role != "manager"
-        check_role("worker" if is_demoted else peer.role, route, is_demoted=is_demoted)
+        may_be_behind = standing is Standing.FOLLOWS and route.needs_leader
+        may_be_behind |= standing is Standing.ALONE and route in BETWEEN_MEMBERS
+        return "worker" if is_demoted and not may_be_behind else peer.role
+
+    @staticmethod
+    def _was_removed(view: View, peer: Identity) -> bool:
+        return any(
+            removed.node_id == peer.node_id
+            for cluster in view.clusters.all()
+            for removed in cluster.removed_certificates
+        )
 
 
 def check_cluster(peer: Identity, cluster_id: ClusterID) -> None:
@@ -70,8 +115,11 @@ def check_cluster(peer: Identity, cluster_id: ClusterID) -> None:
 
 def check_time(peer: Identity, route: PortRoute, now_ms: int) -> None:
     """Raises UnauthorizedError outside of the certificate's dates; where the route allows it, an
-    expired one counts as it did at its end."""
-    check_dates(peer, min(now_ms, peer.ends_ms) if route.allows_expired else now_ms)
+    expired one counts as it did at its end, between managers for as long as it can be renewed."""
+    is_excused = route.allows_expired
+    if route in BETWEEN_MEMBERS and now_ms - peer.ends_ms >= RENEWABLE_AFTER_EXPIRY_MS:
+        is_excused = False
+    check_dates(peer, min(now_ms, peer.ends_ms) if is_excused else now_ms)
 
 
 def check_role(role: str, route: PortRoute, *, is_demoted: bool = False) -> None:

@@ -3,21 +3,26 @@
 from collections.abc import Iterable
 
 from swarmlet.ca.external import ExternalSigner
+from swarmlet.ca.own_identity import OwnIdentity
 from swarmlet.ca.signing import SwarmAuthority
+from swarmlet.core.errors import UnavailableError
 from swarmlet.core.ids import NodeID
 from swarmlet.env.base import Env
 from swarmlet.manager.ca_server import CertificateServer
 from swarmlet.manager.control.base import no_external_ca
 from swarmlet.manager.dispatcher import Dispatcher
-from swarmlet.manager.leader import Leader
+from swarmlet.manager.gatekeeper import Standing
+from swarmlet.manager.leader import Component, Leader
 from swarmlet.manager.log_broker import LogBroker
 from swarmlet.manager.loop import ControlLoop
-from swarmlet.manager.port import ManagerPort, Whereabouts
+from swarmlet.manager.members import DialBack, Members
+from swarmlet.manager.port import ManagerPort, PeerService, Whereabouts
 from swarmlet.manager.root_rotation import RootRotator
 from swarmlet.reconcile.base import Decider
 from swarmlet.store.proposer import RaftLog
 from swarmlet.store.store import Store
 from swarmlet.wire.channel import AgentChannel, AgentConnector, LogSink, memory_channel
+from swarmlet.wire.node_api import PortHello
 
 
 class Manager:
@@ -40,15 +45,32 @@ class Manager:
         self.logs = LogBroker(store, self.dispatcher, env)
         self.ca = CertificateServer(store, env, authority)
         self._rotator = RootRotator(store, env)
-        self._leader = Leader((*self._loops, self.dispatcher, self.ca, self._rotator), log, env)
+        self._dial_back: DialBack = _unreachable
+        self.members = Members(
+            store,
+            log,
+            env,
+            node_id,
+            dial_back=lambda addr: self._dial_back(addr),
+            on_change=self.dispatcher.tell_members,
+        )
+        signing = (self.ca, self._rotator)
+        parts: tuple[Component, ...] = (*self._loops, self.dispatcher, *signing, self.members)
+        self._leader = Leader(parts, log, env)
         self.port = ManagerPort(
             store,
             env.clock,
             Whereabouts(log, self._leader, node_id),
             ca=self.ca,
-            dispatcher=self.dispatcher,
-            logs=self.logs,
+            agents=(self.dispatcher, self.logs),
+            members=self.members,
         )
+
+    def attach(self, own: OwnIdentity, peers: PeerService, dial_back: DialBack) -> None:
+        """What a manager needs that is not to be the only one: who it is by its certificate, its
+        Raft engine, and how to ask another port for its hello. Once, before it runs."""
+        self.port.attach(own, peers)
+        self._dial_back = dial_back
 
     async def run(self) -> None:
         """Until the log ends or this is cancelled."""
@@ -61,8 +83,15 @@ class Manager:
     def is_at_rest(self) -> bool:
         """Whether this manager leads and nothing is left to decide or to tell."""
         loops_rest = all(loop.is_at_rest() for loop in self._loops)
-        ca_rests = self.ca.is_at_rest() and self._rotator.is_at_rest()
+        ca_rests = self.ca.is_at_rest() and self._rotator.is_at_rest() and self.members.is_at_rest()
         return self._leader.is_leading and loops_rest and ca_rests and self.dispatcher.is_at_rest()
+
+    def standing(self) -> Standing:
+        """What its store is good for: the gatekeeper's question."""
+        if self._leader.is_leading:
+            return Standing.LEADS
+        seen = self._leader.leadership
+        return Standing.ALONE if seen is None or seen.leader is None else Standing.FOLLOWS
 
     def gauges(self) -> dict[str, float]:
         """Numbers for /metrics."""
@@ -93,3 +122,7 @@ class _Connector:
 
     async def open_log_stream(self, subscription: str) -> LogSink:
         return self._manager.logs.open_stream(self._node_id, subscription)
+
+
+async def _unreachable(addr: str) -> PortHello:
+    raise UnavailableError(f"this manager calls no other, so not {addr}")

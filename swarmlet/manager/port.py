@@ -1,9 +1,10 @@
 """What stands behind a manager's node port."""
 
-from typing import Final
+from collections.abc import AsyncIterator
+from typing import Final, Protocol
 
 from swarmlet.ca.own_identity import OwnIdentity
-from swarmlet.core.errors import NotFoundError, NotLeaderError, UnavailableError
+from swarmlet.core.errors import ForbiddenError, NotFoundError, NotLeaderError, UnavailableError
 from swarmlet.core.identity import Identity
 from swarmlet.core.ids import NodeID
 from swarmlet.env.base import Clock
@@ -11,16 +12,23 @@ from swarmlet.manager.ca_server import CertificateServer
 from swarmlet.manager.dispatcher import Dispatcher
 from swarmlet.manager.leader import Leader
 from swarmlet.manager.log_broker import LogBroker
+from swarmlet.manager.members import Members
+from swarmlet.model.cluster import Cluster
 from swarmlet.model.view import cluster_of
 from swarmlet.store.proposer import Member, RaftLog
 from swarmlet.store.store import Store
-from swarmlet.wire.channel import AgentChannel
+from swarmlet.wire.channel import AgentChannel, RaftChannel
 from swarmlet.wire.messages import PROTOCOL_VERSION
 from swarmlet.wire.node_api import (
     CertificateRequest,
     CertificateStatus,
     CertificateTicket,
+    MemberGrant,
+    MemberRequest,
     PortHello,
+    SnapshotAnswer,
+    SnapshotHead,
+    UnlockKeyAnswer,
 )
 from swarmlet.wire.port import LogSource
 from swarmlet.wire.remotes import Remotes
@@ -52,8 +60,22 @@ class Whereabouts:
         return member.address
 
 
+class PeerService(Protocol):
+    """The Raft room's end of what other members say: `raft.engine.RaftEngine`."""
+
+    async def serve_peer(self, channel: RaftChannel) -> None:
+        """Another member's connection, until it ends."""
+        ...
+
+    async def take_snapshot(
+        self, head: SnapshotHead, chunks: AsyncIterator[bytes], peer_node_id: NodeID
+    ) -> SnapshotAnswer: ...
+
+
 class ManagerPort:
-    """Of a manager with a store: implements `wire.port.PortService`."""
+    """Implements `wire.port.PortService`, from the first moment of a manager whose store is empty
+    still: it says who it is and takes what other members send; what needs the store is
+    Unavailable."""
 
     def __init__(
         self,
@@ -62,19 +84,30 @@ class ManagerPort:
         whereabouts: Whereabouts,
         *,
         ca: CertificateServer,
-        dispatcher: Dispatcher,
-        logs: LogBroker,
+        agents: tuple[Dispatcher, LogBroker],
+        members: Members,
     ) -> None:
         self._store, self._clock, self._where = store, clock, whereabouts
-        self._ca, self._dispatcher, self._logs = ca, dispatcher, logs
+        self._ca, self._members = ca, members
+        self._dispatcher, self._logs = agents
+        self._own: OwnIdentity | None = None
+        self._peers: PeerService | None = None
         self.node_id = whereabouts.node_id
 
+    def attach(self, own: OwnIdentity, peers: PeerService) -> None:
+        """Who this node is by its certificate, and the member of the Raft group it is. Once,
+        before the port opens; a manager that is alone needs neither."""
+        self._own, self._peers = own, peers
+
     def hello(self) -> PortHello:
-        cluster_id = cluster_of(self._store.view()).id
+        own = self._own
+        cluster_id = self._cluster().id if own is None else own.identity.cluster_id
         return _hello(self.node_id, cluster_id, self._clock)
 
     def root_pem(self) -> bytes:
-        return self._ca.root_pem()
+        if self._own is not None and not len(self._store.view().clusters):
+            return self._own.credentials.root_pem
+        return self._cluster().root_ca.cert_pem
 
     def leader_addr(self) -> str | None:
         return self._where.leader_addr()
@@ -94,6 +127,42 @@ class ManagerPort:
     async def take_logs(self, source: LogSource, peer: Identity, subscription: str) -> None:
         _check_leads(self.leader_addr())
         await self._logs.take(source, peer.node_id, subscription)
+
+    async def serve_raft(self, channel: RaftChannel, peer: Identity) -> None:
+        if channel.node_id != peer.node_id:
+            raise ForbiddenError("The connection is another node's.")
+        await self._group().serve_peer(channel)
+
+    async def take_snapshot(
+        self, head: SnapshotHead, chunks: AsyncIterator[bytes], peer: Identity
+    ) -> SnapshotAnswer:
+        return await self._group().take_snapshot(head, chunks, peer.node_id)
+
+    async def join_members(
+        self, request: MemberRequest, peer: Identity, source: str
+    ) -> MemberGrant:
+        return await self._members.join(request, peer, source)
+
+    async def leave_members(self, request: MemberRequest, peer: Identity) -> None:
+        await self._members.leave(request, peer)
+
+    async def unlock_key(self, peer: Identity) -> UnlockKeyAnswer:
+        self._cluster()
+        return self._ca.unlock_key()
+
+    def _group(self) -> PeerService:
+        if self._peers is None:
+            raise UnavailableError("This manager takes part in no group.", remedy=AGAIN)
+        return self._peers
+
+    def _cluster(self) -> Cluster:
+        view = self._store.view()
+        if not len(view.clusters):
+            raise UnavailableError(
+                "This manager does not have the swarm's state yet.",
+                remedy=f"{AGAIN} It is brought up to date by the manager that leads.",
+            )
+        return cluster_of(view)
 
 
 class ForwardingPort:

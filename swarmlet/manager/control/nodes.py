@@ -6,7 +6,7 @@ from typing import Final
 from cryptography import x509
 from msgspec.structs import replace
 
-from swarmlet.core.errors import FailedPreconditionError, UnsupportedError
+from swarmlet.core.errors import FailedPreconditionError, SwarmError
 from swarmlet.core.limits import (
     ENTRY_CHANGES_MAX,
     MS_PER_S,
@@ -14,12 +14,14 @@ from swarmlet.core.limits import (
     RENEWABLE_AFTER_EXPIRY_MS,
 )
 from swarmlet.manager.control.base import ControlBase, check_version
+from swarmlet.manager.members import seats_of
 from swarmlet.model.change import Change, Remove, SetStatus, Update
 from swarmlet.model.cluster import Cluster, RemovedCertificate
 from swarmlet.model.node import Node, NodeSpec, NodeState
 from swarmlet.model.task import TaskState
 from swarmlet.model.validate import check_node
 from swarmlet.model.view import View, cluster_of
+from swarmlet.reconcile.roles import MANAGER, WORKER, can_remove
 
 ORPHANED_MESSAGE: Final = "Task belonged to a node that has been deleted"  # SwarmKit node.go
 REMOVED_KEPT_MS: Final = 7 * 24 * 3_600 * 1_000  # beyond its end; SwarmKit controlapi/cluster.go
@@ -27,16 +29,23 @@ REMOVED_MAX: Final = 5_000  # removed nodes remembered, some 200 KB of the clust
 _BESIDE_ORPHANS: Final = 2  # the cluster's row and the node's
 
 
+class NoMemberError(SwarmError):
+    """A manager by its role that is no member of the Raft group."""
+
+    code, http_status = "not-found", 404
+
+
 class NodeVerbs(ControlBase):
     """Writes the nodes' specs, and removes their rows."""
 
     async def update_node(self, ref: str, version: int, spec: NodeSpec) -> None:
-        """Name, labels and availability; another role is refused."""
+        """Name, labels, availability and role. A promoted node becomes a manager by itself, a
+        demoted one leaves the Raft group first: `reconcile.roles`."""
         check_node(spec)
         view = await self.read()
         node = self.find_node(view, ref)
-        if spec.role != node.spec.role:
-            _refuse_role(view, spec)
+        if node.spec.role == MANAGER and spec.role == WORKER:
+            self._check_demotable(view, node)
         check_version(version, node.version, f"node {ref}")
         await self._commit(f"node {ref}", [Update(obj=replace(node, spec=spec), seen=version)])
 
@@ -64,6 +73,32 @@ class NodeVerbs(ControlBase):
                 Remove(table=Node, id=node.id, seen=node.version),
             ],
         )
+
+    def _check_demotable(self, view: View, node: Node) -> None:
+        """Raises FailedPreconditionError, or NoMemberError (SwarmKit controlapi/node.go)."""
+        others = [
+            one
+            for one in view.nodes.scan("role", MANAGER)
+            if one.id != node.id and one.spec.role == MANAGER
+        ]
+        if not others:
+            raise FailedPreconditionError(
+                "attempting to demote the last manager of the swarm",
+                remedy="A swarm needs a manager; `swarmlet leave --force` ends it.",
+            )
+        seats = seats_of(self._log)
+        seat = next((seat for seat in seats if seat.node_id == node.id), None)
+        if seat is None:
+            raise NoMemberError(
+                "can't find manager in raft memberlist",
+                remedy="It was promoted and is on its way in: try again once `swarmlet node ls` "
+                "shows it reachable. `swarmlet node rm --force` removes one that never comes.",
+            )
+        if not can_remove(seats, seat.raft_id):
+            raise FailedPreconditionError(
+                "can't remove member from the raft: this would result in a loss of quorum",
+                remedy="Bring the other managers back first, or promote another node.",
+            )
 
     def _check_removable(self, node: Node, *, force: bool) -> None:
         if any(member.node_id == node.id for member in self._log.members()):
@@ -122,12 +157,3 @@ def _end_ms(chain_pem: bytes) -> int | None:
     except ValueError:
         return None
     return int(leaf.not_valid_after_utc.timestamp()) * MS_PER_S
-
-
-def _refuse_role(view: View, spec: NodeSpec) -> None:
-    if spec.role == "worker" and view.nodes.count("role", "manager") == 1:
-        raise FailedPreconditionError(
-            "attempting to demote the last manager of the swarm",
-            remedy="A swarm needs a manager; `swarmlet leave --force` ends it.",
-        )
-    raise UnsupportedError("promoting and demoting nodes is not supported yet")
