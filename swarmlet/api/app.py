@@ -2,6 +2,7 @@
 
 import logging
 import re
+from functools import partial
 from typing import Final
 
 from aiohttp import web
@@ -13,17 +14,21 @@ from swarmlet.api.call import (
     BODY_SIZE_MAX_B,
     Call,
     Context,
+    Route,
     reply_empty,
     reply_error,
     reply_problem,
+    tell_age,
     version_text,
 )
 from swarmlet.api.engine import Engine
+from swarmlet.api.leading import answer_as_leader, not_leader, while_electing
 from swarmlet.api.router import RouteTable, path_parts
 from swarmlet.api.routes import ROUTES
 from swarmlet.core.errors import (
     ForbiddenError,
     InvalidArgumentError,
+    NotLeaderError,
     OutcomeUnknownError,
     SwarmError,
 )
@@ -31,7 +36,6 @@ from swarmlet.core.errors import (
 log = logging.getLogger("swarmlet.api")
 
 _VERSION: Final = re.compile(r"v[0-9.]{1,16}", re.ASCII)
-_SHARED: Final = (("info",),)  # the host's answer has the swarm's part in it
 
 
 def _requested_version(part: str) -> tuple[int, int]:
@@ -68,7 +72,8 @@ class Door:
 
     async def answer_forwarded(self, request: web.Request, raw_path: str) -> web.StreamResponse:
         """The same for what another manager passed on: of the swarm alone, never passed on again.
-        `raw_path` begins with a slash, its query is the request's."""
+        `raw_path` begins with a slash, its query is the request's. Raises NotLeaderError where this
+        manager does not lead, and has done nothing."""
         query = request.rel_url.raw_query_string
         url = URL(f"{raw_path}?{query}" if query else raw_path, encoded=True)
         asked = request.clone(rel_url=url, client_max_size=BODY_SIZE_MAX_B)
@@ -78,6 +83,8 @@ class Door:
         try:
             return await self._dispatch(request, is_forwarded)
         except SwarmError as problem:
+            if is_forwarded and isinstance(problem, NotLeaderError):
+                raise
             return reply_problem(problem)
         except TimeoutError:
             return reply_problem(
@@ -109,12 +116,28 @@ class Door:
             return reply_error("page not found", 404)
         version = _requested_version(prefix) if prefix else API_VERSION
         route, names = found
+        call = Call(request, self._context, version, names)
+        if is_forwarded:
+            return await self._answer_manager(call, route)
         if route.is_local:
-            if is_forwarded and parts not in _SHARED:
-                raise ForbiddenError(f"{request.path} is answered by a node's own daemon alone")
-        elif not is_forwarded and (forwarder := self._context.engine.forwarder()) is not None:
-            return await forwarder.pass_on(request)
-        return await route.handler(Call(request, self._context, version, names))
+            return await route.handler(call)
+        if route.is_for_leader():
+            return await answer_as_leader(call, route.handler)
+        return await while_electing(call, partial(_answer_here, call, route))
+
+    async def _answer_manager(self, call: Call, route: Route) -> web.StreamResponse:
+        """Who passed this on waits for a leader, if need be; it is not passed on again."""
+        if route.is_local:
+            raise ForbiddenError(f"{call.request.path} is answered by a node's own daemon alone")
+        if self._context.engine.forwarder() is not None:
+            raise not_leader()
+        return await _answer_here(call, route)
+
+
+async def _answer_here(call: Call, route: Route) -> web.StreamResponse:
+    response = await route.handler(call)
+    tell_age(response, call.stale_ms)
+    return response
 
 
 def build_app(engine: Engine, door: Door | None = None) -> web.Application:

@@ -10,9 +10,12 @@ from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy, MultiDictProxy
 
 from swarmlet.api.engine import Engine
+from swarmlet.api.query import flag
 from swarmlet.api.render.spec import ShownSpecs
 from swarmlet.core.errors import InvalidArgumentError, SwarmError
 from swarmlet.core.version import VERSION
+from swarmlet.manager.control import Control
+from swarmlet.model.view import View
 
 API_VERSION: Final = (1, 52)
 API_VERSION_MIN: Final = (1, 24)
@@ -41,6 +44,9 @@ def _headers(more: dict[str, str]) -> CIMultiDictProxy[str]:
 _PLAIN: Final = _headers({})
 _JSON: Final = _headers({"Content-Type": "application/json"})
 
+STALE_HEADER: Final = "Swarmlet-Stale-Ms"
+"""Of an answer to a request with `?stale=1`: how long ago it was sure to be the newest."""
+
 encode_json = msgspec.json.Encoder(order="deterministic").encode
 """Fields stand as their struct has them, the keys of maps are sorted: as Go does both."""
 
@@ -62,6 +68,7 @@ class Call:
     context: Context
     version: tuple[int, int]
     names: tuple[str, ...]
+    stale_ms: int | None = None  # how old the view was that was given, where it may be old
 
     @property
     def engine(self) -> Engine:
@@ -75,13 +82,25 @@ class Call:
     def query(self) -> MultiDictProxy[str]:
         return self.request.rel_url.query
 
+    async def view(self, control: Control) -> View:
+        """The swarm's state for an answer to this request: its newest, or with `?stale=1` what this
+        manager knows, of which the answer says how old it may be. Raises QuorumLostError."""
+        if not flag(self.query, "stale"):
+            return await control.read()
+        self.stale_ms = control.stale_ms()
+        return await control.read(stale=True)
+
+    async def raw(self) -> bytes:
+        """The request's body, whatever it is. Raises InvalidArgumentError: it cannot be read."""
+        try:
+            return await self.request.read()
+        except web.RequestPayloadError as problem:
+            raise InvalidArgumentError(f"the request's body cannot be read: {problem}") from None
+
     async def body(self) -> bytes:
         """The request's body, empty where there is none. Raises InvalidArgumentError where it is
         not said to be JSON, as Docker's CheckForJSON does, or cannot be read."""
-        try:
-            raw = await self.request.read()
-        except web.RequestPayloadError as problem:
-            raise InvalidArgumentError(f"the request's body cannot be read: {problem}") from None
+        raw = await self.raw()
         kind = self.request.headers.get("Content-Type", "")
         if kind == "application/json" or (not kind and not raw):
             return raw
@@ -94,18 +113,26 @@ class Call:
         return raw
 
 
+READS: Final = ("GET", "HEAD")
+
 Handler: TypeAlias = Callable[[Call], Awaitable[web.StreamResponse]]
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
     """`path` without a version: `{name}` stands for one part, `{name*}` for one or more.
-    `is_local`: about this very daemon, so that no other can answer it."""
+    `is_local`: about this very daemon, so that no other can answer it. `needs_leader`: a read that
+    only the manager that leads can answer."""
 
     method: str
     path: str
     handler: Handler
     is_local: bool = False
+    needs_leader: bool = False
+
+    def is_for_leader(self) -> bool:
+        """Whether another manager passes it on: changes, and some reads."""
+        return not self.is_local and (self.needs_leader or self.method not in READS)
 
 
 def reply_bytes(body: bytes, status: int = 200) -> web.Response:
@@ -121,20 +148,29 @@ def reply_empty(status: int = 200) -> web.Response:
     return web.Response(status=status, headers=_PLAIN)
 
 
+def tell_age(response: web.StreamResponse, stale_ms: int | None) -> None:
+    """Of an answer from a view that may be old."""
+    if stale_ms is not None and not response.prepared:
+        response.headers[STALE_HEADER] = str(stale_ms)
+
+
 def reply_text(text: str, headers: dict[str, str]) -> web.Response:
     return web.Response(body=text.encode(), headers=_headers(headers))
 
 
-def reply_error(message: str, status: int, remedy: str = "") -> web.Response:
+def reply_error(message: str, status: int, **more: str) -> web.Response:
     """`message` may repeat bytes of the request that are no UTF-8."""
     message = message.encode(errors="replace").decode()
-    body = {"message": message, "remedy": remedy} if remedy else {"message": message}
-    return reply(body, status)
+    return reply(
+        {"message": message, **{name: text for name, text in more.items() if text}}, status
+    )
 
 
 def reply_problem(problem: SwarmError) -> web.Response:
-    """Docker's clients print `message`; ours adds what `remedy` says."""
-    return reply_error(problem.message, problem.http_status, problem.remedy)
+    """Docker's clients print `message`; ours adds what `remedy` says, and knows `code`."""
+    return reply_error(
+        problem.message, problem.http_status, remedy=problem.remedy, code=problem.code
+    )
 
 
 def stream(kind: str) -> web.StreamResponse:

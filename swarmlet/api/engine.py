@@ -87,14 +87,15 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Forwarder(Protocol):
-    """The way to the manager that leads, for one that keeps no copy of the swarm's state."""
+    """The way to the manager that leads, for one that does not."""
 
     async def pass_on(self, request: web.Request) -> web.StreamResponse:
-        """The leader's answer, streamed both ways. Raises UnavailableError."""
-        ...
+        """The leader's answer, streamed both ways.
 
-    async def read(self, path: str) -> bytes:
-        """The body of the leader's answer to a GET. Raises UnavailableError."""
+        Raises NotLeaderError where nothing was done: nobody is known to lead, or who was asked says
+        that it does not. UnavailableError where it could not be asked, caused by what the
+        connection's own library said: nothing was sent where it could not be connected to.
+        """
         ...
 
 
@@ -116,7 +117,8 @@ class Engine(Protocol):
         ...
 
     def forwarder(self) -> Forwarder | None:
-        """None where `control` answers here, or nothing does."""
+        """None where this manager leads, or is none. Another answers what may be read from its own
+        copy of the swarm's state by `control`, and passes everything else on."""
         ...
 
     async def distribution(self, name: str, auth: str) -> bytes:
@@ -135,6 +137,11 @@ class Engine(Protocol):
         """Become a node of another node's swarm. Raises SwarmStateError where this node is in one,
         on its way into one, or not there in time (then the attempt goes on),
         InvalidArgumentError for bad addresses, and what the swarm's managers said."""
+        ...
+
+    async def unlock_swarm(self, unlock_key: bytes) -> None:
+        """Open a locked manager's data with this key, and go on where its last life ended. Raises
+        WrongKeyError (then it is as locked as before), ConflictError where it is not locked."""
         ...
 
     async def leave_swarm(self, *, force: bool) -> None:

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from swarmlet.api.render.cluster import render_cluster, render_unlock_key, tls_info
 from swarmlet.api.render.common import ZERO_TIME, rfc3339, rfc3339_fixed
+from swarmlet.api.render.group import render_group
 from swarmlet.api.render.info import manager_warnings
 from swarmlet.api.render.network import render_network
 from swarmlet.api.render.node import Managers, render_node
@@ -53,7 +54,7 @@ from swarmlet.model.service import (
     VirtualIP,
 )
 from swarmlet.model.task import STATE_NAMES, NetworkAttachment, Task, TaskStatus
-from swarmlet.store.proposer import Leadership, Member
+from swarmlet.store.proposer import GroupHealth, Member, MemberHealth
 from tests.api.world import service_rows
 
 AT_MS = 1_767_323_045_678
@@ -273,24 +274,59 @@ def node_of(shown):
 
 @pytest.mark.parametrize("shown", golden("nodes"), ids=lambda shown: shown["Status"]["State"])
 def test_node_is_printed_as_docker_prints_it(shown):
-    members = tuple(Member(raft_id=number, node_id="", address="") for number in (1, 2))
-    managers = Managers(Leadership(term=1, leader=1, is_ready=True), members)
-    same(render_node(node_of(shown), managers), shown)
+    manager = shown.get("ManagerStatus")
+    node = node_of(shown)
+    members = ()
+    if manager:
+        member = Member(raft_id=1, node_id=node.id, address=manager["Addr"])
+        members = (MemberHealth(member=member, answers=manager["Reachability"] == "reachable"),)
+    leader = 1 if manager and manager.get("Leader") else 2
+    same(render_node(node, Managers(group(*members, leader=leader))), shown)
 
 
-def test_manager_that_is_no_voter_yet_is_of_unknown_reach():
-    learner = Member(raft_id=3, node_id="", address="", is_voter=False)
-    managers = Managers(Leadership(term=1, leader=1, is_ready=False), (learner,))
-    node = Node(id="n", spec=NodeSpec(), role="manager", manager=ManagerStatus(raft_id=3))
-    status = managers.status(node)
-    assert (status.leader, status.reachability) == (False, "unknown")
+def group(*members, leader=1):
+    return GroupHealth(leader=leader, members=members, quorum=len(members) // 2 + 1)
 
 
-def test_manager_that_keeps_no_state_is_of_unknown_reach_and_a_worker_of_none():
-    managers = Managers(Leadership(term=1, leader=1, is_ready=True), ())
+@pytest.mark.parametrize(
+    ("is_voter", "is_known", "answers", "reach"),
+    [
+        (True, True, True, "reachable"),
+        (True, True, False, "unreachable"),
+        (True, False, True, "unknown"),
+        (False, True, True, "unknown"),
+    ],
+)
+def test_manager_is_reachable_as_the_group_hears_it(is_voter, is_known, answers, reach):
+    member = Member(raft_id=3, node_id="n", address="10.0.0.3:2377", is_voter=is_voter)
+    health = MemberHealth(member=member, is_known=is_known, answers=answers)
+    status = Managers(group(health)).status(Node(id="n", spec=NodeSpec(), role="manager"))
+    assert status.reachability == reach
+    assert (status.leader, status.addr) == (False, "10.0.0.3:2377")
+
+
+def test_manager_outside_of_the_group_is_of_unknown_reach_and_a_worker_of_none():
+    managers = Managers(group())
     node = Node(id="n", spec=NodeSpec(), role="manager")
     assert managers.status(node).reachability == "unknown"
     assert managers.status(replace(node, role="worker")) is None
+
+
+def test_group_is_printed_with_who_is_silent_and_what_is_lost():
+    voter = Member(raft_id=2**62, node_id="a", address="10.0.0.1:2377")
+    silent = MemberHealth(
+        member=replace(voter, raft_id=7, node_id="b"), answers=False, silent_since_ms=AT_MS
+    )
+    health = replace(
+        group(MemberHealth(member=voter, answers=True), silent, leader=None), lost_since_ms=AT_MS
+    )
+    shown = json.loads(msgspec.json.encode(render_group(health, 4, 99)))
+    assert (shown["Term"], shown["Applied"], shown["Quorum"], shown["Answering"]) == (4, 99, 2, 1)
+    assert shown["LostSince"] == shown["Members"][1]["SilentSince"] == rfc3339(AT_MS)
+    assert shown["AsOf"] is None
+    assert [one["RaftID"] for one in shown["Members"]] == [str(2**62), "7"]
+    assert [one["Reachability"] for one in shown["Members"]] == ["reachable", "unreachable"]
+    assert not any(one["IsLeader"] for one in shown["Members"])
 
 
 @pytest.mark.parametrize(("number", "is_given"), [(0, True), (1, False)])

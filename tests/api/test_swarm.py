@@ -1,5 +1,6 @@
 """`/swarm`, `/info` and what a node says of its state."""
 
+import asyncio
 import json
 
 import pytest
@@ -10,10 +11,11 @@ from msgspec.structs import replace
 from swarmlet.api.app import Door
 from swarmlet.api.engine import SwarmState
 from swarmlet.ca.root import new_root
-from swarmlet.core.errors import UnavailableError, swarm_locked
+from swarmlet.core.errors import swarm_locked
 from swarmlet.core.ids import NodeID
 from swarmlet.model.change import Update
 from swarmlet.model.node import NodeCertificate
+from tests.api.group import LOST
 from tests.api.world import NODE_ID, NOW_MS, service_body
 
 CLI_INIT = {
@@ -161,44 +163,6 @@ async def test_worker_says_so_and_shows_the_managers_it_knows(lonely):
     assert "Cluster" not in info["Swarm"]
 
 
-class Leader:
-    """Answers what is passed on to it."""
-
-    def __init__(self, info):
-        self.info, self.paths = info, []
-
-    async def pass_on(self, request):
-        self.paths.append(request.rel_url.raw_path_qs)
-        return web.json_response({"by": "leader"})
-
-    async def read(self, path):
-        assert path == "/info"
-        if isinstance(self.info, Exception):
-            raise self.info
-        return json.dumps(self.info).encode()
-
-
-async def test_manager_without_the_state_passes_on_what_is_the_swarms(lonely):
-    swarm = {"NodeID": "m1", "Nodes": 3, "Managers": 2, "Cluster": {"ID": "c"}}
-    lonely.world.leader = leader = Leader({"Swarm": swarm})
-    lonely.world.state = SwarmState(state="active", node_id=NODE_ID)
-    for path in ("/v1.41/services?status=true", "/nodes/a%2Fb", "/swarm", "/events"):
-        assert await lonely("GET", path) == (200, {"by": "leader"})
-    assert leader.paths == ["/v1.41/services?status=true", "/nodes/a%2Fb", "/swarm", "/events"]
-    assert (await lonely("GET", "/version"))[1] != {"by": "leader"}
-    _, info = await lonely("GET", "/info")
-    assert info["Swarm"]["NodeID"] == NODE_ID
-    assert (info["Swarm"]["Nodes"], info["Swarm"]["Cluster"]) == (3, {"ID": "c"})
-    assert info["Swarm"]["ControlAvailable"]
-    assert (await lonely.client.get("/_ping")).headers["Swarm"] == "active/manager"
-
-
-async def test_info_says_that_the_leader_does_not_answer(lonely):
-    lonely.world.leader = Leader(UnavailableError("nobody leads"))
-    _, info = await lonely("GET", "/info")
-    assert info["Swarm"]["Error"] == "nobody leads"
-
-
 async def test_what_another_manager_passes_on_is_answered_but_never_about_this_host(api):
     door = Door(api.world)
     app = web.Application()
@@ -211,9 +175,8 @@ async def test_what_another_manager_passes_on_is_answered_but_never_about_this_h
         answer = await client.get("/x/v1.41/nodes?filters=%7B%22role%22%3A%5B%22worker%22%5D%7D")
         assert (answer.status, await answer.json()) == (200, [])
         assert len(await (await client.get("/x/nodes")).json()) == 1
-        assert (await client.get("/x/info")).status == 200
-        api.world.leader = Leader({})
         assert (await client.get("/x/swarm")).status == 200
+        assert (await client.get("/x/info")).status == 403
         for path in ("swarm/leave?force=1", "swarmlet/v1/daemon/stop", "swarm/init"):
             assert (await client.post(f"/x/{path}")).status == 403
         assert (await client.get("/x/nothing")).status == 404
@@ -222,7 +185,6 @@ async def test_what_another_manager_passes_on_is_answered_but_never_about_this_h
         made = await client.post("/x/services/create", data=body, headers=headers)
         assert made.status == 201
     assert not api.world.is_stopped
-    assert api.world.leader.paths == []
 
 
 async def test_nodes_certificate_is_shown(api):
@@ -245,7 +207,8 @@ async def test_swarm_is_left_and_made_anew(api):
     assert answer["message"].endswith("Use `--force` to ignore this message. ")
     assert await api("POST", "/swarm/leave?force=1") == (200, b"")
     status, answer = await api("POST", "/swarm/leave?force=True")
-    assert (status, answer) == (503, {"message": "This node is not part of a swarm"})
+    expected = {"code": "swarm-state", "message": "This node is not part of a swarm"}
+    assert (status, answer) == (503, expected)
     assert (await api("POST", "/swarm/init", CLI_INIT))[0] == 200
 
 
@@ -320,12 +283,21 @@ async def test_info_of_a_manager_shows_the_swarm_without_its_tokens(api):
     assert swarm["Cluster"]["TLSInfo"]["TrustRoot"].startswith("-----BEGIN CERTIFICATE")
 
 
-async def test_info_of_a_manager_that_cannot_read_says_why(api):
-    api.world.log.is_leader = False
-    status, info = await api("GET", "/info")
+async def test_info_answers_at_once_and_says_what_is_lost(api):
+    api.world.log.lost(NOW_MS - 3_000)
+    async with asyncio.timeout(1.0):
+        status, info = await api("GET", "/info")
     assert status == 200
-    assert info["Swarm"]["Error"] == "This member does not lead."
-    assert "Cluster" not in info["Swarm"]
+    assert info["Swarm"]["Error"] == LOST.message
+    assert info["Warnings"] == [f"WARNING: {LOST.message} {LOST.remedy}"]
+    assert (info["Swarm"]["Nodes"], info["Swarm"]["ControlAvailable"]) == (1, True)
+
+
+async def test_info_says_nothing_of_an_election_that_may_still_end_well(api):
+    api.world.log.lost(NOW_MS - 500)
+    async with asyncio.timeout(1.0):
+        _, info = await api("GET", "/info")
+    assert info["Swarm"]["Error"] == ""
 
 
 async def test_daemon_is_described_and_stopped(api):

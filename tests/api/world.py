@@ -20,7 +20,7 @@ from swarmlet.core.errors import (
     not_manager_worker,
 )
 from swarmlet.core.errors import not_part_of_swarm as nothing_to_leave
-from swarmlet.core.ids import ClusterID, NodeID, ServiceID, TaskID, new_id
+from swarmlet.core.ids import ClusterID, NodeID, RaftID, ServiceID, TaskID, new_id
 from swarmlet.env.base import Disk, Env
 from swarmlet.manager.bootstrap import Founding, first_changes
 from swarmlet.manager.control import Control
@@ -39,9 +39,11 @@ from swarmlet.model.service import (
 )
 from swarmlet.model.task import Task, TaskState, TaskStatus
 from swarmlet.runtime.base import RuntimeDescription
+from swarmlet.store.proposer import Leadership
 from swarmlet.store.store import Store
 from swarmlet.wire.messages import LogLine, LogOptions
-from tests.store.memory_log import ME, MemoryLog
+from tests.api.group import GroupLog
+from tests.store.memory_log import ME
 
 NOW_MS = 1_767_323_045_678
 NODE_ID = NodeID(ME.node_id)
@@ -129,9 +131,9 @@ class World:
         self.problem: Exception | None = None  # what `control` raises instead of answering
         self.inits: list[InitRequest] = []
         self.joins: list[JoinRequest] = []
-        self.leader: Forwarder | None = None  # a manager that keeps the state, elsewhere
+        self.leader: Forwarder | None = None  # the manager that leads, where another does
         self.store: Store | None = None
-        self.log: MemoryLog | None = None
+        self.log: GroupLog | None = None
         self._control: Control | None = None
 
     # Engine ---------------------------------------------------------------------------------------
@@ -156,7 +158,7 @@ class World:
             raise already_in_swarm()
         self.inits.append(request)
         self.store = Store(self.env)
-        self.log = MemoryLog(self.store)
+        self.log = GroupLog(self.store)
         self.events.follow(self.store)
         self.store.attach(self.log)
         control = Control(self.store, self.log, self.logs, self.env, NODE_ID)
@@ -172,9 +174,7 @@ class World:
         )
         await self.store.commit(first_changes(founding, self.env.entropy))
         await self._describe_node()
-        async for leadership in self.log.leadership():
-            control._leadership = leadership
-            break
+        self.lead(control)
         self._control = control
         self.state = SwarmState(state="active", node_id=NODE_ID, node_addr="127.0.0.1")
         return NODE_ID
@@ -220,6 +220,13 @@ class World:
             }
         )
         await self.commit(Update(obj=described, seen=node.version))
+
+    def lead(self, control: Control | None = None, raft_id: int | None = ME.raft_id) -> None:
+        """What the verbs know of who leads."""
+        control = control or self._control
+        assert control is not None
+        leader = None if raft_id is None else RaftID(raft_id)
+        control._leadership = Leadership(term=1, leader=leader, is_ready=leader == ME.raft_id)
 
     async def commit(self, *changes: Change) -> None:
         assert self.store is not None

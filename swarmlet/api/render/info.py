@@ -6,6 +6,7 @@ import msgspec
 
 from swarmlet.api.engine import EngineFacts, SwarmState
 from swarmlet.api.render.cluster import render_cluster
+from swarmlet.core.errors import SwarmError
 from swarmlet.core.ids import NodeID
 from swarmlet.model.cluster import Cluster
 from swarmlet.store.proposer import Member
@@ -15,13 +16,13 @@ MANAGERS_ADVISED_MAX: Final = 7
 
 
 class SwarmNumbers(msgspec.Struct, frozen=True, kw_only=True):
-    """What only a manager knows; `error` where the cluster could not be read."""
+    """What only a manager knows; `problem`, where the swarm cannot be ruled now."""
 
     members: tuple[Member, ...] = ()
     nodes: int = 0
     managers: int = 0
     cluster: Cluster | None = None
-    error: str = ""
+    problem: SwarmError | None = None
 
 
 def manager_warnings(managers: int) -> list[str]:
@@ -39,15 +40,11 @@ def manager_warnings(managers: int) -> list[str]:
     return []
 
 
-def _keeping_warnings(numbers: SwarmNumbers) -> list[str]:
-    """Where more nodes are managers than keep the swarm's state."""
-    kept = len(numbers.members)
-    if numbers.managers <= kept:
+def _swarm_warnings(numbers: SwarmNumbers) -> list[str]:
+    if numbers.problem is None:
         return manager_warnings(numbers.managers)
-    return [
-        f"WARNING: {numbers.managers} nodes are managers, but the swarm's state is kept on {kept} "
-        "alone: the others pass calls on, and do not stand in for it."
-    ]
+    problem = numbers.problem
+    return [f"WARNING: {' '.join(filter(None, (problem.message, problem.remedy)))}"]
 
 
 def render_swarm(state: SwarmState, numbers: SwarmNumbers | None) -> dict[str, object]:
@@ -61,7 +58,7 @@ def render_swarm(state: SwarmState, numbers: SwarmNumbers | None) -> dict[str, o
         "NodeAddr": state.node_addr,
         "LocalNodeState": state.state,
         "ControlAvailable": numbers is not None,
-        "Error": state.error or ("" if numbers is None else numbers.error),
+        "Error": state.error or _problem(numbers),
         "RemoteManagers": managers or None,
     }
     if numbers is not None and numbers.cluster is not None:
@@ -69,6 +66,10 @@ def render_swarm(state: SwarmState, numbers: SwarmNumbers | None) -> dict[str, o
         swarm["Managers"] = numbers.managers
         swarm["Cluster"] = render_cluster(numbers.cluster, with_tokens=False)
     return swarm
+
+
+def _problem(numbers: SwarmNumbers | None) -> str:
+    return "" if numbers is None or numbers.problem is None else numbers.problem.message
 
 
 def _plugins(facts: EngineFacts) -> dict[str, list[str] | None]:
@@ -121,7 +122,7 @@ def render_info(
     warnings = [f"WARNING: {facts.runtime_problem}"] if facts.runtime_problem else []
     warnings += [f"WARNING: {sentence}" for sentence in state.warnings]
     if numbers is not None:
-        warnings += _keeping_warnings(numbers)
+        warnings += _swarm_warnings(numbers)
     return {
         **_render_host(facts),
         "ServerVersion": server_version,

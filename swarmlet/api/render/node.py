@@ -1,7 +1,6 @@
 """Nodes."""
 
 from swarmlet.api.render.common import ObjectVersion, rfc3339
-from swarmlet.core.ids import RaftID
 from swarmlet.model.base import ApiStruct, always
 from swarmlet.model.node import (
     NODE_STATE_NAMES,
@@ -9,7 +8,7 @@ from swarmlet.model.node import (
     NodeDescription,
     NodeSpec,
 )
-from swarmlet.store.proposer import Leadership, Member
+from swarmlet.store.proposer import GroupHealth, MemberHealth
 
 
 class NodeStatusJson(ApiStruct, frozen=True, kw_only=True):
@@ -36,24 +35,32 @@ class NodeJson(ApiStruct, frozen=True, kw_only=True):
 
 
 class Managers:
-    """Who is in the Raft group and who leads it, for the column MANAGER STATUS."""
+    """Who is in the Raft group and who leads it, for the column MANAGER STATUS: as the manager that
+    is asked hears it itself, or from the one that leads."""
 
-    def __init__(self, leadership: Leadership, members: tuple[Member, ...]) -> None:
-        self._leader: RaftID | None = leadership.leader
-        self._voters = {member.raft_id for member in members if member.is_voter}
+    def __init__(self, health: GroupHealth) -> None:
+        self._leader = health.leader
+        self._members = {one.member.node_id: one for one in health.members}
 
     def status(self, node: Node) -> ManagerStatusJson | None:
-        """A voter counts as reachable; one that is still catching up is unknown, and so is one that
-        keeps no copy of the swarm's state."""
-        manager = node.manager
-        if manager is None:
-            return ManagerStatusJson() if node.role == "manager" else None
-        is_voter = manager.raft_id in self._voters
+        """None of a worker. A manager that is not in the group (yet) is unknown."""
+        health = self._members.get(node.id)
+        if health is None:
+            if node.role != "manager":
+                return None
+            return ManagerStatusJson(addr="" if node.manager is None else node.manager.addr)
         return ManagerStatusJson(
-            leader=manager.raft_id == self._leader,
-            reachability="reachable" if is_voter else "unknown",
-            addr=manager.addr,
+            leader=health.member.raft_id == self._leader,
+            reachability=reachability(health),
+            addr=health.member.address,
         )
+
+
+def reachability(health: MemberHealth) -> str:
+    """In Docker's words. A learner is unknown: it stands in for nobody yet."""
+    if not health.is_known or not health.member.is_voter:
+        return "unknown"
+    return "reachable" if health.answers else "unreachable"
 
 
 def render_node(node: Node, managers: Managers) -> NodeJson:

@@ -1,7 +1,8 @@
 """One file an object: parse the request, ask, print. No policy lives here.
 
-`LOCAL_ROUTES` are about this daemon and its host. The others are about the swarm: a manager that
-keeps no copy of its state passes them on to the one that leads.
+`LOCAL_ROUTES` are about this daemon and its host. The others are about the swarm: each manager
+answers reads from its own copy of the swarm's state, and passes what else there is on to the one
+that leads.
 """
 
 from dataclasses import replace

@@ -21,13 +21,13 @@ async def create(call: Call) -> web.Response:
 async def list_all(call: Call) -> web.Response:
     control = call.engine.control()
     filters = parse_filters(call.query.get("filters", ""), CONFIG_KEYS)
-    configs = select_configs((await control.read()).configs.all(), filters)
+    configs = select_configs((await call.view(control)).configs.all(), filters)
     return reply([render_config(config) for config in sorted(configs, key=lambda row: row.id)])
 
 
 async def inspect(call: Call) -> web.Response:
     control = call.engine.control()
-    return reply(render_config(control.find_config(await control.read(), call.name)))
+    return reply(render_config(control.find_config(await call.view(control), call.name)))
 
 
 async def update(call: Call) -> web.Response:

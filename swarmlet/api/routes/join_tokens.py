@@ -17,7 +17,8 @@ async def create(call: Call) -> web.Response:
 
 
 async def list_all(call: Call) -> web.Response:
-    tokens = await call.engine.control().list_join_tokens()
+    control = call.engine.control()
+    tokens = control.join_tokens(await call.view(control))
     return reply([render_join_token(row, state) for row, state in tokens])
 
 

@@ -25,7 +25,7 @@ async def list_all(call: Call) -> web.Response:
         control = call.engine.control()
     except NotManagerError:
         return reply([])
-    networks = sorted(select_networks(await control.read(), filters), key=_order)
+    networks = sorted(select_networks(await call.view(control), filters), key=_order)
     return reply([render_network(network, is_whole=False) for network in networks])
 
 
@@ -41,7 +41,7 @@ async def inspect(call: Call) -> web.Response:
         control = call.engine.control()
     except NotManagerError:
         raise NotFoundError("network", call.name) from None
-    network = control.find_network(await control.read(), call.name)
+    network = control.find_network(await call.view(control), call.name)
     return reply(render_network(network, is_whole=True))
 
 

@@ -15,16 +15,16 @@ from swarmlet.model.parse import parse
 async def list_all(call: Call) -> web.Response:
     control = call.engine.control()
     filters = parse_filters(call.query.get("filters", ""), NODE_KEYS)
-    view = await control.read()
-    managers = Managers(control.leadership(), control.members())
+    view = await call.view(control)
+    managers = Managers(control.health())
     nodes = sorted(select_nodes(view.nodes.all(), filters), key=lambda node: node.id)
     return reply([render_node(node, managers) for node in nodes])
 
 
 async def inspect(call: Call) -> web.Response:
     control = call.engine.control()
-    node = control.find_node(await control.read(), call.name)
-    return reply(render_node(node, Managers(control.leadership(), control.members())))
+    node = control.find_node(await call.view(control), call.name)
+    return reply(render_node(node, Managers(control.health())))
 
 
 async def update(call: Call) -> web.Response:

@@ -7,6 +7,7 @@ from aiohttp import web
 from swarmlet.api.call import Call, Route, reply, reply_empty
 from swarmlet.api.render.certificate import render_certificate, render_issuance
 from swarmlet.api.render.common import rfc3339
+from swarmlet.api.render.group import render_group
 from swarmlet.core.version import VERSION
 from swarmlet.model.task import Task
 
@@ -36,20 +37,9 @@ async def stop_daemon(call: Call) -> web.Response:
 
 
 async def list_members(call: Call) -> web.Response:
-    """The Raft group as this manager knows it."""
+    """The Raft group as this manager knows it, at once: also where a majority is lost."""
     control = call.engine.control()
-    leadership = control.leadership()
-    members = [
-        {
-            "RaftID": str(member.raft_id),  # 63 bits: more than a JSON number keeps everywhere
-            "NodeID": member.node_id,
-            "Addr": member.address,
-            "IsVoter": member.is_voter,
-            "IsLeader": member.raft_id == leadership.leader,
-        }
-        for member in control.members()
-    ]
-    return reply({"Term": leadership.term, "Members": members})
+    return reply(render_group(control.health(), *control.raft_position()))
 
 
 def _attempt(task: Task) -> dict[str, object]:
@@ -64,14 +54,14 @@ def _attempt(task: Task) -> dict[str, object]:
 async def inspect_node(call: Call) -> web.Response:
     """A node's last certificate, and how far a new one is."""
     control = call.engine.control()
-    node = control.find_node(await control.read(), call.name)
+    node = control.find_node(await call.view(control), call.name)
     return reply({"ID": node.id, "Certificate": render_issuance(node.certificate)})
 
 
 async def inspect_task(call: Call) -> web.Response:
     """Which restart of its slot a task is, when it may start and what it follows."""
     control = call.engine.control()
-    return reply(_attempt(control.find_task(await control.read(), call.name)))
+    return reply(_attempt(control.find_task(await call.view(control), call.name)))
 
 
 DAEMON_ROUTES: Final = (

@@ -21,13 +21,13 @@ async def create(call: Call) -> web.Response:
 async def list_all(call: Call) -> web.Response:
     control = call.engine.control()
     filters = parse_filters(call.query.get("filters", ""), SECRET_KEYS)
-    secrets = select_secrets((await control.read()).secrets.all(), filters)
+    secrets = select_secrets((await call.view(control)).secrets.all(), filters)
     return reply([render_secret(secret) for secret in sorted(secrets, key=lambda row: row.id)])
 
 
 async def inspect(call: Call) -> web.Response:
     control = call.engine.control()
-    return reply(render_secret(control.find_secret(await control.read(), call.name)))
+    return reply(render_secret(control.find_secret(await call.view(control), call.name)))
 
 
 async def update(call: Call) -> web.Response:

@@ -49,7 +49,7 @@ async def list_all(call: Call) -> web.Response:
     control = call.engine.control()
     filters = parse_filters(call.query.get("filters", ""), SERVICE_KEYS)
     with_status = strict_flag(call.query, "status")
-    view = await control.read()
+    view = await call.view(control)
     rows = (
         (service, spec_version(view, service.id, service.spec_version))
         for service in view.services.all()
@@ -71,7 +71,7 @@ async def list_all(call: Call) -> web.Response:
 async def inspect(call: Call) -> web.Response:
     control = call.engine.control()
     with_all = strict_flag(call.query, "insertDefaults")
-    view = await control.read()
+    view = await call.view(control)
     service = control.find_service(view, call.name)
     spec = spec_json(with_defaults(spec_of(view, service))) if with_all else None
     return reply(_render(call, view, service, spec=spec))
@@ -118,5 +118,5 @@ ROUTES: Final = (
     Route("GET", "/services/{id}", inspect),
     Route("POST", "/services/{id}/update", update),
     Route("DELETE", "/services/{id}", remove),
-    Route("GET", "/services/{id}/logs", logs),
+    Route("GET", "/services/{id}/logs", logs, needs_leader=True),
 )

@@ -14,13 +14,12 @@ from swarmlet.api.call import (
     reply_text,
     version_text,
 )
-from swarmlet.api.engine import Engine, EngineFacts, Forwarder
+from swarmlet.api.engine import Engine, EngineFacts
 from swarmlet.api.query import registry_auth
-from swarmlet.api.render.info import SwarmNumbers, render_info, render_swarm
-from swarmlet.core.errors import NotManagerError, SwarmError, UnsupportedError
+from swarmlet.api.render.info import SwarmNumbers, render_info
+from swarmlet.core.errors import NotManagerError, UnsupportedError
 from swarmlet.core.version import VERSION
 from swarmlet.manager.control import Control
-from swarmlet.model.view import cluster_of
 
 _GO_ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
 _PING_HEADERS: Final = {
@@ -43,8 +42,7 @@ def _swarm_header(engine: Engine) -> str:
     state = engine.swarm_state().state
     if state != "active":
         return state
-    is_manager = engine.forwarder() is not None or _control_or_none(engine) is not None
-    return "active/manager" if is_manager else "active/worker"
+    return "active/worker" if _control_or_none(engine) is None else "active/manager"
 
 
 async def ping(call: Call) -> web.Response:
@@ -92,38 +90,23 @@ async def version(call: Call) -> web.Response:
 
 
 async def _swarm_numbers(control: Control) -> SwarmNumbers:
-    """What a manager adds to `/info`; where the cluster cannot be read, why."""
-    try:
-        view = await control.read()
-    except SwarmError as problem:
-        return SwarmNumbers(members=control.members(), error=problem.message)
+    """What a manager adds to `/info`: what it knows, at once, and what is wrong."""
+    problem = await control.problem()
+    view = await control.read(stale=True)
     return SwarmNumbers(
         members=control.members(),
         nodes=len(view.nodes),
         managers=sum(node.role == "manager" for node in view.nodes.all()),
-        cluster=cluster_of(view),
+        cluster=next(iter(view.clusters.all()), None),
+        problem=problem,
     )
 
 
-async def _leaders_swarm(forwarder: Forwarder) -> dict[str, object]:
-    """What a manager without a copy of the swarm's state knows from the one that leads."""
-    try:
-        answer = msgspec.json.decode(await forwarder.read("/info"), type=dict[str, object])
-    except SwarmError as problem:
-        return {"Error": problem.message}
-    found = answer.get("Swarm")
-    swarm = found if isinstance(found, dict) else {}
-    return {key: swarm[key] for key in ("Nodes", "Managers", "Cluster") if key in swarm}
-
-
 async def info(call: Call) -> web.Response:
-    control, forwarder = _control_or_none(call.engine), call.engine.forwarder()
+    control = _control_or_none(call.engine)
     numbers = None if control is None else await _swarm_numbers(control)
     facts, state = call.engine.facts, call.engine.swarm_state()
     shown = render_info(facts, state, numbers, VERSION)
-    if forwarder is not None:
-        led = {"ControlAvailable": True, **await _leaders_swarm(forwarder)}
-        shown["Swarm"] = {**render_swarm(state, None), **led}
     return reply_bytes(msgspec.json.encode(shown))  # in the order it was written down
 
 

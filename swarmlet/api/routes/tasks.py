@@ -54,7 +54,7 @@ async def _render_all(
 async def list_all(call: Call) -> web.Response:
     control = call.engine.control()
     filters = parse_filters(call.query.get("filters", ""), TASK_KEYS)
-    view = await control.read()
+    view = await call.view(control)
     selected = select_tasks(view, _ids_for_names(control, view, filters))
     rows = sorted(selected, key=lambda row: row[0].id)
     return reply(await _render_all(call, rows, _networks(view)))
@@ -62,7 +62,7 @@ async def list_all(call: Call) -> web.Response:
 
 async def inspect(call: Call) -> web.Response:
     control = call.engine.control()
-    view = await control.read()
+    view = await call.view(control)
     task = control.find_task(view, call.name)
     spec = call.context.specs.of(task_spec_version_of(view, task))
     return reply(render_task(task, spec, _networks(view)))
@@ -79,5 +79,5 @@ async def logs(call: Call) -> web.StreamResponse:
 ROUTES: Final = (
     Route("GET", "/tasks", list_all),
     Route("GET", "/tasks/{id}", inspect),
-    Route("GET", "/tasks/{id}/logs", logs),
+    Route("GET", "/tasks/{id}/logs", logs, needs_leader=True),
 )

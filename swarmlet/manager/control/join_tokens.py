@@ -13,7 +13,7 @@ from swarmlet.manager.join_grant import secret_hash
 from swarmlet.model.change import Create, Remove
 from swarmlet.model.join_token import JoinToken, JoinTokenSpec
 from swarmlet.model.validate import ROLES, check_labels
-from swarmlet.model.view import cluster_of
+from swarmlet.model.view import View, cluster_of
 
 TOKENS_MAX: Final = 500  # a swarm; expired ones count till removed. One entry can remove them all
 EXPIRES_IN_MIN_NS: Final = 1_000 * NS_PER_MS
