@@ -14,7 +14,7 @@ from swarmlet.ca.keys import new_key
 from swarmlet.ca.node_files import NodeFiles, NodeKeys, new_node_keys
 from swarmlet.ca.own_identity import OwnIdentity
 from swarmlet.ca.source import csr_of, holder_of, is_issued
-from swarmlet.ca.unlock_key import kek_in
+from swarmlet.ca.unlock_key import UNLOCKED, kek_in
 from swarmlet.core.errors import (
     DiskFullError,
     FailedPreconditionError,
@@ -94,7 +94,7 @@ class Enrolment:
         def write() -> None:
             entropy = self._env.entropy
             keys = new_node_keys(new_key(entropy), new_seal_key(entropy), new_seal_key(entropy))
-            self._files.write_pending(keys)
+            self._files.write_pending(keys, UNLOCKED)
             self._record.write(joining)
 
         await self._env.blocking(write)

@@ -88,6 +88,10 @@ class KekHolder:
     def __init__(self) -> None:
         self.kek = UNLOCKED
 
+    def forget(self) -> None:
+        """The key is not this process's any more."""
+        self.kek = UNLOCKED
+
 
 def new_node_keys(key: ec.EllipticCurvePrivateKey, raft_dek: bytes, node_dek: bytes) -> NodeKeys:
     return NodeKeys(tls_key_pem=key_to_pem(key), raft_dek=raft_dek, node_dek=node_dek)

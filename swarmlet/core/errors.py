@@ -207,6 +207,15 @@ def swarm_locked() -> LockedError:
     )
 
 
+def leaving_locked() -> SwarmStateError:
+    """`leave` without force on a locked manager."""
+    return SwarmStateError(
+        "Swarm is encrypted and locked. Please unlock it first or use `--force` to ignore this "
+        "message.",
+        remedy="`swarmlet unlock` asks for the key; --force forgets the swarm here, key or no key.",
+    )
+
+
 def already_in_swarm() -> SwarmStateError:
     return SwarmStateError(
         'This node is already part of a swarm. Use "docker swarm leave" to leave this swarm and '

@@ -8,11 +8,11 @@ from swarmlet.ca.issuer import Subject, issue
 from swarmlet.ca.keys import new_key
 from swarmlet.ca.node_files import NodeFiles, new_node_keys
 from swarmlet.ca.root import new_root
-from swarmlet.core.errors import UnsupportedError
+from swarmlet.ca.unlock_key import Kek, new_unlock_key
 from swarmlet.core.ids import ClusterID, NodeID, RaftID, new_id
 from swarmlet.core.limits import UINT63_MAX
 from swarmlet.daemon.addresses import Addresses, Place, choose_place
-from swarmlet.daemon.data_dir import DataDir, SwarmFile
+from swarmlet.daemon.data_dir import SwarmFile
 from swarmlet.env.base import Env
 from swarmlet.env.sealed import new_seal_key
 from swarmlet.manager.bootstrap import Founding
@@ -33,11 +33,6 @@ async def plan_swarm(env: Env, addresses: Addresses, request: InitRequest, runti
     """Choose every id and address of a new swarm. Raises InvalidArgumentError,
     FailedPreconditionError.
     """
-    if request.force_new_cluster:
-        raise UnsupportedError(
-            "Recovering a swarm with --force-new-cluster is not part of this release.",
-            remedy="It is for swarms of several managers, which this release does not have.",
-        )
     place = await choose_place(
         env,
         addresses,
@@ -63,6 +58,7 @@ async def plan_swarm(env: Env, addresses: Addresses, request: InitRequest, runti
 def _founding(env: Env, request: InitRequest, place: Place) -> Founding:
     spec = accepted_swarm(request.spec)
     check_availability(request.availability or "active")
+    locks = spec.encryption_config.auto_lock_managers
     pools, subnet_size = address_pools(request.default_addr_pool or (), request.subnet_size)
     node_id, cluster_id = NodeID(new_id(env.entropy)), ClusterID(new_id(env.entropy))
     member = Member(
@@ -81,11 +77,13 @@ def _founding(env: Env, request: InitRequest, place: Place) -> Founding:
         addr_pool=pools if request.default_addr_pool else request.default_addr_pool,
         subnet_size=subnet_size,
         vxlan_port=data_path_port(request.data_path_port),
+        unlock_key=new_unlock_key(env.entropy) if locks else b"",
     )
 
 
-def write_identity(env: Env, data: DataDir, plan: Plan) -> Plan:
-    """Make this node's key and certificate and store them; the plan with the certificate in it."""
+def write_identity(env: Env, files: NodeFiles, plan: Plan) -> Plan:
+    """Make this node's key and certificate and store them, locked from the first byte where the
+    swarm locks its managers; the plan with the certificate in it."""
     founding, key = plan.founding, new_key(env.entropy)
     certificate = issue(
         founding.root,
@@ -96,7 +94,7 @@ def write_identity(env: Env, data: DataDir, plan: Plan) -> Plan:
         entropy=env.entropy,
     )
     keys = new_node_keys(key, new_seal_key(env.entropy), new_seal_key(env.entropy))
-    NodeFiles(env.disk, data.certificates).write(founding.root.cert_pem, certificate, keys)
+    files.write(founding.root.cert_pem, certificate, keys, Kek(key=founding.unlock_key))
     return msgspec.structs.replace(
         plan, founding=msgspec.structs.replace(founding, certificate=certificate)
     )

@@ -7,7 +7,6 @@ from typing import Final
 from swarmlet.api.engine import JoinRequest
 from swarmlet.ca.enrolment import Enrolled, Enrolment, is_final
 from swarmlet.ca.join_record import JoinRecord, JoinRecordFile
-from swarmlet.ca.node_files import NodeFiles
 from swarmlet.core.errors import SwarmError
 from swarmlet.core.ids import NodeID
 from swarmlet.daemon.addresses import Addresses, choose_place
@@ -74,7 +73,7 @@ class Attempt:
     def __init__(self, host: Host) -> None:
         self._host, self._data = host, host.data
         self._joining: JoinRecord | None = None
-        files = NodeFiles(host.env.disk, host.data.certificates)
+        files = host.node_files()
         record = JoinRecordFile(host.env.disk, host.data.joining, files, host.env.entropy)
         link, find = host.network.link, host.network.find
         self._enrolment = Enrolment(host.env, link, files, record, find)
@@ -93,7 +92,7 @@ class Attempt:
         self._joining = joining
 
     async def resume(self) -> None:
-        """Go on with what is written down. Raises DamagedError."""
+        """Go on with what is written down. Raises DamagedError, LockedError."""
         self._joining = await self._enrolment.resume()
         self.is_awaited = False
 

@@ -9,7 +9,7 @@ from typing import Final
 from swarmlet.agent.agent import Agent
 from swarmlet.api.engine import OwnCertificate
 from swarmlet.api.render.certificate import read_certificate
-from swarmlet.ca.node_files import NodeFiles, NodeKeys
+from swarmlet.ca.node_files import NodeKeys
 from swarmlet.ca.own_identity import OwnIdentity
 from swarmlet.ca.renewer import Renewer
 from swarmlet.ca.source import CertificateSource
@@ -33,8 +33,8 @@ class Papers:
     """The node's certificate files as they were read at the start, and what they become."""
 
     def __init__(self, host: Host) -> None:
-        """Raises DamagedError."""
-        self.files = NodeFiles(host.env.disk, host.data.certificates)
+        """Raises DamagedError, LockedError."""
+        self.files = host.node_files()
         _, _, self.keys = self.files.read()
         self.own = self.files.own_identity()
 

@@ -7,8 +7,10 @@ import msgspec
 
 from swarmlet.ca.join_token import cert_digest, new_join_token
 from swarmlet.ca.root import Root
+from swarmlet.ca.unlock_key import unlock_keys_with
 from swarmlet.core.ids import ClusterID, Entropy, NetworkID, NodeID, new_id
 from swarmlet.core.limits import ADDR_POOL, SUBNET_SIZE
+from swarmlet.model.base import hidden
 from swarmlet.model.change import Change, Create
 from swarmlet.model.cluster import Cluster, EncryptionKey, JoinTokens, RootCA, SwarmSpec
 from swarmlet.model.network import IPAM, IPAMPool, Network, NetworkSpec
@@ -37,6 +39,9 @@ class Founding(msgspec.Struct, frozen=True, kw_only=True):
     addr_pool: tuple[str, ...] | None = None  # None: the user gave none
     subnet_size: int = 0
     vxlan_port: int = 0
+    unlock_key: bytes = b""  # what the managers are locked with; empty: they are not
+
+    __repr__ = hidden
 
 
 def first_changes(founding: Founding, entropy: Entropy) -> list[Change]:
@@ -83,6 +88,7 @@ def _cluster(founding: Founding, entropy: Entropy) -> Cluster:
             for name, turn in keys
         ),
         key_lamport=lamport + KEYS_PER_SUBSYSTEM,
+        unlock_keys=unlock_keys_with(founding.unlock_key),
     )
 
 

@@ -76,11 +76,6 @@ def refuse_secret(spec: SecretSpec) -> None:
 
 def refuse_swarm(spec: SwarmSpec, old: SwarmSpec | None = None) -> None:
     """`old` is the present spec in an update, None at init."""
-    if spec.encryption_config.auto_lock_managers:
-        raise UnsupportedError(
-            "autolock is not supported yet",
-            remedy="Leave out --autolock; data at rest is sealed in any case.",
-        )
     config = spec.ca_config
     if old is None and (config.signing_ca_cert or config.signing_ca_key):
         raise UnsupportedError(

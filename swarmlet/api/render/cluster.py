@@ -1,6 +1,5 @@
 """The swarm: `GET /swarm` and the same without its join tokens inside `GET /info`."""
 
-import base64
 from functools import lru_cache
 
 import msgspec
@@ -8,6 +7,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from swarmlet.api.render.common import ObjectVersion, rfc3339
+from swarmlet.ca.unlock_key import kek_of, unlock_key_text
 from swarmlet.core.limits import ADDR_POOL, VXLAN_PORT
 from swarmlet.model.base import ApiStruct, always
 from swarmlet.model.cluster import Cluster, JoinTokens, RootCA, SwarmSpec
@@ -80,7 +80,4 @@ def render_cluster(cluster: Cluster, *, with_tokens: bool) -> ClusterJson:
 
 def render_unlock_key(cluster: Cluster) -> str:
     """The key for a locked manager, or "" where the swarm does not lock its managers."""
-    for unlock in cluster.unlock_keys:
-        if unlock.subsystem == "manager":
-            return "SWMKEY-1-" + base64.b64encode(unlock.key).decode().rstrip("=")
-    return ""
+    return unlock_key_text(kek_of(cluster).key)

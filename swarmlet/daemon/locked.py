@@ -1,0 +1,60 @@
+"""A manager whose data are locked: it is in its swarm, takes no part in it, and waits for the key.
+
+Its tasks run on without it; nothing that ended meanwhile is started again.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import NoReturn
+
+from swarmlet.api.engine import Forwarder, SwarmState
+from swarmlet.core.errors import SwarmError, leaving_locked, swarm_locked
+from swarmlet.daemon.data_dir import SwarmFile
+from swarmlet.model.address import parse_address
+
+
+class LockedNode:
+    """Implements `Stay` over the swarm's file alone: nothing else can be read."""
+
+    def __init__(self, file: SwarmFile) -> None:
+        self.file = file
+
+    async def run(self, on_ready: Callable[[], None]) -> None:
+        on_ready()
+        await asyncio.Event().wait()
+
+    async def registered(self) -> None:
+        """It will not be, before it is unlocked."""
+
+    def state(self) -> SwarmState:
+        """No node id, as Docker: it is the certificate's to say."""
+        return SwarmState(
+            state="locked",
+            node_addr=parse_address(self.file.advertise_addr, "AdvertiseAddr").host,
+            error=swarm_locked().message,
+        )
+
+    def control(self) -> NoReturn:
+        raise swarm_locked()
+
+    def forwarder(self) -> Forwarder | None:
+        return None
+
+    def leave_refusal(self) -> SwarmError | None:
+        return leaving_locked()
+
+    async def leave(self) -> None:
+        """What the runtime has of this swarm is swept once the swarm is forgotten."""
+
+    async def stop(self) -> None:
+        """There is nobody to say goodbye to."""
+
+    def keeps_state(self) -> bool:
+        """Not so that anything could be done with it."""
+        return False
+
+    def gauges(self) -> dict[str, float]:
+        return {}
+
+    def is_at_rest(self) -> bool:
+        return True
