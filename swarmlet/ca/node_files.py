@@ -123,10 +123,11 @@ class NodeFiles(KeyFiles):
 
     def take_kek(self, kek: Kek) -> LockChange:
         """Lock the files with this key in place of the present one, or unlock them, where it is
-        newer; keys that were on the disk in the clear are marked. Raises DamagedError."""
-        _, _, keys = self.read()
+        newer; keys that were on the disk in the clear are marked. A worker is never locked. Raises
+        DamagedError."""
+        identity, _, _, keys = self._verified()
         present = self._holder.kek
-        if not is_newer(kek, present):
+        if identity.role != "manager" or not is_newer(kek, present):
             return LockChange.NONE
         change = _change(present, kek)
         if change is not LockChange.ROTATED:
