@@ -22,8 +22,12 @@ FORMAT: Final = "swarmlet data 1\n"
 class SwarmFile(msgspec.Struct, frozen=True, kw_only=True):
     """`swarm/state.json`: this node's place in its swarm; there exactly while it is in one.
 
-    Its role is not here: the certificate says it. `raft_id` is 0 where the node keeps no copy of
-    the swarm's state; `announce`: as a manager, tell the local network.
+    Its role is not here: the certificate says it. `raft_id` is 0 where the node is no member of the
+    Raft group; `announce`: as a manager, tell the local network.
+
+    What is on its way, so that a start goes on with it: `is_entering`: the group gave `raft_id`,
+    and this member has done nothing yet: `raft/` may be begun again. `lost_raft_id`: the member
+    this node was, whose data the others refuse. `is_forced`: the group becomes this member alone.
     """
 
     node_id: str
@@ -34,6 +38,9 @@ class SwarmFile(msgspec.Struct, frozen=True, kw_only=True):
     runtime: str
     data_path_addr: str  # of the tasks' traffic, for networks to come; "" where none is given
     announce: bool = False
+    is_entering: bool = False
+    lost_raft_id: int = 0
+    is_forced: bool = False
     checksum: int = 0  # crc32 of this very file with a zero here, which comes last; only on disk
 
 
@@ -141,6 +148,19 @@ class DataDir:
     def enter_swarm(self) -> None:
         """From now on this node is in the swarm it prepared, whatever happens to the process."""
         self._disk.rename(self._unsettled, self._state)
+
+    def update_swarm(self, file: SwarmFile) -> None:
+        """Durably, in place of what was known of this node's place in its swarm."""
+        assert self._disk.exists(self._state), "this node is in a swarm"
+        write_atomic(self._disk, self._state, [_encode(file)], 0o600)
+
+    def remove_raft(self) -> None:
+        """Forget the log and the state this node kept as a member of the Raft group."""
+        self._disk.remove_tree(self.raft)
+
+    def unsettled_file(self) -> SwarmFile:
+        """Of the swarm that `prepare_swarm` told of. Raises DamagedError, FileNotFoundError."""
+        return self._read(self._unsettled, SwarmFile)
 
     def is_joining(self) -> bool:
         """Whether an attempt to join was interrupted that can go on."""

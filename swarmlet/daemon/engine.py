@@ -11,6 +11,8 @@ from msgspec.structs import replace
 from swarmlet.api.app import Door
 from swarmlet.api.engine import EngineFacts, Forwarder, InitRequest, JoinRequest, SwarmState
 from swarmlet.core.errors import (
+    ConflictError,
+    LockedError,
     SwarmError,
     SwarmStateError,
     UnsupportedError,
@@ -19,17 +21,19 @@ from swarmlet.core.errors import (
     join_takes_longer,
     not_in_swarm,
     not_part_of_swarm,
+    swarm_locked,
 )
 from swarmlet.core.ids import NodeID
 from swarmlet.daemon.data_dir import SwarmFile
 from swarmlet.daemon.founding import plan_swarm, write_identity
 from swarmlet.daemon.gauges import Gauges
 from swarmlet.daemon.host import Host
-from swarmlet.daemon.joined import JoinedNode
 from swarmlet.daemon.joining import JOIN_WAIT_S, Attempt, plan_join
 from swarmlet.daemon.leftovers import Leftovers
-from swarmlet.daemon.membership import Membership
+from swarmlet.daemon.locked import LockedNode
+from swarmlet.daemon.moving import forced, moved, no_copy
 from swarmlet.daemon.stay import Stay
+from swarmlet.daemon.swarm_node import SwarmNode
 from swarmlet.manager.control import Control
 from swarmlet.manager.event_feed import EventFeed
 from swarmlet.runtime.base import Registries, Runtime
@@ -62,18 +66,15 @@ class DaemonEngine:
         """Go on where the data directory says this node was. Raises DamagedError."""
         await self._run_runtime(self._runtime)
         file = self._data.swarm_file()
-        if file is not None:
-            await self._enter(self._stay_of(file))
-            fields = {"node_id": file.node_id, "cluster_id": file.cluster_id}
-            log.info("swarm.resumed", extra=fields)
-        elif self._data.is_joining():
-            attempt = Attempt(self._host)
-            await attempt.resume()
-            self._pursue(attempt)
-            log.info("join.resumed")
-        else:
+        if file is None and not self._data.is_joining():
             self._data.leave_swarm()  # what an interrupted init or join may have left
             await self._leftovers.sweep(self._runtime)
+            return
+        try:
+            await self._go_on(file)
+        except LockedError:
+            await self._enter(LockedNode(file or self._data.unsettled_file()))
+            log.warning("swarm.locked")
 
     @property
     def facts(self) -> EngineFacts:
@@ -114,6 +115,8 @@ class DaemonEngine:
 
     async def init_swarm(self, request: InitRequest) -> NodeID:
         async with self._changing:
+            if request.force_new_cluster and self._is_in_swarm():
+                return await self._force_new_cluster(request)
             self._check_in_no_swarm()
             runtime = await self._host.choose(self._runtime)
             plan = await plan_swarm(self._env, self._host.addresses, request, runtime.name)
@@ -121,11 +124,9 @@ class DaemonEngine:
             await self._run_runtime(runtime)
             try:
                 self._data.prepare_swarm(plan.file)
-                plan = write_identity(self._env, self._data, plan)
-                stay = Membership(
-                    self._host, runtime, plan.file, plan.founding, self.door.answer_forwarded
-                )
-                self.events.follow(stay.store)
+                plan = write_identity(self._env, self._host.node_files(), plan)
+                stay = self._node(plan.file)
+                stay.manager.begin(plan.founding)
                 await self._enter(stay)
             except BaseException:
                 await self._exit()  # cancelled, it may be running still
@@ -171,6 +172,7 @@ class DaemonEngine:
                 if not self._failure:
                     raise not_part_of_swarm()
                 self._failure = ""
+                self._data.leave_swarm()
                 return
             refusal = stay.leave_refusal()
             if refusal is not None and not force:
@@ -179,8 +181,24 @@ class DaemonEngine:
             await stay.leave()
             await self._exit()
             self._data.leave_swarm()
+            self._host.kek.forget()
             await self._leftovers.sweep(self._runtime)
             log.info("swarm.left", extra={"node_id": stay.file.node_id})
+
+    async def unlock_swarm(self, unlock_key: bytes) -> None:
+        async with self._changing:
+            locked = self._stay
+            if not isinstance(locked, LockedNode):
+                raise ConflictError("swarm is not locked")
+            await self._env.blocking(lambda: self._host.node_files().unlock(unlock_key))
+            await self._exit()
+            try:
+                await self._go_on(self._data.swarm_file())
+            except BaseException:
+                await self._exit()
+                self._host.kek.forget()
+                await self._enter(locked)
+                raise
 
     async def close(self) -> None:
         """Say goodbye and let go; tasks run on."""
@@ -203,17 +221,68 @@ class DaemonEngine:
 
     # Inside -----------------------------------------------------------------------------------
 
+    async def _go_on(self, file: SwarmFile | None) -> None:
+        """In this swarm, or with an interrupted join. Raises DamagedError, LockedError."""
+        if file is not None:
+            file = await self._moved(file)
+            await self._enter(self._stay_of(file))
+            fields = {"node_id": file.node_id, "cluster_id": file.cluster_id}
+            log.info("swarm.resumed", extra=fields)
+        else:
+            attempt = Attempt(self._host)
+            await attempt.resume()
+            self._pursue(attempt)
+            log.info("join.resumed")
+
+    async def _force_new_cluster(self, request: InitRequest) -> NodeID:
+        """This manager goes on alone with what it has of the swarm."""
+        stay = self._stay
+        if isinstance(stay, LockedNode):
+            raise swarm_locked()
+        if not isinstance(stay, SwarmNode) or not stay.keeps_state():
+            raise no_copy()
+        file = await forced(self._env, self._host.addresses, stay.file, request)
+        await stay.stop()
+        await self._exit()
+        try:
+            await self._env.blocking(lambda: self._data.update_swarm(file))
+            await self._enter(self._stay_of(file))
+        except SwarmError as problem:
+            await self._exit()
+            self._failure = problem.message
+            raise
+        assert self._stay is not None, "entered"
+        await self._stay.registered()
+        log.warning("swarm.forced", extra={"node_id": file.node_id, "cluster_id": file.cluster_id})
+        return NodeID(file.node_id)
+
+    async def _moved(self, file: SwarmFile) -> SwarmFile:
+        """With the addresses that the daemon was started with."""
+        listen, advertise = self._host.listen_addr, self._host.advertise_addr
+        new = await moved(self._env, self._host.addresses, file, listen=listen, advertise=advertise)
+        if new != file:
+            await self._env.blocking(lambda: self._data.update_swarm(new))
+            fields = {"from": file.advertise_addr, "to": new.advertise_addr}
+            log.info("swarm.moved", extra=fields)
+        return new
+
+    def _node(self, file: SwarmFile) -> SwarmNode:
+        """Raises DamagedError, LockedError."""
+        forwarded = self.door.answer_forwarded
+        return SwarmNode(self._host, self._runtime, file, forwarded, self.events.follow)
+
     def _stay_of(self, file: SwarmFile) -> Stay:
-        """What a node does that is in this swarm already. Raises DamagedError."""
-        if not file.raft_id:
-            return JoinedNode(self._host, self._runtime, file, self.door.answer_forwarded)
-        stay = Membership(self._host, self._runtime, file, None, self.door.answer_forwarded)
-        self.events.follow(stay.store)
-        return stay
+        """What a node does that is in this swarm already. Raises DamagedError, LockedError."""
+        node = self._node(file)
+        node.manager.may_enter.set()
+        return node
+
+    def _is_in_swarm(self) -> bool:
+        return self._stay is not None or self._attempt is not None
 
     def _check_in_no_swarm(self) -> None:
         """Raises SwarmStateError; forgets how the last join failed."""
-        if self._stay is not None or self._attempt is not None:
+        if self._is_in_swarm() or self._data.swarm_file() is not None:
             raise already_in_swarm()
         self._failure = ""
 
@@ -236,11 +305,11 @@ class DaemonEngine:
     async def _join(self, attempt: Attempt, outcome: "asyncio.Future[SwarmError | None]") -> None:
         try:
             file = await attempt.run()
-            stay = JoinedNode(
-                self._host, self._runtime, file, self.door.answer_forwarded, is_new=True
-            )
+            stay = self._node(file)
+            stay.manager.begin(None)
             await self._enter(stay)
             await attempt.settle()
+            stay.manager.may_enter.set()
         except SwarmError as problem:
             await self._exit()
             if self._is_closing:

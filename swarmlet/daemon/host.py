@@ -111,6 +111,8 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     network: NodeNetwork
     settle: Callable[[], None]  # called when much was loaded or dropped: the collector's turn
     raft_limits: RaftLimits = DEFAULTS
+    listen_addr: str = ""  # of a node that is in a swarm already: other than it was
+    advertise_addr: str = ""  # the same
     choose: Callable[[Runtime], Awaitable[Runtime]] = keep_runtime  # at init, given the present one
     kek: KekHolder = msgspec.field(default_factory=KekHolder)  # this process has the unlock key in
 

@@ -1,203 +1,246 @@
-"""One stay in a swarm as a manager that keeps its state: log, store, manager, agent and node port,
-from start to stop."""
+"""This node as a member of the Raft group: log, store and the manager over them, from a start to an
+end, or until the other members refuse it. What of the node outlives that is `swarm_node`'s."""
 
 import asyncio
 import logging
 from collections.abc import Callable
 from typing import Final
 
-from swarmlet.api.engine import Forwarder, SwarmState
 from swarmlet.ca.external import ExternalSigner
-from swarmlet.core.errors import (
-    SwarmError,
-    UnavailableError,
-    leaving_erases_swarm,
-    manager_not_ready,
-)
+from swarmlet.ca.own_identity import OwnIdentity
+from swarmlet.ca.source import CertificateSource
+from swarmlet.core.errors import SwarmError, UnavailableError
 from swarmlet.core.ids import NodeID, RaftID
 from swarmlet.daemon.data_dir import SwarmFile
-from swarmlet.daemon.host import ApiCall, Host, PortPlan
-from swarmlet.daemon.node_life import NodeLife, Papers
-from swarmlet.daemon.port_keeper import PortKeeper
-from swarmlet.env.sealed import SealKeys, seal_key
+from swarmlet.daemon.host import Host
+from swarmlet.daemon.ways import OwnDialer
+from swarmlet.env.sealed import SealKeys
 from swarmlet.manager.bootstrap import Founding, first_changes
 from swarmlet.manager.control import Control
 from swarmlet.manager.gatekeeper import StoreGatekeeper
 from swarmlet.manager.manager import Manager
 from swarmlet.manager.removals import follow_removals
-from swarmlet.model.address import parse_address
 from swarmlet.raft.engine import Origin, RaftEngine
+from swarmlet.raft.membership import SET_ADDRESS
 from swarmlet.reconcile.deciders import all_deciders
-from swarmlet.runtime.base import Runtime
-from swarmlet.store.proposer import Member
+from swarmlet.store.proposer import GroupHealth, Leadership, Member, MemberChange
 from swarmlet.store.store import Store
-from swarmlet.wire.messages import SwarmInfo
+from swarmlet.wire.channel import AgentConnector
+from swarmlet.wire.node_api import MemberRequest
 
 log = logging.getLogger("swarmlet.daemon")
 
 LEADER_WAIT_S: Final = 20.0  # for the first leadership of a new swarm
-STOP_WAIT_S: Final = 8.0  # for the last writes; moby gives a manager as long
-RENEW_WAIT_S: Final = 20.0  # for an expired certificate, before the port opens with it
-RENEW_RETRY_S: Final = 0.2  # until this manager leads and its CA signs
+READY_LOOK_S: Final = 0.05  # between looks whether the group has made this member one that votes
+WITHDRAW_RETRY_S: Final = 0.2  # between tries to leave the group
+ADDRESS_RETRY_S: Final = 5.0  # between tries to tell the group of another address
 
 
 class Membership:
-    """Built over what `SwarmFile` and the certificates on disk say; `runtime` runs the tasks;
-    `founding` only for a new swarm. Implements `Stay`.
-    """
+    """`start`, then `run`, which ends with `stop`, with an error, or by being cancelled."""
 
-    def __init__(
-        self,
-        host: Host,
-        runtime: Runtime,
-        file: SwarmFile,
-        founding: Founding | None,
-        api: ApiCall,
-    ) -> None:
-        env, data, papers = host.env, host.data, Papers(host)
-        self.file, self._env, self._data, self._founding = file, env, data, founding
-        node_id, own = NodeID(file.node_id), papers.own
-        member = Member(
+    def __init__(self, host: Host, own: OwnIdentity, keys: SealKeys, file: SwarmFile) -> None:
+        env = host.env
+        self._env, self._own, self._link = env, own, host.network.link
+        self.me = Member(
             raft_id=RaftID(file.raft_id), node_id=file.node_id, address=file.advertise_addr
         )
+        node_id = NodeID(file.node_id)
         self.store = Store(env)
         self.log = RaftEngine(
             env,
-            data.raft,
-            SealKeys(current=seal_key(papers.keys.raft_dek)),
+            host.data.raft,
+            keys,
             self.store,
-            member,
+            self.me,
             host.raft_limits,
+            OwnDialer(self._link, own),
         )
         self.store.attach(self.log)
         external = ExternalSigner(host.network.exchange, lambda: own.credentials)
         self.manager = Manager(env, self.store, self.log, node_id, all_deciders(), external)
-        self._control = Control(
+        self.control = Control(
             self.store, self.log, self.manager.logs, env, node_id, external=external
         )
-        self.life = NodeLife(
-            host,
-            runtime,
-            papers,
-            connector=self.manager.connector(),
-            source=self.manager.ca.source_of(node_id),
-            on_info=_heard,
+        self.manager.attach(own, self.log, self._link.hello)
+        self.gatekeeper = StoreGatekeeper(
+            self.store, own.identity.cluster_id, env.clock, self.manager.standing
         )
-        self.agent = self.life.agent
-        advertised = parse_address(file.advertise_addr, "AdvertiseAddr")
-        self._node_addr = advertised.host
-        plan = PortPlan(
-            listen=parse_address(file.listen_addr, "ListenAddr"),
-            own=own,
-            gatekeeper=StoreGatekeeper(self.store, own.identity.cluster_id, env.clock),
-            service=self.manager.port,
-            api=api,
-        )
-        self.port = PortKeeper(host.network, plan, advertised, announces=file.announce)
-        self._is_ready = False
+        self._leadership = Leadership(term=0, leader=None, is_ready=False)
+        self._changed = asyncio.Event()
+        self.is_ready = False  # the API may be answered: the state is here, and this member votes
 
-    async def run(self, on_ready: Callable[[], None]) -> None:
-        """Load, lead or follow, serve nodes and tasks."""
-        await self.log.start(Origin.RESUME if self._founding is None else Origin.FOUND)
-        with follow_removals(self.store, self.port.close_node):
+    async def start(self, origin: Origin) -> None:
+        """Load what is on the disk. Raises DamagedError."""
+        await self.log.start(origin)
+
+    async def run(
+        self,
+        *,
+        founding: Founding | None = None,
+        close_node: Callable[[NodeID], None],
+        on_lead: Callable[[], None],
+        on_ready: Callable[[], None],
+    ) -> None:
+        """Lead or follow. `founding`: of a new swarm, which gets its first objects before
+        `on_ready`. `on_lead` is called whenever this member begins to lead.
+
+        Raises MemberRefusedError, DamagedError, UnavailableError.
+        """
+        with follow_removals(self.store, close_node):
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.log.run(), name="raft")
-                await self._begin()
-                group.create_task(self._control.run(), name="control")
+                group.create_task(self._follow(on_lead), name="leadership")
+                if founding is not None:
+                    await self._found(founding)
+                group.create_task(self.control.run(), name="control")
                 group.create_task(self.manager.run(), name="manager")
-                await self._renew_expired()
-                opened, is_new = asyncio.Event(), self._founding is not None
-                group.create_task(self.port.run(opened, must_open=is_new), name="port")
-                await opened.wait()
-                if is_new:
-                    self._data.enter_swarm()
-                group.create_task(self.life.renewer.run(), name="renewer")
-                group.create_task(self.agent.run(), name="agent")
-                self._is_ready = True
+                await self._prepared()
+                self.is_ready = True
                 on_ready()
+                await self._keep_address()
 
-    async def registered(self) -> None:
-        await self.life.registered()
-
-    def state(self) -> SwarmState:
-        members = self.log.members()
-        return SwarmState(
-            state="active" if self._is_ready else "pending",
-            node_id=NodeID(self.file.node_id),
-            node_addr=self._node_addr,
-            error=self.port.problem,
-            managers=tuple((NodeID(one.node_id), one.address) for one in members),
-            certificate=self.life.certificate(),
-            listen_addr=self.port.listen_addr(),
-        )
-
-    def control(self) -> Control:
-        if not self._is_ready:
-            raise manager_not_ready()
-        return self._control
-
-    def forwarder(self) -> Forwarder | None:
-        return None
-
-    def leave_refusal(self) -> SwarmError | None:
-        return leaving_erases_swarm()
-
-    async def leave(self) -> None:
-        await self.life.leave()
-
-    async def stop(self) -> None:
-        """Say goodbye, make durable what was proposed and answer it; tasks run on."""
-        await self.agent.stop()
+    async def stop(self, limit_s: float) -> None:
+        """Make durable what was proposed and answer it; a leader hands over first."""
         try:
-            async with asyncio.timeout(STOP_WAIT_S):
+            async with asyncio.timeout(limit_s):
                 await self.log.stop()
         except TimeoutError:
-            log.warning("swarm.stop_slow", extra={"waited_s": STOP_WAIT_S})
+            log.warning("swarm.stop_slow", extra={"waited_s": limit_s})
+
+    # Who leads
+
+    def leads(self) -> bool:
+        return self._leadership.is_ready
+
+    async def leading(self) -> None:
+        """Return once this member leads."""
+        while not self.leads():
+            await self._changed.wait()
+
+    def leader(self) -> Member | None:
+        """Of whom this member knows that it leads; it may be this one, on its way."""
+        leader = self._leadership.leader
+        return next((one for one in self.log.members() if one.raft_id == leader), None)
+
+    def other_leader(self) -> str:
+        """The address of the member that leads, "" where it is this one or nobody."""
+        leader = self.leader()
+        return "" if leader is None or leader.raft_id == self.me.raft_id else leader.address
+
+    async def _leader_elsewhere(self) -> str:
+        """The address of another member that leads, once there is one."""
+        while not (addr := self.other_leader()):
+            await self._changed.wait()
+        return addr
+
+    def connector(self) -> AgentConnector | None:
+        """For the agent in this process; None where this member does not lead."""
+        return self.manager.connector() if self.leads() else None
+
+    def authority(self) -> CertificateSource | None:
+        """The CA in this process; None where this member does not lead."""
+        return self.manager.ca.source_of(NodeID(self.me.node_id)) if self.leads() else None
+
+    # The group
+
+    def others(self) -> tuple[Member, ...]:
+        return tuple(one for one in self.log.members() if one.raft_id != self.me.raft_id)
+
+    def is_alone(self) -> bool:
+        return not self.others()
+
+    def health(self) -> GroupHealth:
+        return self.log.health()
+
+    async def hand_over(self) -> None:
+        """Where this member leads others: another one leads from now on. Raises UnavailableError
+        where none could take over."""
+        if self.leads() and any(one.is_voter for one in self.others()):
+            await self.log.transfer()
+
+    async def withdraw(self) -> None:
+        """Leave the group, which goes on without this member; as long as it takes. Raises
+        SwarmError: also where the others would have no quorum."""
+        health = self.health()
+        if health.lost_since_ms or health.answering() < health.quorum:
+            raise UnavailableError("The managers have no quorum.")
+        await self.hand_over()
+        request = MemberRequest(addr=self.me.address, raft_id=self.me.raft_id)
+        while True:
+            addr = await self._leader_elsewhere()
+            try:
+                await self._link.leave_members(addr, request, self._own.credentials)
+            except UnavailableError as problem:  # a new leader takes a moment
+                log.info("member.not_withdrawn_yet", extra={"cause": problem.message})
+                await asyncio.sleep(WITHDRAW_RETRY_S)
+            else:
+                return
 
     def gauges(self) -> dict[str, float]:
+        members, health = self.log.members(), self.health()
         return {
             **self.manager.gauges(),
-            **self.port.gauges(),
+            "swarmlet_raft_term": float(self._leadership.term),
+            "swarmlet_raft_leader": float(self.leads()),
+            "swarmlet_raft_has_leader": float(self._leadership.leader is not None),
+            "swarmlet_raft_members": float(len(members)),
+            "swarmlet_raft_members_answering": float(health.answering()),
+            "swarmlet_raft_applied_index": float(self.log.applied_index),
             "swarmlet_store_index": float(self.store.view().index),
         }
 
-    def is_at_rest(self) -> bool:
-        return self.manager.is_at_rest() and self.agent.is_at_rest()
+    # Inside
 
-    async def _begin(self) -> None:
-        """Wait for a leader; a new swarm gets its first objects."""
+    async def _follow(self, on_lead: Callable[[], None]) -> None:
+        async for leadership in self.log.leadership():
+            began = leadership.is_ready and not self._leadership.is_ready
+            self._leadership = leadership
+            changed, self._changed = self._changed, asyncio.Event()
+            changed.set()
+            if began:
+                on_lead()
+
+    async def _found(self, founding: Founding) -> None:
         try:
             async with asyncio.timeout(LEADER_WAIT_S):
-                await self._leader()
+                await self.leading()
         except TimeoutError as error:
-            if self._founding is None:
-                return  # the API says what is missing
             raise UnavailableError(
                 "The new swarm's log did not become ready.",
                 remedy="The daemon's log says why; the data directory's disk may be very slow.",
             ) from error
-        if self._founding is not None:
-            await self.store.commit(first_changes(self._founding, self._env.entropy))
+        await self.store.commit(first_changes(founding, self._env.entropy))
 
-    async def _leader(self) -> None:
-        async for leadership in self.log.leadership():
-            if leadership.is_ready or leadership.leader not in (None, self.file.raft_id):
-                return
+    async def _prepared(self) -> None:
+        """Return once the state is here and the group counts this member."""
+        while not (self._is_voter() and self.has_state()):  # noqa: ASYNC110 - two rooms' states
+            await asyncio.sleep(READY_LOOK_S)
 
-    async def _renew_expired(self) -> None:
-        """A swarm that slept past its certificates wakes by the leader renewing its own first;
-        nobody would believe its port before."""
-        try:
-            async with asyncio.timeout(RENEW_WAIT_S):
-                while self.life.is_expired():
-                    try:
-                        await self.life.renewer.renew()
-                    except SwarmError as problem:
-                        log.info("certificate.not_yet", extra={"cause": problem.message})
-                        await asyncio.sleep(RENEW_RETRY_S)
-        except TimeoutError:
-            log.warning("certificate.still_expired", extra={"waited_s": RENEW_WAIT_S})
+    def has_state(self) -> bool:
+        """Whether the swarm's objects are here, however old."""
+        return any(True for _ in self.store.view().clusters.all())
 
+    def _is_voter(self) -> bool:
+        return any(one.raft_id == self.me.raft_id and one.is_voter for one in self.log.members())
 
-def _heard(info: SwarmInfo) -> None:
-    """The store is in this process: there is nothing to learn of the swarm."""
+    async def _keep_address(self) -> None:
+        """Tell the group where this member is, until it knows."""
+        while self._known_addr() not in ("", self.me.address):
+            try:
+                await self._set_address()
+            except SwarmError as problem:
+                log.info("member.address_not_told", extra={"cause": problem.message})
+            await asyncio.sleep(ADDRESS_RETRY_S)
+
+    async def _set_address(self) -> None:
+        if self.leads():
+            await self.log.change_members(MemberChange(verb=SET_ADDRESS, member=self.me))
+            return
+        request = MemberRequest(addr=self.me.address, raft_id=self.me.raft_id)
+        addr = await self._leader_elsewhere()
+        await self._link.join_members(addr, request, self._own.credentials)
+
+    def _known_addr(self) -> str:
+        mine = (one for one in self.log.members() if one.raft_id == self.me.raft_id)
+        return next((one.address for one in mine), "")

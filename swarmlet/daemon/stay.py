@@ -12,7 +12,8 @@ from swarmlet.manager.control import Control
 class Stay(Protocol):
     """From entering a swarm, or a start in one, to leaving it, or the daemon's end."""
 
-    file: SwarmFile
+    @property
+    def file(self) -> SwarmFile: ...
 
     async def run(self, on_ready: Callable[[], None]) -> None:
         """Serve; returns only by an error or cancellation. Cancelled, the tasks run on."""

@@ -1,0 +1,34 @@
+"""Why a manager that leaves a swarm has to be forced to: Docker's sentences."""
+
+from typing import Final
+
+from swarmlet.core.errors import SwarmStateError, leaving_erases_swarm
+from swarmlet.store.proposer import GroupHealth
+
+_PARTICIPATES: Final = (
+    "You are attempting to leave the swarm on a node that is participating as a manager. "
+)
+_RESTORE: Final = (
+    "The only way to restore a swarm that has lost consensus is to reinitialize it with "
+    "`--force-new-cluster`. Use `--force` to suppress this message."
+)
+
+
+def leaving_refusal(health: GroupHealth | None) -> SwarmStateError:
+    """`health` None: of a manager that is no member of the Raft group yet, or cannot say."""
+    if health is None:
+        return _refusal("Doing so may lose the consensus of your swarm. ")
+    voters = sum(one.member.is_voter for one in health.members)
+    reachable = health.answering()
+    if voters <= 1:
+        return leaving_erases_swarm()
+    if reachable - 2 <= voters - reachable:  # moby daemon/cluster removingManagerCausesLossOfQuorum
+        return _refusal(
+            f"Removing this node leaves {reachable - 1} managers out of {voters}. Without a Raft "
+            "quorum your swarm will be inaccessible. "
+        )
+    return _refusal("")
+
+
+def _refusal(cause: str) -> SwarmStateError:
+    return SwarmStateError(f"{_PARTICIPATES}{cause}{_RESTORE}")
