@@ -35,6 +35,19 @@ async def check_answer(answer: aiohttp.ClientResponse) -> None:
         raise problem
 
 
+def check_leads(answer: aiohttp.ClientResponse) -> None:
+    """Of a request that was passed on. Raises NotLeaderError, as the other manager did: it leads no
+    more, and has done nothing."""
+    text = answer.headers.get(PROBLEM_HEADER, "")
+    try:
+        problem = decode_problem(text) if text else None
+    except InvalidArgumentError:
+        return  # whatever it is, the caller gets it as it is
+    if problem is not None and problem.code == NotLeaderError.code:
+        answer.close()
+        raise refusal(problem)
+
+
 async def read_answer(answer: aiohttp.ClientResponse) -> bytes:
     """The whole body. Raises StrangerError where it is larger than any answer."""
     body = bytearray()

@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
+from swarmlet.wire.answers import check_leads
 from swarmlet.wire.calls import Call, in_words, url_of
 from swarmlet.wire.credentials import Credentials
 from swarmlet.wire.forward import Origin
@@ -98,6 +99,7 @@ class TlsLink(ManagerLink):
             async with in_words(addr):
                 url = url_of(addr, path)
                 answer = await ask_further(pool.client, url, request, origin=origin)
+                check_leads(answer)
             return await pass_back(answer, request)
 
     async def read_api(self, addr: str, path: str, credentials: Credentials) -> bytes:

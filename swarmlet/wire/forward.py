@@ -48,7 +48,8 @@ class Forward(Protocol):
     ) -> web.StreamResponse:
         """`path` is the raw path with its query on that port. `origin` None: the node speaks for
         itself. The answer is whatever the other side answers, refusals too, already begun where it
-        streams. Raises UnavailableError where it cannot be reached, UnauthorizedError where it is
+        streams. Raises NotLeaderError where the other side says that it does not lead and has done
+        nothing, UnavailableError where it cannot be reached, UnauthorizedError where it is
         no manager of the swarm.
         """
         ...
