@@ -10,15 +10,15 @@ from swarmlet.api.engine import InitRequest, JoinRequest
 from swarmlet.api.query import flag, object_version, strict_flag
 from swarmlet.api.render.cluster import render_cluster, render_unlock_key
 from swarmlet.ca.join_token import parse_join_token
+from swarmlet.ca.unlock_key import parse_unlock_key
 from swarmlet.core.errors import (
     ConflictError,
     InvalidArgumentError,
     UnknownValueError,
-    UnsupportedError,
     already_in_swarm,
 )
 from swarmlet.model.address import parse_address
-from swarmlet.model.base import ApiStruct
+from swarmlet.model.base import ApiStruct, hidden
 from swarmlet.model.cluster import EncryptionConfig, SwarmSpec
 from swarmlet.model.parse import parse
 from swarmlet.model.view import cluster_of
@@ -57,6 +57,8 @@ class JoinBody(ApiStruct, frozen=True, kw_only=True):
 
 class UnlockBody(ApiStruct, frozen=True, kw_only=True):
     unlock_key: str = ""
+
+    __repr__ = hidden
 
 
 async def init(call: Call) -> web.Response:
@@ -121,7 +123,7 @@ async def leave(call: Call) -> web.Response:
 
 
 async def inspect(call: Call) -> web.Response:
-    view = await call.engine.control().read()
+    view = await call.view(call.engine.control())
     return reply(render_cluster(cluster_of(view), with_tokens=True))
 
 
@@ -142,16 +144,17 @@ async def update(call: Call) -> web.Response:
 
 
 async def unlock_key(call: Call) -> web.Response:
-    view = await call.engine.control().read()
+    view = await call.view(call.engine.control())
     return reply({"UnlockKey": render_unlock_key(cluster_of(view))})
 
 
 async def unlock(call: Call) -> web.Response:
-    parse(UnlockBody, await call.body())
-    if call.engine.swarm_state().state == "locked":
-        raise UnsupportedError("Unlocking a manager is not built yet.")
-    call.engine.control()
-    raise ConflictError("swarm is not locked")
+    body = parse(UnlockBody, await call.body())
+    if call.engine.swarm_state().state != "locked":
+        call.engine.control()
+        raise ConflictError("swarm is not locked")
+    await call.engine.unlock_swarm(parse_unlock_key(body.unlock_key))
+    return reply_empty()
 
 
 MEMBERSHIP_ROUTES: Final = (
