@@ -19,7 +19,6 @@ from swarmlet.daemon.node_life import NodeLife, Papers
 from swarmlet.daemon.port_keeper import PortKeeper
 from swarmlet.env.sealed import SealKeys
 from swarmlet.manager.autolock import KeyKeeper
-from swarmlet.manager.autolock import KeyKeeper
 from swarmlet.manager.bootstrap import Founding
 from swarmlet.model.address import parse_address
 from swarmlet.raft.engine import Origin
@@ -330,15 +329,6 @@ class ManagerLife:
         """As they are now: a node that becomes a manager has new ones."""
         _, _, keys = self._papers.files.read()
         return keys.raft_seal_keys()
-
-    def _keeper_of(self, member: Membership, life: NodeLife) -> KeyKeeper:
-        return KeyKeeper(
-            self._host.env,
-            member.store,
-            self._papers.files,
-            rotate=member.log.rotate_key,
-            renew=life.renewer.force,
-        )
 
     def _close_node(self, node_id: NodeID) -> None:
         if self._keeper is not None:
