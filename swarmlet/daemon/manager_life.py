@@ -181,7 +181,6 @@ class ManagerLife:
                 )
                 group.create_task(work, name="membership")
                 group.create_task(self._key_keeper(member, life).run(), name="keys")
-                group.create_task(self._keeper_of(member, life).run(), name="keys")
                 await self._open_up(member, life, ready)
                 may_open.set()
                 await opened.wait()
