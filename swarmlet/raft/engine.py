@@ -19,13 +19,13 @@ from swarmlet.core.ids import NodeID, RaftID
 from swarmlet.core.limits import SNAPSHOT_ENTRIES, SNAPSHOT_LOG_SIZE_B
 from swarmlet.env.base import Env
 from swarmlet.env.sealed import SealKey, SealKeys
-from swarmlet.raft.hardening import COMMAND_SIZE_MAX_B, Core, RaftTiming
+from swarmlet.raft.core import Core
+from swarmlet.raft.hardening import COMMAND_SIZE_MAX_B, RaftTiming
 from swarmlet.raft.journal import Batch, Journal
 from swarmlet.raft.proposals import Proposals, not_leader
 from swarmlet.raft.recovery import MemberFiles
 from swarmlet.raft.recovery import Origin as Origin
 from swarmlet.raft.snapshots import SnapshotFacts
-from swarmlet.raft.transport import NoPeers, Transport
 from swarmlet.store.proposer import (
     GroupHealth,
     Leadership,
@@ -200,7 +200,7 @@ class RaftEngine:
             self._env,
             self._journal,
             self._me.raft_id,
-            transport=Transport(NoPeers()),
+            send=_nobody,
             apply=self._state_machine.apply,
             timing=self._limits.timing,
         )
@@ -372,6 +372,10 @@ class RaftEngine:
         finally:
             self._snapshot_task = None
             self._wake.set()
+
+
+def _nobody(to: RaftID, epoch: int, frame: bytes) -> None:
+    raise AssertionError(f"a frame to {to:x}, and this member is alone")
 
 
 def _begun(chunks: Iterator[bytes]) -> Iterator[bytes]:

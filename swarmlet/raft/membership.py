@@ -5,6 +5,7 @@ them. A raft id that was removed never comes back; a learner is a member that do
 """
 
 from collections.abc import Iterable
+from typing import Final
 
 import msgspec
 
@@ -15,6 +16,7 @@ ADD_LEARNER = "add-learner"
 PROMOTE = "promote"
 REMOVE = "remove"
 SET_ADDRESS = "set-address"
+VERBS: Final = (ADD_LEARNER, PROMOTE, REMOVE, SET_ADDRESS)
 
 encode_change = msgspec.msgpack.Encoder().encode
 decode_change = msgspec.msgpack.Decoder(MemberChange).decode
