@@ -7,6 +7,8 @@ scripts/sim --every-write              the power cut at every single disk operat
 scripts/sim --year --count 20          years of a swarm of 20 nodes
 scripts/sim --cluster --count 200      random histories of a small swarm
 scripts/sim --cluster --seed 42 --log  one of them, with all that was done and logged
+scripts/sim --managers --count 200     groups of managers, a minute each
+scripts/sim --managers --count 1000 --minutes 5 --jobs 2
 """
 
 import argparse
@@ -15,6 +17,7 @@ import sys
 import time
 
 from tests.sim.disk import WHERES
+from tests.sim.group_runs import GroupReport, run_group, run_groups, summary
 from tests.sim.histories import History
 from tests.sim.loop import run_sim
 from tests.sim.runs import run_cut_at, run_seed
@@ -43,6 +46,20 @@ def swarm(of: type[History | Year], seed: int, log: bool) -> None:
     sys.stdout.write(f"{report}\n")
 
 
+def managers(seeds: range, minutes: float, jobs: int) -> None:
+    """Groups of managers; each failure is told with the way to see it again."""
+    done = []
+    for one in run_groups(seeds, minutes, jobs):
+        sys.stdout.write(f"{one}\n")
+        sys.stdout.flush()
+        if isinstance(one, GroupReport):
+            done.append(one)
+    if done:
+        sys.stdout.write(f"{summary(done)}\n")
+    if len(done) < len(seeds):
+        sys.exit(f"{len(seeds) - len(done)} of {len(seeds)} runs failed")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -54,9 +71,19 @@ def main() -> None:
     parser.add_argument("--year", action="store_true", help="of a swarm of 20 nodes")
     parser.add_argument("--cluster", action="store_true", help="histories of a small swarm")
     parser.add_argument("--log", action="store_true", help="what the daemons log, by virtual time")
+    parser.add_argument("--managers", action="store_true", help="groups of managers")
+    parser.add_argument("--minutes", type=float, default=1.0, help="virtual, of each group")
+    parser.add_argument("--jobs", type=int, default=1, help="processes, for groups")
     options = parser.parse_args()
     logging.getLogger("swarmlet").addHandler(logging.NullHandler())
     began = time.perf_counter()
+    if options.managers and options.log:
+        sys.stdout.write(f"{run_group(options.seed, options.minutes, is_told=True)}\n")
+        return
+    if options.managers:
+        seeds = range(options.seed, options.seed + options.count)
+        managers(seeds, options.minutes, options.jobs)
+        return
     if options.every_write:
         count = every_write()
         sys.stdout.write(f"{3 * count} power cuts around {count} disk operations: nothing lost\n")
@@ -73,4 +100,5 @@ def main() -> None:
     sys.stdout.write(f"{options.count} runs in {time.perf_counter() - began:.1f} s\n")
 
 
-main()
+if __name__ == "__main__":  # and not in the processes of `--jobs`
+    main()
