@@ -17,6 +17,8 @@ COMMANDS: Final = {
     "join": "join:join",
     "leave": "swarm:leave",
     "join-token": "join_token:join_token",
+    "unlock": "unlock:unlock",
+    "unlock-key": "unlock_key:unlock_key",
     "ca": "ca:ca",
     "node": "node:node",
     "service": "service:service",

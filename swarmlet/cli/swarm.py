@@ -15,6 +15,7 @@ from swarmlet.cli.swarm_options import (
     daemon_options,
     join_text,
     place_options,
+    show_unlock_key,
 )
 from swarmlet.cli.units import DURATION_NS
 
@@ -94,6 +95,7 @@ def _set(spec: Object, options: dict[str, Json], root_pem: str = "") -> None:
 )
 @availability_option
 @announce_option
+@click.option("--autolock", is_flag=True, help="Lock managers: they need a key after each restart.")
 @_settings_options
 @daemon_options
 @click.pass_obj
@@ -117,6 +119,8 @@ def init(
         "To add a manager to this swarm, run 'swarmlet join-token manager' "
         "and follow the instructions.\n"
     )
+    if options["autolock"]:
+        show_unlock_key(client)
 
 
 def _init_request(options: dict[str, Json]) -> Object:
@@ -127,7 +131,7 @@ def _init_request(options: dict[str, Json]) -> Object:
         "Dispatcher": {},
         "CAConfig": {},
         "TaskDefaults": {},
-        "EncryptionConfig": {"AutoLockManagers": False},
+        "EncryptionConfig": {"AutoLockManagers": options["autolock"]},
     }
     _set(spec, options)
     return {
@@ -137,7 +141,7 @@ def _init_request(options: dict[str, Json]) -> Object:
         "DataPathPort": options["data_path_port"],
         "ForceNewCluster": False,
         "Spec": spec,
-        "AutoLockManagers": False,
+        "AutoLockManagers": options["autolock"],
         "Availability": availability_of(options),
         "DefaultAddrPool": list(options["default_addr_pool"]),
         "SubnetSize": options["subnet_size"],
@@ -157,8 +161,14 @@ def leave(client: Client, *, force: bool) -> None:
 
 @click.command(
     epilog=example(
-        "swarmlet swarm update --task-history-limit 10", "swarmlet swarm update --cert-expiry 48h"
+        "swarmlet swarm update --task-history-limit 10", "swarmlet swarm update --autolock=true"
     )
+)
+@click.option(
+    "--autolock",
+    type=click.BOOL,
+    metavar="true|false",
+    help="Whether managers are locked: they need a key after each restart.",
 )
 @_settings_options
 @click.pass_context
@@ -170,8 +180,14 @@ def update(ctx: click.Context, /, **options: Json) -> None:
     client: Client = ctx.obj
     swarm = client.get("/swarm")
     _set(swarm["Spec"], options, (swarm.get("TLSInfo") or {}).get("TrustRoot", ""))
+    lock = swarm["Spec"].setdefault("EncryptionConfig", {})
+    was_locked, autolock = bool(lock.get("AutoLockManagers")), options["autolock"]
+    if autolock is not None:
+        lock["AutoLockManagers"] = autolock
     post_update(client, swarm)
     click.echo("Swarm updated.")
+    if autolock and not was_locked:
+        show_unlock_key(client)
 
 
 def post_update(client: Client, swarm: Object, **rotate: str) -> None:

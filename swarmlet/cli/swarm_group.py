@@ -12,6 +12,8 @@ swarm: Final = LazyGroup(
         "join-token": "join_token:join_token",
         "ca": "ca:ca",
         "leave": "swarm:leave",
+        "unlock": "unlock:unlock",
+        "unlock-key": "unlock_key:unlock_key",
         "update": "swarm:update",
     },
     text="Make or join a swarm, change its settings, leave it.",

@@ -72,6 +72,22 @@ def join_text(role: str, token: str, address: str) -> str:
     )
 
 
+def show_unlock_key(client: Client) -> None:
+    """Print the key that the swarm has now, where it locks its managers."""
+    if key := client.get("/swarm/unlockkey").get("UnlockKey", ""):
+        print_unlock_key(key)
+
+
+def print_unlock_key(key: str) -> None:
+    """How to unlock, and that the key is to be kept."""
+    click.echo(
+        "To unlock a swarm manager after it restarts, run the `swarmlet unlock`\n"
+        f"command and provide the following key:\n\n    {key}\n\n"
+        "Remember to store this key in a password manager, since without it you\n"
+        "will not be able to restart the manager."
+    )
+
+
 def manager_address(client: Client) -> str:
     """Where to join: this manager, or where it is none that others ask, one that it knows."""
     swarm = client.get("/info").get("Swarm") or {}
