@@ -3,6 +3,7 @@
 import pytest
 from msgspec.structs import replace
 
+from swarmlet.ca.unlock_key import kek_of
 from swarmlet.core.errors import (
     FailedPreconditionError,
     InvalidArgumentError,
@@ -64,16 +65,46 @@ async def test_tokens_are_rotated_one_by_one():
     assert replace(third, tokens=first.tokens) == first
 
 
+LOCKING = SwarmSpec(encryption_config=EncryptionConfig(auto_lock_managers=True))
+
+
+async def test_unlock_key_comes_with_autolock_is_rotated_and_goes_with_it(caplog):
+    caplog.set_level("INFO", "swarmlet")
+    swarm, keks = await new_swarm(), []
+    for given, rotate in [
+        (SwarmSpec(), True),  # there is none to rotate: nothing to refuse, as Docker
+        (LOCKING, False),
+        (LOCKING, False),
+        (LOCKING, True),
+        (SwarmSpec(), True),
+        (LOCKING, False),
+    ]:
+        await update(swarm, given, unlock=rotate)
+        keks.append(kek_of(cluster_of(swarm.view)))
+    none, first, kept, rotated, gone, again = (kek.key for kek in keks)
+    assert none == gone == b""
+    assert len({first, rotated, again}) == 3
+    assert kept == first
+    assert {len(first), len(rotated), len(again)} == {32}
+    assert [one.subsystem for one in cluster_of(swarm.view).unlock_keys] == ["swarm-manager"]
+    versions = [kek.version for kek in keks]
+    assert versions == sorted(set(versions))
+    told = [record.change for record in caplog.records if record.message == "autolock.changed"]
+    assert told == ["enabled", "rotated", "disabled", "enabled"]
+
+
+async def test_update_of_an_old_version_rotates_no_unlock_key():
+    swarm = await new_swarm()
+    await update(swarm, LOCKING)
+    before = cluster_of(swarm.view)
+    with pytest.raises(StaleVersionError):
+        await update(swarm, LOCKING, version=before.version - 1, unlock=True)
+    assert cluster_of(swarm.view) is before
+
+
 BAD_UPDATES = [
     (SwarmSpec(name="foo"), {}, InvalidArgumentError, 'swarm spec must be named "default"'),
     (SwarmSpec(), {"version": 1_000}, StaleVersionError, "update out of sequence"),
-    (SwarmSpec(), {"unlock": True}, UnsupportedError, "autolock"),
-    (
-        SwarmSpec(encryption_config=EncryptionConfig(auto_lock_managers=True)),
-        {},
-        UnsupportedError,
-        "autolock",
-    ),
     (
         SwarmSpec(ca_config=CAConfig(node_cert_expiry=3_599 * 10**9)),
         {},

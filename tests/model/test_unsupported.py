@@ -6,7 +6,7 @@ import pytest
 
 from swarmlet.core.errors import UnsupportedError
 from swarmlet.model.base import Driver
-from swarmlet.model.cluster import CAConfig, EncryptionConfig, ExternalCA, SwarmSpec
+from swarmlet.model.cluster import CAConfig, ExternalCA, SwarmSpec
 from swarmlet.model.defaults import normal_service
 from swarmlet.model.parse import parse
 from swarmlet.model.secret import SecretSpec
@@ -78,13 +78,6 @@ def test_secret_drivers_are_refused():
     refuse_secret(SecretSpec(name="a", data=b"x"))
     with pytest.raises(UnsupportedError, match="secret drivers"):
         refuse_secret(SecretSpec(name="a", driver=Driver(name="vault")))
-
-
-def test_autolock_is_refused():
-    spec = SwarmSpec(encryption_config=EncryptionConfig(auto_lock_managers=True))
-    for old in (None, SwarmSpec()):
-        with pytest.raises(UnsupportedError, match="autolock"):
-            refuse_swarm(spec, old)
 
 
 @pytest.mark.parametrize(
