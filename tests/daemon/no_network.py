@@ -33,10 +33,7 @@ class NoNetwork:
     async def find(self):
         return []
 
-    async def pass_on(self, addr, request, credentials):
-        raise UnavailableError(f"nobody answers at {addr}")
-
-    async def read_api(self, addr, path, credentials):
+    async def pass_on(self, addr, request, own):
         raise UnavailableError(f"nobody answers at {addr}")
 
     async def close(self):

@@ -38,6 +38,80 @@ def run_pair(story, limit_s=None):
     run_sim(clock, whole())
 
 
+def run_managers(count, story, *, limit_s=None, others=0):
+    """`count` managers m1.x, m2.x, ... of one swarm, and hosts w1.x, ... in none: `story` gets the
+    clock and the `SimSwarm`; all stop in order behind it."""
+    clock = SimClock()
+
+    async def whole():
+        async with asyncio.timeout(limit_s):
+            swarm = SimSwarm(clock, [f"m{n}.x" for n in range(1, count + 1)])
+            swarm.add(f"w{n}.x" for n in range(1, others + 1))
+            await swarm.start()
+            await swarm.found(count)
+            await story(clock, swarm)
+            for node in reversed(swarm.nodes):
+                await node.stop()
+
+    run_sim(clock, whole())
+
+
+class SimSwarm:
+    """Hosts on one net, in order. `found` makes a swarm of the first ones, all managers."""
+
+    def __init__(self, clock, hosts, net=None):
+        self.clock, self.net = clock, net or MemoryNet()
+        self.nodes = []
+        self.add(hosts)
+
+    def add(self, hosts):
+        self.nodes += [SimNode(self.net, host, self.clock) for host in hosts]
+
+    def __getitem__(self, number):
+        return self.nodes[number]
+
+    async def start(self, *nodes):
+        for node in nodes or self.nodes:
+            await node.start()
+
+    async def found(self, count=1):
+        await self.nodes[0].init()
+        for node in self.nodes[1:count]:
+            await node.join(self.nodes[0], "manager")
+
+    @property
+    def running(self):
+        return [node for node in self.nodes if node.is_running]
+
+    @property
+    def managers(self):
+        return [node for node in self.running if node.member is not None]
+
+    @property
+    def leader(self):
+        """Of those that lead by their own account, the one of the newest term; None where none
+        does."""
+        leading = [node for node in self.managers if node.member.leads()]
+        return max(leading, key=lambda node: node.leadership.term, default=None)
+
+    async def until_led(self, limit_s=30.0, but=None):
+        """The leader, once there is one, other than `but`."""
+        async with asyncio.timeout(limit_s):
+            while self.leader in (None, but):  # noqa: ASYNC110 - a state is no event
+                await asyncio.sleep(0.02)
+        return self.leader
+
+    def cut(self, *nodes):
+        """These reach each other, and nobody else does, and the other way round."""
+        inside = {node.host for node in nodes}
+        self.net.may_reach = lambda one, other: (one in inside) == (other in inside)
+        self.net.changed()
+
+    def mend(self):
+        self.net.may_reach = lambda _one, _other: True
+        self.net.changed()
+
+
 class MemoryNetwork:
     """Implements NodeNetwork for one host of a MemoryNet."""
 
@@ -66,10 +140,7 @@ class MemoryNetwork:
     async def find(self):
         return []
 
-    async def pass_on(self, addr, request, credentials):
-        raise UnavailableError("the API is not on this net")
-
-    async def read_api(self, addr, path, credentials):
+    async def pass_on(self, addr, request, own):
         raise UnavailableError("the API is not on this net")
 
     async def close(self):
@@ -97,6 +168,21 @@ class SimNode:
         self.net, self.host, self.clock = net, host, clock
         self.disk, self.runtime, self.lives = SimDisk(), SimRuntime(clock), 0
         self.engine = self._task = None
+        self.options = {}  # of the next life's Host
+
+    @property
+    def is_running(self):
+        return self._task is not None and not self._task.done()
+
+    @property
+    def member(self):
+        """This node's Raft member, while there is one."""
+        stay = self.engine._stay
+        return None if stay is None or not hasattr(stay, "manager") else stay.manager.member
+
+    @property
+    def leadership(self):
+        return self.member._leadership
 
     async def start(self):
         self.lives += 1
@@ -121,8 +207,31 @@ class SimNode:
         if not self._task.cancelled():
             self._task.exception()
 
-    async def init(self):
-        request = InitRequest(spec=complete_swarm(SwarmSpec()), listen_addr=f"{self.host}:{PORT}")
+    async def lose(self):
+        """The process ends at once, and the kernel says so to whoever talks with it."""
+        await self.kill()
+        self.net.end_process(self.host)
+        self.disk.reopen()
+
+    async def lose_power(self, rng):
+        """And what was not synced is gone, or not."""
+        await self.kill()
+        self.net.end_process(self.host)
+        self.disk.crash(rng)
+
+    def cut(self, *others):
+        """Reach none of these any more, or nobody."""
+        for host in [other.host for other in others] or ["*"]:
+            self.net.cut(self.host, host)
+
+    def mend(self, *others):
+        for host in [other.host for other in others] or ["*"]:
+            self.net.mend(self.host, host)
+
+    async def init(self, **more):
+        request = InitRequest(
+            spec=complete_swarm(SwarmSpec()), listen_addr=f"{self.host}:{PORT}", **more
+        )
         await self.engine.init_swarm(request)
 
     async def join(self, manager, role="worker"):
@@ -158,6 +267,7 @@ class SimNode:
             network=MemoryNetwork(self.net, self.host, self.clock),
             settle=lambda: None,
             raft_limits=SMALL,
+            **self.options,
         )
         async with asyncio.TaskGroup() as group:
             self.engine = DaemonEngine(host, group)

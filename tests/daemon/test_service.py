@@ -19,8 +19,8 @@ import pytest
 from swarmlet.api.listener import SHUTDOWN_TIMEOUT_S
 from swarmlet.cli.unit import STOP_TIMEOUT_S
 from swarmlet.core.service import EXIT_STOPPED
-from swarmlet.daemon.swarm_node import STOP_WAIT_S
 from swarmlet.daemon.notify import notifier
+from swarmlet.daemon.swarm_node import STOP_WAIT_S
 from tests.daemon.harness import (
     ANSWERS_WITHIN_S,
     Daemon,
