@@ -22,4 +22,4 @@ class LeaderForwarder:
             raise NotLeaderError(
                 "No manager is known to lead the swarm now.", remedy="Try again in a moment."
             )
-        return await self._network.pass_on(addr, request, self._own.credentials)
+        return await self._network.pass_on(addr, request, self._own)

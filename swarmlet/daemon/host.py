@@ -20,7 +20,6 @@ from swarmlet.model.address import Address
 from swarmlet.raft.engine import DEFAULTS, RaftLimits
 from swarmlet.runtime.base import Runtime
 from swarmlet.wire.channel import NodeLink
-from swarmlet.wire.credentials import Credentials
 from swarmlet.wire.port import Gatekeeper, PortService
 
 ApiCall = Callable[[web.Request, str], Awaitable[web.StreamResponse]]
@@ -79,14 +78,10 @@ class NodeNetwork(Protocol):
         ...
 
     async def pass_on(
-        self, addr: str, request: web.Request, credentials: Credentials
+        self, addr: str, request: web.Request, own: OwnIdentity
     ) -> web.StreamResponse:
-        """The API of the manager at `addr` answers; bodies stream. Raises UnavailableError,
-        UnauthorizedError."""
-        ...
-
-    async def read_api(self, addr: str, path: str, credentials: Credentials) -> bytes:
-        """The same for a GET of this node's own: the body of the answer."""
+        """The API of the manager at `addr` answers; bodies stream. Raises NotLeaderError where it
+        does not lead, UnavailableError, UnauthorizedError."""
         ...
 
     async def close(self) -> None:

@@ -8,6 +8,7 @@ from functools import partial
 from aiohttp import web
 
 from swarmlet.ca.identity import identify
+from swarmlet.ca.own_identity import OwnIdentity
 from swarmlet.core.ids import ClusterID, NodeID
 from swarmlet.daemon.addresses import Addresses
 from swarmlet.daemon.host import Port, PortPlan
@@ -15,7 +16,7 @@ from swarmlet.env.base import Env
 from swarmlet.model.address import Address
 from swarmlet.wire import discovery
 from swarmlet.wire.client import TlsLink
-from swarmlet.wire.credentials import Credentials
+from swarmlet.wire.forward import Origin
 from swarmlet.wire.outgoing import exchange
 from swarmlet.wire.reception import PortParts
 from swarmlet.wire.routes import API_PREFIX
@@ -45,13 +46,13 @@ class HostNetwork:
         return await discovery.find()
 
     async def pass_on(
-        self, addr: str, request: web.Request, credentials: Credentials
+        self, addr: str, request: web.Request, own: OwnIdentity
     ) -> web.StreamResponse:
         path = API_PREFIX + request.rel_url.raw_path_qs
-        return await self.link.forward(addr, request, path, origin=None, credentials=credentials)
-
-    async def read_api(self, addr: str, path: str, credentials: Credentials) -> bytes:
-        return await self.link.read_api(addr, path, credentials)
+        origin = Origin(identity=own.identity, source="")  # so that it is not passed on again
+        return await self.link.forward(
+            addr, request, path, origin=origin, credentials=own.credentials
+        )
 
     async def close(self) -> None:
         await self.link.close()
