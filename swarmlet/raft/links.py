@@ -60,9 +60,14 @@ class Link:
         overlaps = old.made > self.began
         return not overlaps or (self.is_by_lower, self.began) > (old.is_by_lower, old.began)
 
-    def fields(self) -> dict[str, str]:
+    @property
+    def node_id(self) -> NodeID:
+        return self.channel.node_id
+
+    @property
+    def hex_id(self) -> str:
         """For the log."""
-        return {"node_id": self.channel.node_id, "raft_id": f"{self.raft_id:x}"}
+        return f"{self.raft_id:x}"
 
 
 class Noted:

@@ -251,7 +251,7 @@ class Peers:
         self._links[raft_id] = link
         self._noted.forget(link.channel.node_id)
         self._tell(raft_id)
-        log.info("raft.peer_connected", extra=link.fields())
+        log.info("raft.peer_connected", extra={"node_id": link.node_id, "raft_id": link.hex_id})
         self._events.connected(raft_id, link.epoch)
         return True
 
@@ -269,7 +269,7 @@ class Peers:
             else:
                 self._put_off(dial)
         self._tell(link.raft_id)
-        log.info("raft.peer_lost", extra=link.fields())
+        log.info("raft.peer_lost", extra={"node_id": link.node_id, "raft_id": link.hex_id})
         self._events.disconnected(link.raft_id, link.epoch)
 
     async def _read(self, link: Link) -> None:
@@ -320,16 +320,21 @@ class Peers:
         self._penalties[node_id] = now_s + BACKOFF_MAX_S
 
     def _hear_refusal(self, node_id: NodeID, error: RefusedError) -> None:
-        refusal = error.refusal
-        fields = {"node_id": node_id, "reason": refusal.reason, "cause": refusal.sentence}
-        is_news = self._noted.is_news(node_id, f"{refusal.reason} {error.by_us}")
+        reason, cause = error.refusal.reason, error.refusal.sentence
+        is_news = self._noted.is_news(node_id, f"{reason} {error.by_us}")
         if error.by_us:
             if is_news:
-                log.warning("raft.peer_refused", extra=fields)
+                log.warning(
+                    "raft.peer_refused",
+                    extra={"node_id": node_id, "reason": reason, "cause": cause},
+                )
             return
         if is_news:
-            log.warning("raft.refused_by_peer", extra=fields)
-        self._events.refused(error.raft_id, refusal)
+            log.warning(
+                "raft.refused_by_peer",
+                extra={"node_id": node_id, "reason": reason, "cause": cause},
+            )
+        self._events.refused(error.raft_id, error.refusal)
 
     def _tell(self, raft_id: RaftID) -> None:
         dial = self._dials.get(raft_id)

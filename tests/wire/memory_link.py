@@ -11,7 +11,7 @@ what was sent before an orderly close can still be read. Everything is encoded o
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -28,6 +28,7 @@ from swarmlet.wire.channel import (
     ChannelClosedError,
     LogSink,
     MemoryChannel,
+    RaftChannel,
     memory_channel,
 )
 from swarmlet.wire.credentials import Credentials
@@ -36,7 +37,12 @@ from swarmlet.wire.node_api import (
     CertificateRequest,
     CertificateStatus,
     CertificateTicket,
+    MemberGrant,
+    MemberRequest,
     PortHello,
+    SnapshotAnswer,
+    SnapshotHead,
+    UnlockKeyAnswer,
 )
 from swarmlet.wire.port import Gatekeeper, PortService
 from swarmlet.wire.routes import (
@@ -45,25 +51,35 @@ from swarmlet.wire.routes import (
     HELLO,
     JOIN,
     LOGS,
+    MEMBER_JOIN,
+    MEMBER_LEAVE,
+    RAFT,
     RENEW,
     ROOT,
     SESSION,
+    SNAPSHOT,
+    UNLOCK_KEY,
     PortRoute,
 )
+from tests.wire.memory_raft import FrameEnd
 
 T = TypeVar("T")
 
 CUT_NOTICED_S = 3.0  # TCP_USER_TIMEOUT of sessions
 DIAL_TIMEOUT_S = 10.0
 CALL_TIMEOUT_S = 15.0
+MEMBER_TIMEOUT_S = 40.0
+INSTALL_TIMEOUT_S = 120.0
 
 
 class MemoryNet:
-    """Hosts, by name. `may_reach` may be replaced by a test's own matrix (from, to)."""
+    """Hosts, by name. `may_reach` may be replaced by a test's own matrix (from, to), and
+    `frame_delay_s`, which is asked for each frame between managers; their order stays."""
 
     def __init__(self, delay_s: float = 0.001) -> None:
         self.delay_s = delay_s
         self.may_reach: Callable[[str, str], bool] = lambda _from, _to: True
+        self.frame_delay_s: Callable[[str, str], float] = lambda _from, _to: self.delay_s
         self.ports: dict[str, MemoryPort] = {}
         self.connections: dict[Connection, None] = {}
         self.dials: list[tuple[str, str, str]] = []  # (from, address, route), newest last
@@ -118,32 +134,55 @@ class MemoryNet:
 
 
 class Connection:
-    """An open session or log stream between a host and a port."""
+    """What is open between a host and a port: a session, a log stream, a Raft channel, a snapshot
+    on its way."""
 
     def __init__(self, net: MemoryNet, host: str, port: "MemoryPort", peer: Identity) -> None:
         self.host, self.port, self.peer, self._net = host, port, peer, net
-        self.near, self.far = (_End(self, end) for end in memory_channel())
-        self.is_closed = False
+        self.near: Any = None
+        self.far: Any = None
+        self.is_closed, self.ended = False, asyncio.Event()
         self.refusal: SwarmError | None = None
         self._changed = asyncio.Event()
         self._timers: list[asyncio.TimerHandle] = []
         net.connections[self] = None
-        self._later(max(0, peer.ends_ms - port.clock.wall_ms()) / 1000, self.abort)
+
+    def carry_messages(self) -> None:
+        """Until the certificate ends."""
+        self.near, self.far = (_End(self, end) for end in memory_channel())
+        ends_in_ms = max(0, self.peer.ends_ms - self.port.clock.wall_ms())
+        self._later(ends_in_ms / 1000, self.abort)
+
+    def carry_frames(self) -> None:
+        way = (self.host, self.port.host)
+        self.near = FrameEnd(self, self.port.own.identity.node_id, way)
+        self.far = FrameEnd(self, self.peer.node_id, way[::-1])
+        self.near.other, self.far.other = self.far, self.near
 
     def close(self) -> None:
         """In order: what was sent can still be read."""
         if not self.is_closed:
             self.is_closed = True
+            self.ended.set()
             self._net.connections.pop(self, None)
-            self.near.inner.close()
+            self._shut(drops=False)
             self._changed.set()
             for timer in self._timers:
                 timer.cancel()
 
     def abort(self) -> None:
-        self.near.inner._inbox.clear()
-        self.far.inner._inbox.clear()
+        self._shut(drops=True)
         self.close()
+
+    def is_passable(self) -> bool:
+        return self._net.is_whole(self.host, self.port.host)
+
+    def delay_s(self, one: str, other: str) -> float:
+        return self._net.frame_delay_s(one, other)
+
+    def _shut(self, *, drops: bool) -> None:
+        for end in (self.near, self.far):
+            end.shut(drops=drops)
 
     def look(self) -> None:
         """The net has changed."""
@@ -180,8 +219,13 @@ class _End:
         self.used.set()
         return await self.inner.receive()
 
+    def shut(self, *, drops: bool) -> None:
+        if drops:
+            self.inner._inbox.clear()
+        self.inner.close()
+
     def close(self) -> None:
-        if self.connection._net.is_whole(self.connection.host, self.connection.port.host):
+        if self.connection.is_passable():
             self.connection.close()
         else:
             self.inner._is_closed = True  # the other side hears of it later, or never
@@ -244,22 +288,26 @@ class MemoryPort:
             raise UnavailableError("The connection was lost.")
         return self._group.create_task(work)  # type: ignore[arg-type]
 
-    async def call(self, work: Awaitable[T]) -> T:
+    async def call(self, work: Awaitable[T], timeout_s: float = CALL_TIMEOUT_S) -> T:
         """Serve one request; the end of this port is the end of it."""
         task = self.spawn(_caught(work))
         try:
-            async with asyncio.timeout(CALL_TIMEOUT_S):
+            async with asyncio.timeout(timeout_s):
                 await asyncio.wait((task,))
         except TimeoutError:
             raise UnavailableError(f"{self.addr} did not answer in time.") from None
         finally:
             task.cancel()
-        if task.cancelled():
-            raise UnavailableError("The connection was lost.")
-        answer = task.result()
-        if isinstance(answer, SwarmError):
-            raise answer
-        return answer
+        return _answer_of(task)
+
+
+def _answer_of(task: "asyncio.Task[T | SwarmError]") -> T:
+    if task.cancelled():
+        raise UnavailableError("The connection was lost.")
+    answer = task.result()
+    if isinstance(answer, SwarmError):
+        raise answer
+    return answer
 
 
 async def _caught(work: Awaitable[T]) -> T | SwarmError:
@@ -324,6 +372,63 @@ class MemoryLink:
             lambda service, one: service.take_logs(_Source(one.far), one.peer, subscription),
         )
 
+    async def open_raft(self, addr: str, credentials: Credentials) -> RaftChannel:
+        return await self._open(
+            addr, RAFT, credentials, lambda service, one: service.serve_raft(one.far, one.peer)
+        )
+
+    async def send_snapshot(
+        self, addr: str, head: SnapshotHead, chunks: Iterable[bytes], credentials: Credentials
+    ) -> SnapshotAnswer:
+        """What the receiver says before it has read all is the answer, as with HTTP."""
+        port, connection = await self._connect(addr, SNAPSHOT, credentials)
+        parts, body = connection.far.parts(), _through(head)
+        taking = port.service.take_snapshot(body, parts, connection.peer)
+        try:
+            task = port.spawn(_caught(taking))
+            task.add_done_callback(lambda _: connection.close())
+            try:
+                for part in (*filter(None, chunks), b""):
+                    await connection.near.put(part)
+            except ChannelClosedError:
+                pass  # the answer says why, where there is one
+            async with asyncio.timeout(INSTALL_TIMEOUT_S):
+                await connection.ended.wait()
+        except TimeoutError:
+            raise UnavailableError(f"{addr} did not answer in time.") from None
+        finally:
+            connection.abort()
+        if not task.done() or not self._net.is_whole(self._host, port.host):
+            raise UnavailableError("The connection was lost.")
+        return _through(_answer_of(task))
+
+    async def join_members(
+        self, addr: str, request: MemberRequest, credentials: Credentials
+    ) -> MemberGrant:
+        body = _through(request)
+        return await self._call(
+            addr,
+            MEMBER_JOIN,
+            credentials,
+            lambda service, peer: service.join_members(body, peer, self._host),
+        )
+
+    async def leave_members(
+        self, addr: str, request: MemberRequest, credentials: Credentials
+    ) -> None:
+        body = _through(request)
+        await self._call(
+            addr,
+            MEMBER_LEAVE,
+            credentials,
+            lambda service, peer: service.leave_members(body, peer),
+        )
+
+    async def unlock_key(self, addr: str, credentials: Credentials) -> UnlockKeyAnswer:
+        return await self._call(
+            addr, UNLOCK_KEY, credentials, lambda service, peer: service.unlock_key(peer)
+        )
+
     async def close(self) -> None:
         """Nothing is kept open."""
 
@@ -335,8 +440,8 @@ class MemoryLink:
         self, addr: str, route: PortRoute, credentials: Credentials
     ) -> tuple[MemoryPort, Identity | None]:
         port = await self._dial(addr, route)
-        renews = bool(credentials.chain_pem) and route in (RENEW, CERTIFICATE)
-        now_ms = None if renews else self._clock.wall_ms()
+        is_lax = route in (RENEW, CERTIFICATE, RAFT, SNAPSHOT) and bool(credentials.chain_pem)
+        now_ms = None if is_lax else self._clock.wall_ms()
         _check_server(addr, port, credentials, now_ms)
         peer = port.identify(credentials)
         port.gatekeeper.admit(peer, route)
@@ -353,7 +458,8 @@ class MemoryLink:
         leader = port.service.leader_addr() if route.needs_leader else None
         if leader is not None:
             port = await self._forwarded(port, leader, peer, route)
-        answer = await port.call(act(port.service, peer))
+        timeout_s = MEMBER_TIMEOUT_S if route in (MEMBER_JOIN, MEMBER_LEAVE) else CALL_TIMEOUT_S
+        answer = await port.call(act(port.service, peer), timeout_s)
         await asyncio.sleep(self._net.delay_s)
         if not self._net.is_whole(self._host, port.host):
             raise UnavailableError(f"{addr} did not answer in time.")
@@ -372,17 +478,27 @@ class MemoryLink:
             raise UnavailableError("The manager that was asked does not lead any more.")
         return far
 
+    async def _connect(
+        self, addr: str, route: PortRoute, credentials: Credentials
+    ) -> tuple[MemoryPort, Connection]:
+        port, peer = await self._enter(addr, route, credentials)
+        if peer is None:
+            raise ForbiddenError("A certificate is needed.")
+        connection = Connection(self._net, self._host, port, peer)
+        if route in (RAFT, SNAPSHOT):
+            connection.carry_frames()
+        else:
+            connection.carry_messages()
+        return port, connection
+
     async def _open(
         self,
         addr: str,
         route: PortRoute,
         credentials: Credentials,
         serve: Callable[[PortService, Connection], Awaitable[None]],
-    ) -> _End:
-        port, peer = await self._enter(addr, route, credentials)
-        if peer is None:
-            raise ForbiddenError("A certificate is needed.")
-        connection = Connection(self._net, self._host, port, peer)
+    ) -> Any:
+        port, connection = await self._connect(addr, route, credentials)
 
         async def work() -> None:
             try:
