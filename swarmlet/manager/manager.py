@@ -60,7 +60,7 @@ class Manager:
         self.port = ManagerPort(
             store,
             env.clock,
-            Whereabouts(log, self._leader, node_id),
+            Whereabouts(log, self._leader, node_id, env.clock),
             ca=self.ca,
             agents=(self.dispatcher, self.logs),
             members=self.members,

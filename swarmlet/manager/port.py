@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from typing import Final, Protocol
 
 from swarmlet.ca.own_identity import OwnIdentity
-from swarmlet.core.errors import ForbiddenError, NotFoundError, NotLeaderError, UnavailableError
+from swarmlet.core.errors import ForbiddenError, NotLeaderError, UnavailableError
 from swarmlet.core.identity import Identity
 from swarmlet.core.ids import NodeID
 from swarmlet.env.base import Clock
@@ -15,6 +15,7 @@ from swarmlet.manager.log_broker import LogBroker
 from swarmlet.manager.members import Members
 from swarmlet.model.cluster import Cluster
 from swarmlet.model.view import cluster_of
+from swarmlet.raft.health import leaderless
 from swarmlet.store.proposer import Member, RaftLog
 from swarmlet.store.store import Store
 from swarmlet.wire.channel import AgentChannel, RaftChannel
@@ -31,7 +32,6 @@ from swarmlet.wire.node_api import (
     UnlockKeyAnswer,
 )
 from swarmlet.wire.port import LogSource
-from swarmlet.wire.remotes import Remotes
 
 AGAIN: Final = "Try again in a moment."
 
@@ -39,24 +39,26 @@ AGAIN: Final = "Try again in a moment."
 class Whereabouts:
     """Who leads, as this member of the Raft group knows it."""
 
-    def __init__(self, log: RaftLog, leader: Leader, node_id: NodeID) -> None:
-        self._log, self._leader, self.node_id = log, leader, node_id
+    def __init__(self, log: RaftLog, leader: Leader, node_id: NodeID, clock: Clock) -> None:
+        self._log, self._leader, self._clock = log, leader, clock
+        self.node_id = node_id
 
     def leader_addr(self) -> str | None:
-        """None where this manager leads. Raises UnavailableError where nobody is known to."""
+        """None where this manager leads. Raises UnavailableError where nobody is known to: with
+        which managers answer, and which do not."""
         if self._leader.is_leading:
             return None
-        seen = self._leader.leadership
-        for member in self._log.members():
+        members, seen = self._log.members(), self._leader.leadership
+        for member in members:
             if seen is not None and member.raft_id == seen.leader:
                 return self._addr_of(member)
-        raise UnavailableError(
-            "No manager leads the swarm now.", remedy=f"{AGAIN} It may have lost its quorum."
-        )
+        if not members:
+            raise NotLeaderError("This manager does not know the others yet.", remedy=AGAIN)
+        raise leaderless(self._log.health(), self._clock.wall_ms())
 
     def _addr_of(self, member: Member) -> str:
         if member.node_id == self.node_id:
-            raise UnavailableError("This manager is about to lead.", remedy=AGAIN)
+            raise NotLeaderError("This manager is about to lead.", remedy=AGAIN)
         return member.address
 
 
@@ -163,45 +165,6 @@ class ManagerPort:
                 remedy=f"{AGAIN} It is brought up to date by the manager that leads.",
             )
         return cluster_of(view)
-
-
-class ForwardingPort:
-    """Of a manager that keeps no store: everything goes to the managers it knows of."""
-
-    def __init__(self, own: OwnIdentity, remotes: Remotes, clock: Clock) -> None:
-        self._own, self._remotes, self._clock = own, remotes, clock
-
-    def hello(self) -> PortHello:
-        identity = self._own.identity
-        return _hello(identity.node_id, identity.cluster_id, self._clock)
-
-    def root_pem(self) -> bytes:
-        return self._own.credentials.root_pem
-
-    def leader_addr(self) -> str | None:
-        """Raises UnavailableError where this node knows nobody."""
-        return self._remotes.choose().addr
-
-    async def request_certificate(
-        self, _request: CertificateRequest, _peer: Identity | None, _source: str
-    ) -> CertificateTicket:
-        raise self._elsewhere()
-
-    async def certificate_status(self, _node_id: str, _source: str) -> CertificateStatus:
-        raise self._elsewhere()
-
-    async def serve_session(self, _channel: AgentChannel, _peer: Identity, _source: str) -> None:
-        raise self._elsewhere()
-
-    async def take_logs(self, _source: LogSource, _peer: Identity, subscription: str) -> None:
-        raise NotFoundError("log subscription", subscription, "Ask the manager of the session.")
-
-    def _elsewhere(self) -> NotLeaderError:
-        return NotLeaderError(
-            "This manager keeps no copy of the swarm's state.",
-            remedy="Ask the manager that leads.",
-            managers=tuple(manager.addr for manager in self._remotes.all()),
-        )
 
 
 def _hello(node_id: str, cluster_id: str, clock: Clock) -> PortHello:

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from swarmlet.agent.agent import Agent
 from swarmlet.core.ids import ClusterID, NodeID, ServiceID, TaskID
 from swarmlet.env.real import RealDisk
@@ -11,7 +13,13 @@ from swarmlet.manager.manager import Manager
 from swarmlet.model.change import Create
 from swarmlet.model.cluster import Cluster, SwarmSpec
 from swarmlet.model.container import ContainerSpec
-from swarmlet.model.node import EngineDescription, Node, NodeDescription, NodeSpec
+from swarmlet.model.node import (
+    EngineDescription,
+    ManagerStatus,
+    Node,
+    NodeDescription,
+    NodeSpec,
+)
 from swarmlet.model.service import (
     EndpointSpec,
     Platform,
@@ -31,7 +39,7 @@ from swarmlet.store.store import Store
 from swarmlet.wire.channel import AgentConnector
 from tests.agent.fake_runtime import FakeRuntime, Script
 from tests.agent.virtual_time import VirtualClock, run_virtual, until, virtual_env
-from tests.store.memory_log import MemoryLog
+from tests.store.memory_log import ME, MemoryLog
 
 NODE = NodeID("node-1")
 OTHER = NodeID("node-2")
@@ -57,8 +65,14 @@ def web_spec(replicas: int = 0) -> ServiceSpec:
     )
 
 
-def node_row(node_id: NodeID) -> Node:
-    return Node(id=node_id, spec=NodeSpec(role="manager", availability="active"), role="manager")
+def node_row(node_id: NodeID, role: str = "worker") -> Node:
+    return Node(id=node_id, spec=NodeSpec(role=role, availability="active"), role=role)
+
+
+def manager_row() -> Node:
+    """Of the manager itself."""
+    place = ManagerStatus(raft_id=ME.raft_id, addr=ME.address)
+    return replace(node_row(NODE, "manager"), manager=place)
 
 
 def service_rows(replicas: int = 0) -> list[Create]:
@@ -109,7 +123,7 @@ class Swarm:
 
     async def begin(self) -> None:
         cluster = Cluster(id=ClusterID("c"), spec=SwarmSpec())
-        rows = [Create(obj=cluster), Create(obj=node_row(NODE)), Create(obj=node_row(OTHER))]
+        rows = [Create(obj=cluster), Create(obj=manager_row()), Create(obj=node_row(OTHER))]
         await self.store.commit(rows)
 
     async def create(self, *rows: Task) -> None:

@@ -154,7 +154,6 @@ async def test_bad_update_of_a_node_is_refused():
         (SELF, version, replace(good, availability="zzz"), InvalidArgumentError, '"zzz"'),
         (SELF, version, replace(good, role=""), InvalidArgumentError, "invalid Role"),
         (SELF, version, replace(good, role="worker"), FailedPreconditionError, "last manager"),
-        ("w1", swarm.view.index, good, UnsupportedError, "promoting and demoting"),
     ]
     before = swarm.view.index
     for ref, seen, spec_, error, words in cases:

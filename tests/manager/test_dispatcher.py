@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from swarmlet.core.errors import UnavailableError
 from swarmlet.core.ids import NodeID, TaskID
 from swarmlet.core.limits import ENTRY_CHANGES_MAX
+from swarmlet.manager.dispatcher import LEADER_WEIGHT
 from swarmlet.manager.status_batch import StatusBatch
 from swarmlet.model.base import Driver
 from swarmlet.model.change import Create, Remove, SetDesired, SetNodeStatus, Update
@@ -408,7 +409,7 @@ def test_dispatcher_tells_what_the_swarm_is_behind_the_welcome_and_on_each_chang
         channel = await registered(swarm)
         first = await channel.receive()
         assert first == SwarmInfo(
-            managers=(ManagerAddr(node_id=NODE, addr="127.0.0.1:2377"),),
+            managers=(ManagerAddr(node_id=NODE, addr="127.0.0.1:2377", weight=LEADER_WEIGHT),),
             root_pem=b"",
             certificate_state=0,
             role="manager",

@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 from swarmlet.core.errors import ForbiddenError, SwarmError, UnauthorizedError
 from swarmlet.core.identity import Identity
 from swarmlet.core.ids import ClusterID, NodeID
-from swarmlet.manager.gatekeeper import CertificateGatekeeper, StoreGatekeeper
+from swarmlet.core.limits import RENEWABLE_AFTER_EXPIRY_MS
+from swarmlet.manager.gatekeeper import CertificateGatekeeper, Standing, StoreGatekeeper
 from swarmlet.model.change import Create, Remove
+from swarmlet.model.cluster import Cluster, RemovedCertificate, SwarmSpec
 from swarmlet.model.node import Node
 from swarmlet.wire.routes import (
     API,
@@ -16,10 +18,15 @@ from swarmlet.wire.routes import (
     HELLO,
     JOIN,
     LOGS,
+    MEMBER_JOIN,
+    MEMBER_LEAVE,
+    RAFT,
     RENEW,
     ROOT,
     ROUTES,
     SESSION,
+    SNAPSHOT,
+    UNLOCK_KEY,
     PortRoute,
 )
 from tests.store.worlds import START_MS, Direct, StepClock, node
@@ -28,6 +35,8 @@ HOUR_MS = 3_600_000
 CLUSTER = ClusterID("c")
 OPEN = {HELLO, ROOT, JOIN, CERTIFICATE}
 NODES = {*OPEN, RENEW, SESSION, LOGS}
+MEMBERS = {RAFT, SNAPSHOT}
+MANAGERS = {*NODES, *MEMBERS, API, MEMBER_JOIN, MEMBER_LEAVE, UNLOCK_KEY}
 
 
 def peer(node_id: str, role: str, **fields: object) -> Identity:
@@ -42,6 +51,7 @@ def peer(node_id: str, role: str, **fields: object) -> Identity:
 
 
 EXPIRED = {"ends_ms": START_MS - 1}
+LONG_GONE = {"begins_ms": 0, "ends_ms": START_MS - RENEWABLE_AFTER_EXPIRY_MS}
 EARLY = {"begins_ms": START_MS + 1}
 OTHER = {"cluster_id": ClusterID("other")}
 
@@ -49,11 +59,12 @@ OTHER = {"cluster_id": ClusterID("other")}
 CALLERS: dict[str, tuple[Identity | None, set[PortRoute]]] = {
     "nobody": (None, OPEN),
     "worker": (peer("worker", "worker"), NODES),
-    "manager": (peer("manager", "manager"), {*NODES, API}),
+    "manager": (peer("manager", "manager"), MANAGERS),
     "worker that was promoted and has not renewed": (peer("manager", "worker"), NODES),
     "manager that was demoted and has not renewed": (peer("worker", "manager"), NODES),
     "expired worker": (peer("worker", "worker", **EXPIRED), {RENEW, CERTIFICATE}),
-    "expired manager": (peer("manager", "manager", **EXPIRED), {RENEW, CERTIFICATE}),
+    "expired manager": (peer("manager", "manager", **EXPIRED), {RENEW, CERTIFICATE, *MEMBERS}),
+    "manager expired for a year": (peer("manager", "manager", **LONG_GONE), {RENEW, CERTIFICATE}),
     "worker before its time": (peer("worker", "worker", **EARLY), set()),
     "manager before its time": (peer("manager", "manager", **EARLY), set()),
     "removed worker": (peer("removed", "worker"), set()),
@@ -76,7 +87,7 @@ def gatekeeper():
 
 
 def test_matrix_knows_every_route():
-    assert {*NODES, API} == set(ROUTES)
+    assert set(ROUTES) == MANAGERS
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.name)
@@ -121,6 +132,60 @@ def test_manager_without_a_store_judges_the_certificate_alone(gatekeeper, who, r
             blind.admit(shown, route)
 
 
+# What a manager makes of callers its store does not know, or knows otherwise: its store may be
+# behind. (who, route) -> the standings that let them in.
+BEHIND = {
+    ("unknown worker", SESSION): {Standing.FOLLOWS, Standing.ALONE},
+    ("unknown manager", RAFT): {Standing.FOLLOWS, Standing.ALONE},
+    ("unknown manager", MEMBER_JOIN): {Standing.FOLLOWS, Standing.ALONE},
+    ("removed worker", SESSION): set(),
+    ("removed manager", RAFT): set(),
+    ("removed manager", MEMBER_JOIN): set(),
+    ("manager that is a worker here", RAFT): {Standing.ALONE},
+    ("manager that is a worker here", SNAPSHOT): {Standing.ALONE},
+    ("manager that is a worker here", MEMBER_JOIN): {Standing.FOLLOWS},
+    ("manager that is a worker here", API): {Standing.FOLLOWS},
+    ("manager that is a worker here", SESSION): set(Standing),
+    ("worker", API): set(),
+    ("worker", RAFT): set(),
+    ("manager", RAFT): set(Standing),
+}
+SHOWN = {
+    "unknown worker": peer("new", "worker"),
+    "unknown manager": peer("new", "manager"),
+    "removed worker": peer("removed", "worker"),
+    "removed manager": peer("removed", "manager"),
+    "manager that is a worker here": peer("worker", "manager"),
+    "worker": peer("worker", "worker"),
+    "manager": peer("manager", "manager"),
+}
+
+
+@pytest.mark.parametrize("standing", Standing)
+@pytest.mark.parametrize(("who", "route"), BEHIND, ids=lambda part: getattr(part, "name", part))
+def test_store_that_may_be_behind_is_not_the_last_word(standing, who, route):
+    direct = Direct()
+    removed = RemovedCertificate(node_id="removed")
+    row = Cluster(id=CLUSTER, spec=SwarmSpec(), removed_certificates=(removed,))
+    nodes = (node("worker", role="worker"), node("manager", role="manager"))
+    assert direct.apply(*(Create(obj=each) for each in (row, *nodes))) == ""
+    gatekeeper = StoreGatekeeper(direct.store, CLUSTER, StepClock(), lambda: standing)
+    if standing in BEHIND[who, route]:
+        gatekeeper.admit(SHOWN[who], route)
+        return
+    with pytest.raises(ForbiddenError):
+        gatekeeper.admit(SHOWN[who], route)
+
+
+@pytest.mark.parametrize("standing", Standing)
+def test_empty_store_judges_nobody(standing):
+    gatekeeper = StoreGatekeeper(Direct().store, CLUSTER, StepClock(), lambda: standing)
+    for route in ROUTES:
+        gatekeeper.admit(SHOWN["unknown manager"], route)
+    with pytest.raises(UnauthorizedError):
+        gatekeeper.admit(peer("new", "manager", **OTHER), RAFT)
+
+
 @settings(max_examples=300, deadline=None)
 @given(
     st.sampled_from(ROUTES),
@@ -142,5 +207,5 @@ def test_whoever_is_let_in_is_in_the_swarm_and_within_its_dates(gatekeeper, rout
     assert shown.node_id in ("worker", "manager")
     assert shown.cluster_id == "c"
     assert shown.begins_ms <= START_MS
-    assert shown.ends_ms >= START_MS or route in (RENEW, CERTIFICATE)
-    assert route is not API or shown.node_id == shown.role == "manager"
+    assert shown.ends_ms >= START_MS or route in (RENEW, CERTIFICATE, *MEMBERS)
+    assert route not in MANAGERS - NODES or shown.node_id == shown.role == "manager"

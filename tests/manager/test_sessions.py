@@ -1,7 +1,7 @@
 """Nodes that joined, over a network in memory: agent, connector, port, gatekeeper, dispatcher."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -15,12 +15,14 @@ from swarmlet.core.errors import (
     ForbiddenError,
     InvalidArgumentError,
     NotLeaderError,
+    QuorumLostError,
     UnavailableError,
 )
-from swarmlet.core.ids import ClusterID, NodeID, TaskID
+from swarmlet.core.ids import ClusterID, NodeID, RaftID, TaskID
 from swarmlet.env.real import RealDisk
-from swarmlet.manager.gatekeeper import CertificateGatekeeper, StoreGatekeeper
-from swarmlet.manager.port import ForwardingPort
+from swarmlet.manager.dispatcher import LEADER_WEIGHT
+from swarmlet.manager.gatekeeper import StoreGatekeeper
+from swarmlet.manager.manager import Manager
 from swarmlet.manager.removals import follow_removals
 from swarmlet.model.change import Create, Remove, Update
 from swarmlet.model.cluster import RootCA
@@ -28,7 +30,10 @@ from swarmlet.model.node import IssuanceState, Node, NodeCertificate, NodeState
 from swarmlet.model.task import TaskState as S
 from swarmlet.model.task import TaskStatus
 from swarmlet.model.view import cluster_of
-from swarmlet.wire.channel import ChannelClosedError
+from swarmlet.raft.membership import Members
+from swarmlet.store.proposer import Member
+from swarmlet.store.store import Store
+from swarmlet.wire.channel import ChannelClosedError, RaftChannel
 from swarmlet.wire.credentials import Credentials
 from swarmlet.wire.messages import (
     Heartbeat,
@@ -38,10 +43,17 @@ from swarmlet.wire.messages import (
     StatusReport,
     SwarmInfo,
 )
-from swarmlet.wire.node_api import CertificateRequest
+from swarmlet.wire.node_api import (
+    CertificateRequest,
+    MemberRequest,
+    PortHello,
+    SnapshotAnswer,
+    SnapshotHead,
+)
 from swarmlet.wire.remotes import Remotes
 from tests.agent.fake_runtime import FakeRuntime
 from tests.agent.virtual_time import START_MS, VirtualClock, run_virtual, until, virtual_env
+from tests.manager.group_log import GroupLog
 from tests.manager.swarm import (
     DESCRIPTION,
     NODE,
@@ -58,7 +70,8 @@ LEAD, JOINED = "10.0.0.1:2377", "10.0.0.3:2377"
 
 
 class World:
-    """A leader, a manager without a store, and a worker: node-2 on host `w`."""
+    """A leader, a manager that knows who leads and nothing else yet, and a worker: node-2 on host
+    `w`."""
 
     def __init__(self, directory: Path) -> None:
         self.swarm, self.net, self.ca = Swarm(directory), MemoryNet(), SwarmCA(START_MS)
@@ -69,18 +82,23 @@ class World:
             host="m",
             addr=LEAD,
             own=self.ca.own(NODE, "manager"),
-            gatekeeper=StoreGatekeeper(store, ClusterID(CLUSTER), self.clock),
+            gatekeeper=StoreGatekeeper(
+                store, ClusterID(CLUSTER), self.clock, self.swarm.manager.standing
+            ),
             service=self.swarm.manager.port,
             clock=self.clock,
         )
         own = self.ca.own("joined", "manager")
+        self.follower, self.follower_log = new_follower(own)
         self.joined = MemoryPort(
             self.net,
             host="j",
             addr=JOINED,
             own=own,
-            gatekeeper=CertificateGatekeeper(ClusterID(CLUSTER), self.clock),
-            service=ForwardingPort(own, remotes(LEAD), self.clock),
+            gatekeeper=StoreGatekeeper(
+                Store(self.swarm.env), ClusterID(CLUSTER), self.clock, self.follower.standing
+            ),
+            service=self.follower.port,
             clock=self.clock,
         )
         self.own: OwnIdentity = self.ca.own(OTHER)
@@ -119,8 +137,64 @@ class World:
         await self.swarm.store.commit(
             [Update(obj=replace(cluster, root_ca=root), seen=cluster.version)]
         )
-        await self.swarm.store.commit([Create(obj=node_row(NodeID("joined")))])
-        await self.change_node(role="worker")
+        joined = node_row(NodeID("joined"), "manager")
+        await self.swarm.store.commit([Create(obj=joined)])
+
+
+def new_follower(own: OwnIdentity) -> tuple[Manager, GroupLog]:
+    """Behind the port of a manager that has just joined."""
+    env = virtual_env(RealDisk(), seed=3)
+    log = GroupLog(store := Store(env))
+    places = ((1, NODE, LEAD), (3, "joined", JOINED))
+    log.group = Members(
+        members=tuple(
+            Member(raft_id=RaftID(raft_id), node_id=node_id, address=addr)
+            for raft_id, node_id, addr in places
+        )
+    )
+    log.is_leader, log.leader = False, RaftID(1)
+    store.attach(log)
+    manager = Manager(env, store, log, NodeID("joined"), ())
+    manager.attach(own, Peers(), _nobody)
+    return manager, log
+
+
+class Frames:
+    """A connection of the Raft group that keeps what is sent."""
+
+    def __init__(self, node_id: NodeID) -> None:
+        self.node_id, self.sent = node_id, []
+
+    def send(self, frame: bytes) -> bool:
+        self.sent.append(frame)
+        return True
+
+    async def receive(self) -> bytes:
+        raise ChannelClosedError
+
+    def close(self) -> None:
+        pass
+
+
+async def chunks(*parts: bytes) -> AsyncIterator[bytes]:
+    for part in parts:
+        yield part
+
+
+class Peers:
+    """What other members' calls end in."""
+
+    async def serve_peer(self, channel: RaftChannel) -> None:
+        channel.send(b"frame")
+
+    async def take_snapshot(
+        self, head: SnapshotHead, chunks: AsyncIterator[bytes], peer_node_id: NodeID
+    ) -> SnapshotAnswer:
+        return SnapshotAnswer(index=sum([len(chunk) async for chunk in chunks]))
+
+
+async def _nobody(addr: str) -> PortHello:
+    raise AssertionError(f"nobody asks {addr}")
 
 
 def remotes(addr: str) -> Remotes:
@@ -136,7 +210,8 @@ def play(directory: Path, story: Story, addr: str = LEAD) -> None:
         await world.begin()
         with follow_removals(world.swarm.store, world.lead.close_node):
             async with asyncio.TaskGroup() as group:
-                parts = [world.swarm.manager.run(), world.lead.run(), world.joined.run()]
+                managers = [world.swarm.manager.run(), world.follower.run()]
+                parts = [*managers, world.lead.run(), world.joined.run()]
                 tasks = [group.create_task(part) for part in parts]
                 await asyncio.sleep(0.1)
                 agent = world.agent(addr)
@@ -156,7 +231,9 @@ def test_worker_registers_with_its_address_and_who_signed_its_certificate(tmp_pa
         assert node.description.tls_info.trust_root.encode() == world.ca.root_pem
         assert node.description.tls_info.cert_issuer_public_key
         await until(lambda: len(world.heard) == 1)
-        assert world.heard[0].managers == (ManagerAddr(node_id=NODE, addr="127.0.0.1:2377"),)
+        assert world.heard[0].managers == (
+            ManagerAddr(node_id=NODE, addr="127.0.0.1:2377", weight=LEADER_WEIGHT),
+        )
         assert world.heard[0].root_pem == world.ca.root_pem
         assert world.heard[0].role == "worker"
         assert agent.is_registered()
@@ -247,7 +324,7 @@ def test_worker_that_stops_in_order_is_expected_back_and_its_tasks_are_adopted(t
     play(tmp_path, story)
 
 
-def test_worker_that_asks_a_manager_without_a_store_is_sent_to_the_leader(tmp_path: Path):
+def test_worker_that_asks_a_manager_that_follows_is_sent_to_the_leader(tmp_path: Path):
     async def story(world: World, _: Agent):
         await world.is_in_state(NodeState.READY)
         assert [(host, addr) for host, addr, _ in world.net.dials] == [("w", JOINED), ("w", LEAD)]
@@ -255,11 +332,29 @@ def test_worker_that_asks_a_manager_without_a_store_is_sent_to_the_leader(tmp_pa
     play(tmp_path, story, JOINED)
 
 
-def test_port_without_a_store_passes_joins_on_and_serves_nothing_itself(tmp_path: Path):
+def test_port_of_a_manager_whose_store_is_empty_says_who_it_is_and_hears_members(tmp_path: Path):
     async def story(world: World, _: Agent):
         link = world.net.link("new", world.clock)
-        assert (await link.hello(JOINED)).node_id == "joined"
+        hello = await link.hello(JOINED)
+        assert (hello.node_id, hello.cluster_id) == ("joined", CLUSTER)
         assert await link.root(JOINED) == world.ca.root_pem
+        service, lead = world.joined.service, world.ca.own(NODE, "manager")
+        assert service.leader_addr() == LEAD
+        channel = Frames(NODE)
+        await service.serve_raft(channel, lead.identity)
+        assert channel.sent == [b"frame"]
+        with pytest.raises(ForbiddenError, match="another node's"):
+            await service.serve_raft(channel, world.own.identity)
+        head = SnapshotHead(sender=1, receiver=3, term=1, facts=b"")
+        answer = await service.take_snapshot(head, chunks(b"ab", b"c"), lead.identity)
+        assert answer == SnapshotAnswer(index=3)
+
+    play(tmp_path, story)
+
+
+def test_port_of_a_manager_that_follows_leaves_all_else_to_the_leader(tmp_path: Path):
+    async def story(world: World, _: Agent):
+        link = world.net.link("new", world.clock)
         request = CertificateRequest(csr="x", token="no token")
         with pytest.raises(InvalidArgumentError, match="token"):
             await link.request_certificate(JOINED, request, Credentials(root_pem=world.ca.root_pem))
@@ -267,11 +362,21 @@ def test_port_without_a_store_passes_joins_on_and_serves_nothing_itself(tmp_path
         for call in (
             service.request_certificate(request, peer, ""),
             service.certificate_status("x", ""),
-            service.serve_session(None, peer, ""),
+            service.join_members(MemberRequest(addr="10.0.0.9:1"), peer, ""),
+            service.leave_members(MemberRequest(), peer),
         ):
-            with pytest.raises(NotLeaderError) as refused:
+            with pytest.raises(NotLeaderError):
                 await call
-            assert refused.value.managers == (LEAD,)
+        with pytest.raises(NotLeaderError) as refused:
+            await service.serve_session(None, peer, "")
+        assert refused.value.managers == (LEAD,)
+        with pytest.raises(UnavailableError, match="does not have the swarm's state yet"):
+            await service.unlock_key(peer)
+        world.follower_log.follow(None)
+        world.follower_log.silent.update((1, 3))
+        await asyncio.sleep(0)
+        with pytest.raises(QuorumLostError, match="0 of 2 managers answer, and 2 are needed"):
+            service.leader_addr()
 
     play(tmp_path, story)
 
@@ -310,7 +415,7 @@ def test_port_of_a_manager_that_does_not_lead_serves_no_session(tmp_path: Path):
         assert service.leader_addr() is None
         world.swarm.log.lose()
         await until(lambda: not agent.is_registered())
-        with pytest.raises(UnavailableError, match="No manager leads"):
+        with pytest.raises(UnavailableError, match="have no leader at the moment"):
             service.leader_addr()
         world.swarm.log.lead()
         await world.is_in_state(NodeState.READY)

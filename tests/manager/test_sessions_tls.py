@@ -38,7 +38,15 @@ from swarmlet.wire.remotes import Remotes
 from swarmlet.wire.server import NodePort
 from swarmlet.wire.tls import Trust
 from tests.agent.fake_runtime import FakeRuntime
-from tests.manager.swarm import DESCRIPTION, NODE, OTHER, node_row, service_rows, task_row
+from tests.manager.swarm import (
+    DESCRIPTION,
+    NODE,
+    OTHER,
+    manager_row,
+    node_row,
+    service_rows,
+    task_row,
+)
 from tests.store.memory_log import MemoryLog
 from tests.wire.identities import CLUSTER, SwarmCA
 
@@ -99,8 +107,7 @@ class World:
 
     async def begin(self) -> None:
         cluster = Cluster(id=ClusterID(CLUSTER), spec=SwarmSpec())
-        worker = replace(node_row(OTHER), role="worker")
-        rows = [Create(obj=row) for row in (cluster, node_row(NODE), worker)]
+        rows = [Create(obj=row) for row in (cluster, manager_row(), node_row(OTHER))]
         await self.store.commit([*rows, *service_rows()])
 
 
