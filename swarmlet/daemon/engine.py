@@ -199,6 +199,8 @@ class DaemonEngine:
                 self._host.kek.forget()
                 await self._enter(locked)
                 raise
+            if self._stay is not None:  # else it goes on with a join
+                await self._stay.registered()
 
     async def close(self) -> None:
         """Say goodbye and let go; tasks run on."""

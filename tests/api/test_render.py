@@ -23,14 +23,15 @@ from swarmlet.api.render.service import render_service
 from swarmlet.api.render.spec import SHOWN_SPECS_MAX, ShownSpecs, render_spec, spec_json
 from swarmlet.api.render.task import render_task
 from swarmlet.ca.root import issuer_facts, new_root
+from swarmlet.ca.unlock_key import unlock_keys_with
 from swarmlet.manager.control import ServiceStatus
 from swarmlet.model.cluster import (
     Cluster,
+    EncryptionConfig,
     JoinTokens,
     RootCA,
     RootRotation,
     SwarmSpec,
-    UnlockKey,
 )
 from swarmlet.model.config import Config, ConfigSpec
 from swarmlet.model.defaults import with_defaults
@@ -369,7 +370,8 @@ def test_unlock_key_has_its_human_form_or_is_empty():
     cluster = Cluster(id="c", spec=SwarmSpec())
     assert render_unlock_key(cluster) == ""
     key = base64.b64decode("M1RYIeu46RoiSQzPQLSkDIc+0gqYGrk9rJbCVTsC+7M=")
-    cluster = replace(cluster, unlock_keys=(UnlockKey(subsystem="manager", key=key),))
+    locks = SwarmSpec(encryption_config=EncryptionConfig(auto_lock_managers=True))
+    cluster = replace(cluster, spec=locks, unlock_keys=unlock_keys_with(key))
     assert render_unlock_key(cluster) == "SWMKEY-1-M1RYIeu46RoiSQzPQLSkDIc+0gqYGrk9rJbCVTsC+7M"
     assert tls_info(b"").trust_root == ""
 

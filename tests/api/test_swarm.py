@@ -11,11 +11,11 @@ from msgspec.structs import replace
 from swarmlet.api.app import Door
 from swarmlet.api.engine import SwarmState
 from swarmlet.ca.root import new_root
+from swarmlet.ca.unlock_key import parse_unlock_key, unlock_key_text
 from swarmlet.core.errors import swarm_locked
 from swarmlet.core.ids import NodeID
 from swarmlet.model.change import Update
 from swarmlet.model.node import NodeCertificate
-from tests.api.group import LOST
 from tests.api.world import NODE_ID, NOW_MS, service_body
 
 CLI_INIT = {
@@ -255,7 +255,42 @@ async def test_locked_node_says_how_to_go_on(lonely):
     status, answer = await lonely("GET", "/nodes")
     assert status == 503
     assert answer["message"].startswith("Swarm is encrypted and needs to be unlocked")
-    assert (await lonely("POST", "/swarm/unlock", {"UnlockKey": "x"}))[0] == 501
+    info = (await lonely("GET", "/info"))[1]["Swarm"]
+    assert (info["LocalNodeState"], info["ControlAvailable"]) == ("locked", False)
+
+
+async def test_locked_node_is_unlocked_with_its_key_alone(lonely):
+    lonely.world.state = SwarmState(state="locked")
+    lonely.world.problem = swarm_locked()
+    lonely.world.unlock_key = bytes(range(32))
+    answers = []
+    for key in ("x", "", unlock_key_text(bytes(32)), unlock_key_text(bytes(range(32)))):
+        status, answer = await lonely("POST", "/swarm/unlock", {"UnlockKey": key})
+        answers.append((status, (answer or {}).get("message", "")))
+    assert answers == [
+        (400, "invalid key string"),
+        (400, "invalid key string"),
+        (401, "swarm could not be unlocked: invalid key provided"),
+        (200, ""),
+    ]
+    assert lonely.world.state.state == "active"
+
+
+async def test_unlocking_a_node_in_no_swarm_says_so_before_it_looks_at_the_key(lonely):
+    status, answer = await lonely("POST", "/swarm/unlock", {"UnlockKey": "x"})
+    assert status == 503
+    assert "is not a swarm manager" in answer["message"]
+
+
+async def test_key_is_shown_while_managers_are_locked(api):
+    _, swarm = await api("GET", "/swarm")
+    spec = {**swarm["Spec"], "EncryptionConfig": {"AutoLockManagers": True}}
+    path = f"/swarm/update?version={swarm['Version']['Index']}&rotateManagerUnlockKey=true"
+    assert (await api("POST", path, spec))[0] == 200
+    _, answer = await api("GET", "/swarm/unlockkey")
+    assert len(parse_unlock_key(answer["UnlockKey"])) == 32
+    _, swarm = await api("GET", "/swarm")
+    assert answer["UnlockKey"][9:] not in str(swarm)
 
 
 async def test_info_of_a_node_in_no_swarm(lonely):
@@ -288,8 +323,11 @@ async def test_info_answers_at_once_and_says_what_is_lost(api):
     async with asyncio.timeout(1.0):
         status, info = await api("GET", "/info")
     assert status == 200
-    assert info["Swarm"]["Error"] == LOST.message
-    assert info["Warnings"] == [f"WARNING: {LOST.message} {LOST.remedy}"]
+    sentence = info["Swarm"]["Error"]
+    assert sentence.startswith("1 of 2 managers answers, and 2 are needed: node-2 (10.0.0.2:2377)")
+    (warning,) = info["Warnings"]
+    assert warning.startswith(f"WARNING: {sentence} ")
+    assert "--force-new-cluster" in warning
     assert (info["Swarm"]["Nodes"], info["Swarm"]["ControlAvailable"]) == (1, True)
 
 

@@ -12,6 +12,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from swarmlet.api.app import build_app
 from swarmlet.api.engine import EngineFacts, Forwarder, InitRequest, JoinRequest, SwarmState
 from swarmlet.ca.root import new_root
+from swarmlet.ca.unlock_key import wrong_key
 from swarmlet.core.errors import (
     UnsupportedError,
     already_in_swarm,
@@ -126,6 +127,7 @@ class World:
         self.events = EventFeed(self.env.clock)
         self.state = SwarmState(state="inactive")
         self.is_stopped = False
+        self.unlock_key = b""
         self.registry: bytes | None = None  # what it answers; None: there is none
         self.asked_registries: list[tuple[str, str]] = []
         self.problem: Exception | None = None  # what `control` raises instead of answering
@@ -186,6 +188,11 @@ class World:
 
     def forwarder(self) -> Forwarder | None:
         return self.leader
+
+    async def unlock_swarm(self, unlock_key: bytes) -> None:
+        if unlock_key != self.unlock_key:
+            raise wrong_key()
+        self.state, self.problem = SwarmState(state="active"), None
 
     async def leave_swarm(self, *, force: bool) -> None:
         if self._control is None:
