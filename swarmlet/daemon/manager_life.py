@@ -10,7 +10,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from swarmlet.core.errors import MemberRefusedError, SwarmError, first_of
-from swarmlet.core.ids import NodeID
+from swarmlet.core.ids import NodeID, RaftID
 from swarmlet.daemon.data_dir import SwarmFile
 from swarmlet.daemon.entrance import Entrance
 from swarmlet.daemon.host import ApiCall, Host, PortPlan
@@ -22,6 +22,7 @@ from swarmlet.manager.autolock import KeyKeeper
 from swarmlet.manager.bootstrap import Founding
 from swarmlet.model.address import parse_address
 from swarmlet.raft.engine import Origin
+from swarmlet.store.proposer import Member
 from swarmlet.store.store import Store
 from swarmlet.wire.messages import ManagerAddr
 from swarmlet.wire.node_api import MemberRequest
@@ -54,6 +55,7 @@ class ManagerLife:
         self._papers, self._own = papers, papers.own
         self._entrance, self._remotes = entrance, remotes
         self._founding: Founding | None = None
+        self._contacts: tuple[Member, ...] = ()  # who let this manager into the group
         self._must_open = False
         self._keeper: PortKeeper | None = None
         self.problem = ""  # why this manager is not a member yet, for people
@@ -166,7 +168,7 @@ class ManagerLife:
         keys = await self._host.env.blocking(self._raft_keys)
         member = Membership(self._host, self._own, keys, self.file)
         self.on_store(member.store)
-        await member.start(self._origin())
+        await member.start(self._origin(), self._contacts)
         await self._note_started()
         refusal: MemberRefusedError | None = None
         try:
@@ -279,6 +281,11 @@ class ManagerLife:
         self._remotes.observe(addr, ok=True)
         self._remotes.replace(
             ManagerAddr(node_id=NodeID(one.node_id), addr=one.addr) for one in grant.members
+        )
+        self._contacts = tuple(
+            Member(raft_id=RaftID(one.raft_id), node_id=one.node_id, address=one.addr)
+            for one in grant.members
+            if one.raft_id != grant.raft_id
         )
         await self._write(
             replace(self.file, raft_id=grant.raft_id, is_entering=True, lost_raft_id=0)

@@ -70,9 +70,10 @@ class Membership:
         self._changed = asyncio.Event()
         self.is_ready = False  # the API may be answered: the state is here, and this member votes
 
-    async def start(self, origin: Origin) -> None:
-        """Load what is on the disk. Raises DamagedError."""
-        await self.log.start(origin)
+    async def start(self, origin: Origin, contacts: tuple[Member, ...] = ()) -> None:
+        """Load what is on the disk. `contacts` are dialled by a member that joins. Raises
+        DamagedError, FailedPreconditionError."""
+        await self.log.start(origin, contacts)
 
     async def run(
         self,
