@@ -104,7 +104,7 @@ async def pass_on(call: Call, forwarder: Forwarder) -> web.StreamResponse:
     except BaseExceptionGroup as problems:
         problem = first_of(problems)
     if isinstance(problem, _LeaderLeftError):
-        problem = await _unanswered(call, control)
+        problem = _unanswered(call, control)
     raise problem
 
 
@@ -124,11 +124,11 @@ async def _until_left(control: Control, request: web.Request, asked: RaftID | No
             raise _LeaderLeftError
 
 
-async def _unanswered(call: Call, control: Control) -> SwarmError:
+def _unanswered(call: Call, control: Control) -> SwarmError:
     """What to say of a call that was sent to a leader that fell silent."""
     if call.request.method in READS:
         return NotLeaderError("The manager that led does not answer.", remedy="Try again.")
-    lost = await control.problem()
+    lost = control.problem()
     return OutcomeUnknownError(
         "The change was sent to the manager that led, which does not answer: it is not known "
         f"whether it was made.{f' {lost.message}' if lost else ''}",

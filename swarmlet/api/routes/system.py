@@ -91,14 +91,13 @@ async def version(call: Call) -> web.Response:
 
 async def _swarm_numbers(control: Control) -> SwarmNumbers:
     """What a manager adds to `/info`: what it knows, at once, and what is wrong."""
-    problem = await control.problem()
     view = await control.read(stale=True)
     return SwarmNumbers(
         members=control.members(),
         nodes=len(view.nodes),
         managers=sum(node.role == "manager" for node in view.nodes.all()),
         cluster=next(iter(view.clusters.all()), None),
-        problem=problem,
+        problem=control.problem(),
     )
 
 

@@ -1,6 +1,5 @@
 """What every verb needs: a linearizable view, finding by reference, and the commit."""
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from typing import Final
@@ -24,6 +23,7 @@ from swarmlet.model.secret import Secret
 from swarmlet.model.service import Service
 from swarmlet.model.task import Task
 from swarmlet.model.view import View
+from swarmlet.raft.health import leaderless
 from swarmlet.store.proposer import GroupHealth, Leadership, Member, RaftLog
 from swarmlet.store.store import Store
 from swarmlet.wire.credentials import Credentials
@@ -33,7 +33,6 @@ from swarmlet.wire.outgoing import HttpsAnswer, HttpsRequest
 log = logging.getLogger("swarmlet.manager")
 
 ELECTION_WAIT_MS: Final = 2_500  # without a leader, before a majority counts as lost
-SENTENCE_WAIT_S: Final = 0.5  # for the log to say what is lost, which it knows by then
 _NOBODY_LEADS: Final = Leadership(term=0, leader=None, is_ready=False)
 
 
@@ -77,20 +76,13 @@ class ControlBase:
         """How long ago what this manager knows was sure to be the swarm's newest state."""
         return max(0, self._env.clock.wall_ms() - self._log.health().as_of_ms)
 
-    async def problem(self) -> SwarmError | None:
-        """Why what needs a majority of the managers fails, where it does; says so at once. None
-        while there is a majority, or while an election may still bring one about."""
-        lost_ms = self._log.health().lost_since_ms
-        if not lost_ms or self._env.clock.wall_ms() - lost_ms < ELECTION_WAIT_MS:
+    def problem(self) -> SwarmError | None:
+        """Why what needs a majority of the managers fails, where it does. None while there is a
+        majority, or while an election may still bring one about."""
+        health, now_ms = self._log.health(), self._env.clock.wall_ms()
+        if not health.lost_since_ms or now_ms - health.lost_since_ms < ELECTION_WAIT_MS:
             return None
-        try:
-            async with asyncio.timeout(SENTENCE_WAIT_S):
-                await self._log.read_barrier()
-        except TimeoutError:
-            return None
-        except SwarmError as problem:
-            return problem
-        return None
+        return leaderless(health, now_ms)
 
     def leadership(self) -> Leadership:
         """Who leads, as `run` last heard."""
