@@ -151,6 +151,10 @@ class Source:
             )
         return Sealer(key, purpose, file_id)
 
+    def key_id(self, magic: bytes) -> bytes:
+        """Of the key it is sealed by, says its header. Raises DamagedError."""
+        return self._header(magic)[0]
+
     def _header(self, magic: bytes) -> tuple[bytes, bytes]:
         header = self.data[: _FILE_HEADER.size]
         if len(self.data) < FILE_HEADER_B:

@@ -194,7 +194,7 @@ class SealedWriter:
     def __init__(
         self, disk: Disk, path: str, key: SealKey, *, purpose: bytes, entropy: Entropy
     ) -> None:
-        self._disk, self._path = disk, path
+        self._disk, self._path, self.key_id = disk, path, key.key_id
         file_id = entropy(16)
         self._sealer = Sealer(key, purpose, file_id)
         self._session = int.from_bytes(entropy(4), "little")
@@ -234,6 +234,11 @@ class SealedWriter:
         frame, crc = self._sealer.seal(body, self._session)
         self._file.write(frame)
         self._sealer.advance(crc)
+
+
+def is_sealed_by(disk: Disk, path: str, key: SealKey) -> bool:
+    """Whether a whole file names this key. Raises FileNotFoundError, DamagedError."""
+    return Source(path, disk.read(path)).key_id(WHOLE_MAGIC) == key.key_id
 
 
 def read_sealed(

@@ -61,7 +61,20 @@ class Committed(_Op, frozen=True, tag="commit"):
     index: int
 
 
-Op: TypeAlias = Base | Added | Cut | Voted | Committed
+class Installed(_Op, frozen=True, tag="install"):
+    """A snapshot took the place of all entries; these are its last ones."""
+
+    members: Members
+    entries: tuple[Entry, ...]
+
+
+class Heard(_Op, frozen=True, tag="heard"):
+    """What is remembered of the other members (raft.acquaintance): a hint as well."""
+
+    table: bytes
+
+
+Op: TypeAlias = Base | Added | Cut | Voted | Committed | Installed | Heard
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[Op]).decode
@@ -75,6 +88,7 @@ class Whole(NamedTuple):
     term: int
     vote: int | None
     commit_index: int
+    heard: bytes
 
 
 class Batch(NamedTuple):
@@ -96,6 +110,8 @@ class Journal:
         self.vote: int | None = None
         self.commit_index = 1
         self.is_dirty = False
+        self.heard = b""  # of the other members; see `remember`
+        self._is_heard_new = False
         self._ops: list[Op] = []
         self._must_rewrite = False
 
@@ -108,26 +124,60 @@ class Journal:
         """The configuration as of an entry."""
         return self.base_members.after_all(_changes(e for e in self.entries if e[1] <= as_of))
 
+    @property
+    def last_index(self) -> int:
+        return self.entries[-1][1] if self.entries else 0
+
+    def last_two(self, index: int) -> tuple[Entry, ...]:
+        """The entries at `index` and before it, as far as they are here."""
+        at = index - self.entries[0][1] if self.entries else -1
+        return tuple(self.entries[max(0, at - 1) : at + 1]) if at >= 0 else ()
+
     def take(self) -> Batch | None:
         """What must reach the disk before anybody is told; None if there is nothing."""
         if not self.is_dirty:
             return None
+        if self._is_heard_new:
+            self._ops.append(Heard(self.heard))
         batch = Batch(ops=self._ops, whole=self._whole() if self._must_rewrite else None)
-        self._ops, self.is_dirty, self._must_rewrite = [], False, False
+        self._ops, self.is_dirty = [], False
+        self._must_rewrite = self._is_heard_new = False
         return batch
 
-    def compact(self, index: int) -> None:
+    def compact(self, index: int, *, keep: int = 0, keep_size_b: int = 0) -> None:
         """Forget the entries below `index` - 1, which a durable snapshot holds.
 
-        The entry at `index` and the one before stay: the next is checked against them.
+        The entry at `index` and the one before stay: the next is checked against them. So do `keep`
+        more, for members that are slightly behind, as far as they have no more than `keep_size_b`.
         """
         gone = index - 1 - self.entries[0][1]
+        while gone > 0 and keep > 0 and len(self.entries[gone - 1][0]) <= keep_size_b:
+            gone, keep = gone - 1, keep - 1
+            keep_size_b -= len(self.entries[gone][0])
         if gone <= 0:
             return
         assert gone < len(self.entries), "a snapshot is never newer than the journal"
-        self.base_members = self.members(as_of=index - 2)
+        self.base_members = self.members(as_of=self.entries[gone][1] - 1)
         self.size_b -= _size_b(self.entries[:gone])
         del self.entries[:gone]
+        self._must_rewrite = self.is_dirty = True
+
+    def install(self, members: Members, entries: Sequence[Entry]) -> None:
+        """Begin anew behind a snapshot: `entries` are its last, `members` are as of the very last.
+
+        Folding these entries over those members again changes nothing.
+        """
+        self._install(members, entries)
+        self._note(Installed(members, tuple(entries)))
+        self._must_rewrite = True
+
+    def remember(self, heard: bytes) -> None:
+        """Keep this of the other members: with the next batch, worth no fsync of its own."""
+        self._is_heard_new = self._is_heard_new or heard != self.heard
+        self.heard = heard
+
+    def rewrite(self) -> None:
+        """Write the whole file anew with the next batch."""
         self._must_rewrite = self.is_dirty = True
 
     # What PySyncObj calls
@@ -188,6 +238,13 @@ class Journal:
         self.size_b += len(entry[0])
         self.newest_members = self.newest_members.after_all(_changes((entry,)))
 
+    def _install(self, members: Members, entries: Sequence[Entry]) -> None:
+        self.base_members = self.newest_members = members
+        self.entries[:], self.size_b = (), 0
+        for entry in entries:
+            self._add(entry)
+        self.commit_index = self.entries[-1][1]
+
     def _cut(self, position: int) -> None:
         self.size_b -= _size_b(self.entries[position:])
         del self.entries[position:]
@@ -200,6 +257,7 @@ class Journal:
             term=self.term,
             vote=self.vote,
             commit_index=self.getRaftCommitIndex(),
+            heard=self.heard,
         )
 
     def replayed(self, op: Op) -> str:
@@ -219,6 +277,10 @@ class Journal:
                 self.term, self.vote = term, vote
             case Committed(index):
                 self.commit_index = index
+            case Installed(members, entries):
+                self._install(members, entries)
+            case Heard(table):
+                self.heard = table
         return ""
 
 
@@ -262,6 +324,12 @@ class JournalFile:
             self._make_room_ahead()
         self.free_b = self._log.free_b
 
+    def write_whole(self, batch: Batch) -> None:
+        """As `write`, but with the whole file anew or not at all."""
+        assert batch.whole is not None, "a rewrite was asked for"
+        self._log.rewrite(self._records(batch.whole))
+        self.free_b = self._log.free_b
+
     def make_room(self, size_b: int) -> None:
         self._log.make_room(size_b)
         self.free_b = self._log.free_b
@@ -285,7 +353,7 @@ class JournalFile:
     def _records(self, whole: Whole) -> Iterator[bytes]:
         begin = Base(self._raft_id, whole.members)
         voted, committed = Voted(whole.term, whole.vote), Committed(whole.commit_index)
-        yield _encode([begin, voted, committed])
+        yield _encode([begin, voted, committed, Heard(whole.heard)])
         yield from (_encode(piece) for piece in _pieces(whole.entries))
 
     def _ops(self, records: Sequence[bytes]) -> Iterator[Op]:

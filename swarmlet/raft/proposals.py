@@ -11,7 +11,13 @@ from swarmlet.core.errors import (
     UnavailableError,
 )
 from swarmlet.core.limits import PROPOSAL_TIMEOUT_S
-from swarmlet.raft.hardening import MISSING_LEADER, NOT_LEADER, SUCCESS, Answer
+from swarmlet.raft.hardening import (
+    MISSING_LEADER,
+    NOT_LEADER,
+    REQUEST_DENIED,
+    SUCCESS,
+    Answer,
+)
 
 OVERHEAD_B: Final = 64  # of an entry in the journal: its index, term and framing, rounded up
 
@@ -26,11 +32,21 @@ def outcome_unknown(cause: str) -> OutcomeUnknownError:
     )
 
 
-def not_leader() -> NotLeaderError:
+def not_leader(managers: tuple[str, ...] = ()) -> NotLeaderError:
     return NotLeaderError(
         "This manager does not lead the swarm at the moment, so it cannot write.",
         remedy="Try again in a moment; after a start, a manager first has to win an election.",
+        managers=managers,
     )
+
+
+class DeniedError(UnavailableError):
+    """The log takes no change of its members at this moment."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Another change of the managers is not stored yet.", remedy="Try again in a moment."
+        )
 
 
 def _no_room() -> UnavailableError:
@@ -133,6 +149,8 @@ class Proposals:
             _answer(future, index)
         elif reason in (NOT_LEADER, MISSING_LEADER):
             _answer(future, not_leader())
+        elif reason == REQUEST_DENIED:
+            _answer(future, DeniedError())
         else:
             _answer(future, outcome_unknown("another leader was elected"))
 

@@ -20,7 +20,7 @@ DIRECTORY = "/data/raft"
 JOURNAL, SNAPSHOT = f"{DIRECTORY}/journal", f"{DIRECTORY}/snapshot"
 ME = Member(raft_id=RaftID(7), node_id="n1", address="10.0.0.1:2377")
 KEY = seal_key(b"k" * 32)
-OFTEN = RaftLimits(snapshot_entries=5)
+OFTEN = RaftLimits(snapshot_entries=5, slow_follower_entries=0)
 
 
 class Memory:

@@ -11,7 +11,7 @@ from swarmlet.raft.engine import RaftLimits
 from tests.raft.member import Node, nothing, propose_all
 from tests.sim.disk import WHERES, SimCrash, SimDisk
 
-LIMITS = RaftLimits(snapshot_entries=6)
+LIMITS = RaftLimits(snapshot_entries=6, slow_follower_entries=0)
 CLIENTS, WRITES = 3, 8
 
 

@@ -7,11 +7,11 @@ import pytest
 from swarmlet.core.errors import (
     DamagedError,
     DiskFullError,
+    FailedPreconditionError,
     InvalidArgumentError,
     NotLeaderError,
     OutcomeUnknownError,
     UnavailableError,
-    UnsupportedError,
 )
 from swarmlet.core.ids import RaftID
 from swarmlet.raft.engine import Origin, RaftLimits
@@ -119,13 +119,13 @@ def test_compaction_keeps_the_journal_short_and_the_state_whole():
         for number in range(100):
             await engine.propose(b"%d" % number, number)
             await settle(60)
-        return len(engine._journal.entries)
+        return len(engine._driver.journal.entries)
 
     assert node.run(work) <= 12
     assert sum(line == f"rename {SNAPSHOT}" for line in disk.log) >= 15
     again = restarted(disk)
     assert again.memory.seen == node.memory.seen
-    assert len(again.engine._journal.entries) <= 10
+    assert len(again.engine._driver.journal.entries) <= 10
 
 
 def test_compaction_by_bytes_frees_memory():
@@ -137,7 +137,7 @@ def test_compaction_by_bytes_frees_memory():
         for number in range(40):
             await engine.propose(bytes(10_000), number)
             await settle(60)
-            sizes.append(engine._journal.size_b)
+            sizes.append(engine._driver.journal.size_b)
         return max(sizes)
 
     assert node.run(work) < 140_000
@@ -378,16 +378,19 @@ def test_read_barrier_covers_every_acknowledged_write():
         run_sim(node.clock, node.engine.read_barrier())
 
 
-def test_members_are_this_one_and_cannot_be_changed_yet():
+def test_group_of_one_says_why_nobody_can_take_its_place():
     disk = SimDisk()
 
     async def work(engine):
         assert engine.members() == (ME,)
         other = Member(raft_id=RaftID(8), node_id="n2", address="10.0.0.2:2377")
-        with pytest.raises(UnsupportedError):
-            await engine.change_members(MemberChange(verb="add-learner", member=other))
-        with pytest.raises(UnsupportedError):
-            await engine.transfer(RaftID(8))
+        with pytest.raises(FailedPreconditionError, match="no manager of this swarm"):
+            await engine.change_members(MemberChange(verb="promote", member=other))
+        with pytest.raises(FailedPreconditionError, match="another one must lead first"):
+            await engine.change_members(MemberChange(verb="remove", member=ME))
+        with pytest.raises(UnavailableError, match="no other manager"):
+            await engine.transfer()
+        assert engine.health().answering() == engine.health().quorum == 1
 
     Node(disk, limits=OFTEN).run(work)
     Node(disk, seed=1).run(work)

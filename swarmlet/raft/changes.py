@@ -1,0 +1,111 @@
+"""Members come and go, one at a time, and a quorum of the rest is there."""
+
+import asyncio
+from typing import Final
+
+from swarmlet.core.errors import FailedPreconditionError, UnavailableError
+from swarmlet.core.ids import RaftID
+from swarmlet.core.limits import PROPOSAL_TIMEOUT_S
+from swarmlet.raft.driver import Driver
+from swarmlet.raft.group_view import GroupView
+from swarmlet.raft.health import quorum_of
+from swarmlet.raft.membership import ADD_LEARNER, PROMOTE, REMOVE, SET_ADDRESS, encode_change
+from swarmlet.raft.proposals import DeniedError
+from swarmlet.store.proposer import Member, MemberChange
+
+CAUGHT_UP_ENTRIES: Final = 1_000  # a learner this close to the end counts as caught up
+LOOK_S: Final = 0.05
+
+
+class Changes:
+    """Changes of the group, proposed at the leader."""
+
+    def __init__(self, driver: Driver, view: GroupView) -> None:
+        self._driver, self._view = driver, view
+        self._turn = asyncio.Lock()
+
+    async def make(self, change: MemberChange) -> None:
+        """See RaftLog.change_members."""
+        clock = self._driver.env.clock
+        until_s = clock.mono_s() + PROPOSAL_TIMEOUT_S
+        while clock.mono_s() < until_s:
+            await self._view.ready()
+            if not self._check(change):
+                return None
+            if change.verb != PROMOTE or self._has_caught_up(change.member.raft_id):
+                try:
+                    return await self._in_turn(change)
+                except DeniedError:
+                    pass  # another is not committed yet, or our term's first entry
+            await asyncio.sleep(LOOK_S)
+        raise UnavailableError(
+            f"The managers could not be changed within {PROPOSAL_TIMEOUT_S:g} s: "
+            f"{self._obstacle(change)}.",
+            remedy="Try again in a moment.",
+        )
+
+    async def _in_turn(self, change: MemberChange) -> None:
+        async with self._turn:
+            await self._view.ready()
+            if not self._check(change):
+                return
+            driver = self._driver
+            size_b = driver.proposals.check(encode_change(change))
+            future, answer = driver.proposals.open(size_b)
+            driver.core.propose_change(change, answer)
+            driver.wake()
+            await future
+
+    def _check(self, change: MemberChange) -> bool:
+        """Whether there is anything to do. Raises FailedPreconditionError."""
+        members = self._driver.members()
+        known = members.member(change.member.raft_id)
+        if change.verb == ADD_LEARNER:
+            if change.member.raft_id in members.removed:
+                raise FailedPreconditionError(
+                    f"The Raft id {change.member.raft_id:x} was removed and never comes back.",
+                    remedy="Let the manager leave and join again.",
+                )
+            return known is None
+        if change.verb == REMOVE:
+            return known is not None and self._check_removal(known)
+        if known is None:
+            raise FailedPreconditionError(
+                f"Node {change.member.node_id} is no manager of this swarm.",
+                remedy="`swarmlet node ls` shows the managers.",
+            )
+        if change.verb == SET_ADDRESS:
+            return known.address != change.member.address
+        return not known.is_voter
+
+    def _check_removal(self, member: Member) -> bool:
+        driver, raft_id = self._driver, member.raft_id
+        if raft_id == driver.me.raft_id:
+            raise FailedPreconditionError(
+                "The manager that leads is not removed; another one must lead first.",
+                remedy="Try again in a moment.",
+            )
+        if not member.is_voter:
+            return True
+        health = self._view.health()
+        rest = [h for h in health.members if h.member.is_voter and h.member.raft_id != raft_id]
+        answering = sum(one.answers for one in rest)
+        needed = quorum_of(len(rest))
+        if answering < needed:
+            raise FailedPreconditionError(
+                f"Manager {member.node_id} cannot be removed: of the {len(rest)} others {needed} "
+                f"must answer, and {answering} do.",
+                remedy="Start the silent managers again first.",
+            )
+        return True
+
+    def _has_caught_up(self, raft_id: RaftID) -> bool:
+        driver = self._driver
+        progress = driver.core.progress(raft_id)
+        behind = driver.journal.last_index - progress.match_index
+        return progress.is_connected and progress.match_index > 0 and behind <= CAUGHT_UP_ENTRIES
+
+    def _obstacle(self, change: MemberChange) -> str:
+        if change.verb == PROMOTE and not self._has_caught_up(change.member.raft_id):
+            return f"{change.member.node_id} ({change.member.address}) has not caught up yet"
+        return "another change was not stored"

@@ -1,0 +1,125 @@
+"""What this member says to others of itself, whom it talks to, and what it concludes from refusals.
+
+Implements `handshake.PeerEvents`.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from swarmlet.core.errors import DamagedError, MemberRefusedError
+from swarmlet.core.ids import RaftID
+from swarmlet.env.frames import REMEDY
+from swarmlet.raft.acquaintance import Acquaintance, Acquaintances, Live, Refusals
+from swarmlet.raft.driver import Driver
+from swarmlet.raft.hello import CLONED, REMOVED, ROLLED_BACK, Hello, Refusal
+from swarmlet.raft.membership import Members
+
+REMEMBER_PERIOD_S: Final = 1.0
+
+_REMEDIES: Final = {
+    REMOVED: "Let this node leave (`swarmlet leave --force`) and join again with a manager token.",
+    ROLLED_BACK: "This manager joins the group again by itself, as a new member; what it had is "
+    "at the others.",
+    CLONED: "Stop the other daemon with this identity, or let this node leave "
+    "(`swarmlet leave --force`) and join again.",
+}
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(tuple[Acquaintance, ...]).decode
+
+
+class Conversations:
+    """One life of one member; `boot` tells it from its others."""
+
+    def __init__(self, driver: Driver, live: Callable[[RaftID], Live | None]) -> None:
+        self._driver, self._live = driver, live
+        self._boot = int.from_bytes(driver.env.entropy(8), "little") >> 1
+        self._known = Acquaintances()
+        self._refusals = Refusals()
+        self._remembered_s = 0.0
+
+    def begin(self) -> None:
+        """Recall what an earlier life knew of the others. Raises DamagedError."""
+        heard = self._driver.journal.heard
+        try:
+            self._known = Acquaintances(_decode(heard) if heard else ())
+        except msgspec.DecodeError as error:
+            raise DamagedError(
+                f"{self._driver.files.directory}/journal cannot be trusted: what it says of other "
+                f"members cannot be read: {error}.",
+                remedy=REMEDY,
+            ) from error
+
+    def look(self) -> None:
+        """Once a second, take down how far the others are: hints, with the next batch."""
+        driver = self._driver
+        now_s = driver.env.clock.mono_s()
+        if driver.core.is_removed:
+            driver.problem = self._refused(REMOVED, "This manager was removed from the swarm.")
+        if now_s - self._remembered_s < REMEMBER_PERIOD_S or driver.is_single():
+            return
+        self._remembered_s = now_s
+        others = [one.raft_id for one in driver.members().members if one != driver.me]
+        for raft_id in others:
+            match_index = driver.core.progress(raft_id).match_index
+            self._known.acknowledged(raft_id, match_index, driver.core.commit_index)
+        leader = driver.leadership.leader
+        if leader is not None and leader != driver.me.raft_id:
+            self._known.saw_term(leader, driver.leadership.term)
+        self._known.keep(others)
+        if self._known.take_news():
+            driver.journal.remember(_encode(self._known.hints()))
+
+    # PeerEvents
+
+    def hello(self, to: RaftID) -> Hello:
+        driver = self._driver
+        term, last_index = driver.durable
+        return Hello(
+            sender=driver.me.raft_id,
+            receiver=to,
+            boot=self._boot,
+            term=term,
+            last_index=last_index,
+            commit_index=min(driver.core.commit_index, last_index),
+        )
+
+    def judge(self, hello: Hello, node_id: str) -> Refusal | None:
+        driver = self._driver
+        refusal = self._known.judge(
+            hello,
+            node_id,
+            me=driver.me,
+            members=self._members(),
+            live=self._live(hello.sender),
+        )
+        if refusal is None:
+            self._known.saw_term(hello.sender, hello.term)
+        return refusal
+
+    def connected(self, raft_id: RaftID, epoch: int) -> None:
+        self._refusals.accepted(raft_id)
+        self._driver.connected(raft_id, epoch)
+
+    def disconnected(self, raft_id: RaftID, epoch: int) -> None:
+        self._driver.disconnected(raft_id, epoch)
+
+    def received(self, raft_id: RaftID, epoch: int, frame: bytes) -> None:
+        self._driver.received(raft_id, epoch, frame)
+
+    def refused(self, raft_id: RaftID, refusal: Refusal) -> None:
+        driver = self._driver
+        if self._refusals.believed(raft_id, refusal, driver.env.clock.mono_s()):
+            driver.problem = self._refused(refusal.reason, refusal.sentence)
+            driver.wake()
+
+    def _members(self) -> Members:
+        """The newest configuration; of removals only the committed ones, others may be undone."""
+        driver = self._driver
+        committed = driver.journal.members(as_of=driver.core.commit_index)
+        return Members(members=driver.members().members, removed=committed.removed)
+
+    def _refused(self, reason: str, sentence: str) -> MemberRefusedError:
+        return MemberRefusedError(reason, sentence, remedy=_REMEDIES[reason])
