@@ -68,8 +68,9 @@ class Acquaintances:
             self._learn(Acquaintance(raft_id=raft_id, term=term))
 
     def acknowledged(self, raft_id: RaftID, match_index: int, commit_index: int) -> None:
-        """It has all up to `match_index`, as its leader knows; `commit_index` is as far as that
-        leader, or this member, knows the log to be committed."""
+        """It has all up to `match_index`, as its leader knows, and the log was committed up to
+        `commit_index` at most when the leader knew that: an old match beside a newer commit index
+        would accuse a member whose entries another leader has replaced since."""
         index = min(match_index, commit_index)
         if index > self.of(raft_id).index:
             self._learn(Acquaintance(raft_id=raft_id, index=index))
