@@ -103,7 +103,7 @@ def encode_keys(keys: NodeKeys, kek: Kek) -> bytes:
     if not kek.locks:
         return plain
     sealed = _siv(kek.key).encrypt(plain, [_bound(kek.version)])
-    head = b"kek-version: %d\ncrc32: %08x\n\n" % (kek.version, zlib.crc32(sealed))
+    head = b"kek-version: %d\ncrc32: %08x\n\n" % (kek.version, _checksum(sealed, kek.version))
     return (
         b"-----BEGIN SWARMLET LOCKED KEYS-----\n"
         + head
@@ -120,7 +120,7 @@ def decode_keys(raw: bytes, path: str, unlock_key: bytes) -> tuple[NodeKeys, Kek
         keys, version = _decode_plain(raw, path)
         return keys, Kek(version=version)
     version, body = int(sealed[1]), _unwrapped(sealed[3], path)
-    if zlib.crc32(body) != int(sealed[2], 16):
+    if _checksum(body, version) != int(sealed[2], 16):
         raise DamagedError(f"{path} is damaged: its checksum is wrong.", REMEDY)
     if not unlock_key:
         raise swarm_locked()
@@ -139,6 +139,10 @@ def _siv(unlock_key: bytes) -> AESSIV:
 
 def _bound(version: int) -> bytes:
     return b"kek-version: %d" % version
+
+
+def _checksum(sealed: bytes, version: int) -> int:
+    return zlib.crc32(sealed, zlib.crc32(_bound(version)))
 
 
 def _wrapped(body: bytes) -> bytes:
@@ -245,6 +249,11 @@ class KeyFiles:
     def _is_for(self, chain_pem: bytes, keys: NodeKeys, name: str) -> bool:
         with self._readable(name):
             return belongs_to(chain_pem, key_from_pem(keys.tls_key_pem))
+
+    def _drop_torn(self) -> None:
+        """What a crash left of writes under another lock."""
+        for name in (KEY_FILE, PENDING_FILE):
+            self._disk.remove(f"{self._path(name)}.new")
 
     def _promote_pending(self) -> None:
         self._disk.rename(self._path(PENDING_FILE), self._path(KEY_FILE))

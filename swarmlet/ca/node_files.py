@@ -77,7 +77,10 @@ class NodeFiles(KeyFiles):
                 raise DamagedError(f"{self._path(PENDING_FILE)} is missing.", REMEDY)
             if self._disk.exists(self._path(KEY_FILE)):
                 keys = _renewed(self._keys_in(KEY_FILE), keys)
-        kek = kek or self._holder.kek
+        if kek is None:
+            kek = self._holder.kek
+        else:
+            self._drop_torn()
         content, path = encode_keys(keys, kek), self._path(PENDING_FILE)
         if not self._disk.exists(path) or self._disk.read(path) != content:
             write_atomic(self._disk, path, [content], 0o600)
@@ -132,6 +135,7 @@ class NodeFiles(KeyFiles):
         change = _change(present, kek)
         if change is not LockChange.ROTATED:
             keys = _marked(keys, is_clear=kek.locks)
+        self._drop_torn()
         self._relock_pending(kek, change)
         write_atomic(self._disk, self._path(KEY_FILE), [encode_keys(keys, kek)], 0o600)
         self._holder.kek = kek
