@@ -1,8 +1,9 @@
 """Who belongs to the Raft group: managers that come and go, and roles that change (behaviour of
 SwarmKit's role manager and raft membership service).
 
-`reconcile.roles` decides; here it is done, one change of the group at a time, and tried again every
-5 s while something is left to do. Whoever asks to join is dialed back before it counts.
+`reconcile.roles` decides; here it is done, one change of the group at a time, and tried again,
+every 5 s in the end, while something is left to do. Whoever asks to join is dialed back before it
+counts.
 """
 
 import asyncio
@@ -46,7 +47,8 @@ from swarmlet.wire.node_api import MemberGrant, MemberInfo, MemberRequest, PortH
 
 log = logging.getLogger("swarmlet.manager")
 
-RETRY_S: Final = 5.0  # while something is left to do; SwarmKit manager/role_manager.go
+RETRY_MIN_S: Final = 0.25  # while something is left to do: a new leader has to hear the others,
+RETRY_S: Final = 5.0  # doubling up to this; SwarmKit manager/role_manager.go
 DIAL_BACK_S: Final = 5.0  # for the port of a manager that joins; SwarmKit raft.go
 RAFT_ID_TRIES: Final = 3  # against ids that were used before
 
@@ -93,6 +95,8 @@ class Members:
     def _clear(self) -> None:
         self._promoting: dict[RaftID, None] = {}
         self._plan = Plan()
+        self._group: tuple[Member, ...] = ()  # when it was last decided
+        self._retry_s = RETRY_MIN_S
         self._told: tuple[str, ...] = ()
         self._heir = 0  # which of a step's heirs is tried next
         self._is_running = False
@@ -245,13 +249,20 @@ class Members:
                 self._changed.set()
 
     async def _wait(self) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(None if self._plan.is_rest() else RETRY_S):
-                await self._changed.wait()
+        """For something new, for the next try, or for a change of the group that others made."""
+        while not self._changed.is_set():
+            wait_s = RETRY_S if self._plan.is_rest() else self._retry_s
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._changed.wait()
+            if not self._plan.is_rest() or self._raft.members() != self._group:
+                break
+        self._retry_s = RETRY_MIN_S if self._changed.is_set() else min(2 * self._retry_s, RETRY_S)
         self._changed.clear()
 
     async def _round(self, group: asyncio.TaskGroup) -> None:
         """Do what can be done now; what it changes leads to the next round at once."""
+        self._group = self._raft.members()
         todo = self._plan = plan(self._store.view(), seats_of(self._raft), self._me)
         self._tell(todo.waits)
         try:

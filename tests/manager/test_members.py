@@ -335,6 +335,16 @@ def test_learner_that_lags_does_not_hold_up_anything_and_is_promoted_in_the_end(
     play(world, (placed(1), placed(2), placed(3), placed(4)), story)
 
 
+def test_address_that_others_changed_in_the_group_is_written_to_the_row():
+    world, nodes = three()
+
+    async def story(world: World):
+        world.log.move(2, "10.7.7.7:2377")
+        await until(lambda: world.node(2).manager.addr == "10.7.7.7:2377", limit_s=2 * RETRY_S)
+
+    play(world, nodes, story)
+
+
 # Roles --------------------------------------------------------------------------------------------
 
 
