@@ -79,6 +79,18 @@ def _levels_checked(_ctx: click.Context, _param: click.Parameter, text: str) -> 
     is_flag=True,
     help="Let services run processes as root (only if this daemon is root).",
 )
+@click.option(
+    "--listen-addr",
+    default="",
+    metavar="ADDR",
+    help="Of a node that is in a swarm: where its port for other nodes is from now on.",
+)
+@click.option(
+    "--advertise-addr",
+    default="",
+    metavar="ADDR",
+    help="Of a node that is in a swarm: the address it tells others from now on.",
+)
 @click.option("--check", is_flag=True, help="Read the options, say what is wrong, and end.")
 def daemon(data_dir: str, host: str, **options: str | bool) -> None:
     """Run this host's engine in the foreground.

@@ -45,6 +45,8 @@ async def serve(
             network=HostNetwork(env, addresses),
             settle=settle_memory,
             choose=runtimes.at_init,
+            listen_addr=settings.listen_addr,
+            advertise_addr=settings.advertise_addr,
         )
         engine = DaemonEngine(host, group)
         watch = group.create_task(engine.process.watch_loop(), name="loop-lag")
