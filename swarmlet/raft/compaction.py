@@ -56,6 +56,8 @@ class Compaction:
     def _is_due(self) -> bool:
         limits, driver = self._driver.limits, self._driver
         entries = driver.core.applied_index - self.index
+        if not self.index and driver.core.needs_snapshot():
+            return entries > 1  # somebody joins a young group
         return entries >= limits.snapshot_entries or (
             entries > 1 and driver.journal.size_b >= limits.snapshot_log_size_b
         )
