@@ -20,6 +20,7 @@ from tests.sim.disk import WHERES
 from tests.sim.group_runs import GroupReport, run_group, run_groups, summary
 from tests.sim.histories import History
 from tests.sim.loop import run_sim
+from tests.sim.mutations import MUTATIONS
 from tests.sim.runs import run_cut_at, run_seed
 from tests.sim.told import tell_all
 from tests.sim.year import Year
@@ -46,10 +47,10 @@ def swarm(of: type[History | Year], seed: int, log: bool) -> None:
     sys.stdout.write(f"{report}\n")
 
 
-def managers(seeds: range, minutes: float, jobs: int) -> None:
+def managers(seeds: range, minutes: float, jobs: int, missing: str) -> None:
     """Groups of managers; each failure is told with the way to see it again."""
     done = []
-    for one in run_groups(seeds, minutes, jobs):
+    for one in run_groups(seeds, minutes, jobs, missing):
         sys.stdout.write(f"{one}\n")
         sys.stdout.flush()
         if isinstance(one, GroupReport):
@@ -74,6 +75,7 @@ def main() -> None:
     parser.add_argument("--managers", action="store_true", help="groups of managers")
     parser.add_argument("--minutes", type=float, default=1.0, help="virtual, of each group")
     parser.add_argument("--jobs", type=int, default=1, help="processes, for groups")
+    parser.add_argument("--without", default="", choices=["", *MUTATIONS], help="of hardening")
     options = parser.parse_args()
     logging.getLogger("swarmlet").addHandler(logging.NullHandler())
     began = time.perf_counter()
@@ -82,7 +84,7 @@ def main() -> None:
         return
     if options.managers:
         seeds = range(options.seed, options.seed + options.count)
-        managers(seeds, options.minutes, options.jobs)
+        managers(seeds, options.minutes, options.jobs, options.without)
         return
     if options.every_write:
         count = every_write()

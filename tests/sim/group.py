@@ -70,15 +70,15 @@ class Group:
 
     def leader(self) -> Manager | None:
         """The newest of those who say that they lead."""
-        ready = [o for o in self.up() if o.engine and o.engine._leadership.is_ready]
-        return max(ready, key=lambda o: (o.engine._leadership.term, o.name), default=None)
+        ready = [o for o in self.up() if o.engine and o.engine._driver.leadership.is_ready]
+        return max(ready, key=lambda o: (o.engine._driver.leadership.term, o.name), default=None)
 
     def by_raft_id(self, raft_id: RaftID | None) -> Manager | None:
         return next((o for o in self.all_in() if o.record.raft_id == raft_id), None)
 
     def voters(self) -> int:
         """In the newest configuration that any member knows."""
-        known = [o.engine._journal for o in self.up() if o.engine]
+        known = [o.engine._driver.journal for o in self.up() if o.engine]
         if not known:
             return 0
         newest = max(known, key=lambda j: (j.term, j.entries[-1][1] if j.entries else 0))
@@ -107,7 +107,7 @@ class Group:
     def _look_at_removals(self, leader: Manager) -> None:
         """A leader that just took a removal in must know the rest to have a quorum."""
         assert leader.engine is not None
-        journal = leader.engine._journal
+        journal = leader.engine._driver.journal
         before, now = leader.voters_seen, journal.newest_members.voters()
         leader.voters_seen = now
         if not leader.looked.state[1] or len(now) >= len(before) or not before:
@@ -130,7 +130,8 @@ class Group:
         if member.task is None and member.state == "in":
             self.down_since_s.pop(member.name, None)
             member.voters_seen = ()
-            member.boot(self.loop, origin)
+            contacts = [self.entry_of(one) for one in self.all_in() if one is not member]
+            member.boot(self.loop, origin, tuple(contacts))
             self.counts["lives"] += 1
 
     def boot_in(self, member: Manager, pause_s: float) -> None:

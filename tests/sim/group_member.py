@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any, TypeVar
 
-from swarmlet.core.errors import MemberRefusedError, SwarmError, first_of
+from swarmlet.core.errors import MemberRefusedError, SwarmError, UnavailableError, first_of
 from swarmlet.core.ids import NodeID, RaftID
 from swarmlet.env.base import Env
 from swarmlet.env.sealed import SealKey, SealKeys, seal_key
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 FOLDER = "/data/raft"
 MARKER = b"nobody-may-read-this"  # opens every value that clients write
-LIMITS = RaftLimits(snapshot_entries=150)
+LIMITS = RaftLimits(snapshot_entries=150, slow_follower_entries=20)
 SYNC_S = (0.0003, 0.002)
 UNWIND_TURNS = 200
 
@@ -153,12 +153,14 @@ class Manager:
 
     # Lives ----------------------------------------------------------------------------------------
 
-    def boot(self, loop: GroupLoop, origin: Origin | None = None) -> None:
+    def boot(
+        self, loop: GroupLoop, origin: Origin | None = None, contacts: tuple[Member, ...] = ()
+    ) -> None:
         assert self.task is None
         self.life += 1
         self._loop, self.refusal = loop, ""
         self.tell(f"boots, life {self.life}")
-        self.task = loop.start(self.name, self._live(origin or self._origin()))
+        self.task = loop.start(self.name, self._live(origin or self._origin(), contacts))
 
     def _origin(self) -> Origin:
         if self.disk.exists(f"{FOLDER}/journal"):
@@ -184,13 +186,13 @@ class Manager:
         self.store.attach(engine)
         return engine
 
-    async def _live(self, origin: Origin) -> None:
+    async def _live(self, origin: Origin, contacts: tuple[Member, ...]) -> None:
         end: BaseException | None = None
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group
                 engine = self._make()
-                await engine.start(origin)
+                await engine.start(origin, contacts)
                 self.engine, self.is_up = engine, True
                 self.net.ports = {a: h for a, h in self.net.ports.items() if h is not self}
                 self.net.ports[self.address] = self
@@ -285,6 +287,8 @@ class Manager:
         async def watched() -> None:
             try:
                 await work
+            except UnavailableError as problem:
+                self.tell(f"does not talk: {problem.message}")
             finally:
                 channel.close()
 

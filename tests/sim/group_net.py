@@ -51,6 +51,7 @@ class Channel:
         self.is_closed = False
         self._inbox: deque[bytes | None] = deque()  # None: the other side closed
         self._waiter: asyncio.Future[None] | None = None
+        self._closed: asyncio.Future[None] | None = None
         self._last_at_s = 0.0
         self._stalled: deque[bytes | None] = deque()
         self.other: Channel
@@ -65,6 +66,12 @@ class Channel:
         self._pass_on(frame)
         return True
 
+    async def write(self) -> None:
+        """What `send` took is on its way already."""
+        if not self.is_closed:
+            self._closed = asyncio.get_running_loop().create_future()
+            await self._closed
+
     async def receive(self) -> bytes:
         while not self._inbox:
             if self.is_closed:
@@ -73,7 +80,7 @@ class Channel:
             await self._waiter
         frame = self._inbox.popleft()
         if frame is None or self.is_closed:
-            self.is_closed = True
+            self.end()
             raise ChannelClosedError
         return frame
 
@@ -90,6 +97,8 @@ class Channel:
         self.is_closed = True
         self.net.channels.pop(self, None)
         self._wake()
+        if self._closed is not None and not self._closed.done():
+            self._closed.set_result(None)
 
     def mended(self) -> None:
         """The way to the other end is open again."""

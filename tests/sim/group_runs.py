@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 from random import Random
 
 from tests.sim.group import Group
@@ -14,6 +15,7 @@ from tests.sim.group_faults import Nemesis
 from tests.sim.group_loop import run_group_sim
 from tests.sim.group_member import Manager
 from tests.sim.group_users import Client, Operator
+from tests.sim.mutations import without
 from tests.sim.told import tell_managers
 
 CLIENTS = 3
@@ -99,7 +101,7 @@ class GroupRun:
     def _votes(self, member: Manager) -> bool:
         if member.engine is None:
             return False
-        return member.record.raft_id in member.engine._journal.newest_members.voters()
+        return member.record.raft_id in member.engine._driver.journal.newest_members.voters()
 
     async def _all_well(self) -> None:
         """Without faults: soon all is well, and whoever lost a place gets another."""
@@ -156,19 +158,23 @@ def _story(run: GroupRun, error: BaseException) -> str:
     )
 
 
-def run_groups(seeds: Sequence[int], minutes: float, jobs: int) -> Iterator[GroupReport | str]:
-    """Their reports in order, or the stories of those that failed."""
+def run_groups(
+    seeds: Sequence[int], minutes: float, jobs: int = 1, missing: str = ""
+) -> Iterator[GroupReport | str]:
+    """Their reports in order, or the stories of those that failed. `missing`: a piece of hardening
+    to leave out."""
     if jobs == 1:
-        yield from (_told(seed, minutes) for seed in seeds)
+        yield from (_told(seed, minutes, missing) for seed in seeds)
         return
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=spawn) as pool:
-        yield from pool.map(_told, seeds, [minutes] * len(seeds))
+        yield from pool.map(_told, seeds, repeat(minutes), repeat(missing))
 
 
-def _told(seed: int, minutes: float) -> GroupReport | str:
+def _told(seed: int, minutes: float, missing: str) -> GroupReport | str:
     try:
-        return run_group(seed, minutes)
+        with without(missing):
+            return run_group(seed, minutes)
     except GroupFailedError as failure:
         return str(failure)
 

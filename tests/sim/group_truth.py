@@ -73,7 +73,8 @@ class GroupTruth:
 
     def look(self, name: str, raft_id: int, engine: Any, looked: Looked) -> bool:
         """Whether something has changed."""
-        journal, core = engine._journal, engine._core
+        driver = engine._driver
+        journal, core = driver.journal, driver.core
         entries = journal.entries
         last = entries[-1] if entries else (b"", 0, 0)
         is_leader, commit = core.is_leader, core.commit_index

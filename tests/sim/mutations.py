@@ -1,0 +1,74 @@
+"""The Raft room with one piece of its hardening taken out: some seed must notice.
+
+`without(name)` changes the product's classes while it lasts. What each piece is for:
+docs/design/raft-protocol.md; which seeds notice: docs/reliability.md.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from swarmlet.raft.acquaintance import Acquaintances
+from swarmlet.raft.core import Core
+from swarmlet.raft.hardening import Corrected
+from swarmlet.raft.journal import Journal
+from swarmlet.raft.messages import Append
+from swarmlet.raft.transport import Transport
+
+Replacement = tuple[type, str, Callable[..., Any]]
+
+
+def _store_all(core: Any, raft_id: Any, append: Append) -> None:
+    """Whatever comes replaces what is there."""
+    prev = append.prev_index
+    new = [(e[0], prev + 1 + at, e[1]) for at, e in enumerate(append.entries)]
+    core._feed_append(raft_id, append, prev, new)
+
+
+def _read_here(core: Any, done: Callable[[int | None], None]) -> None:
+    """Who believes to lead answers by itself."""
+    done(core.commit_index if core.is_leader else None)
+
+
+def _may_always_change(core: Any, change: Any) -> bool:
+    members = core._journal.newest_members
+    return bool(core.is_leader and members.after(change) != members)
+
+
+def _beat_unlimited(core: Any, raft_id: Any, append: Append, *, match: int) -> None:
+    """Heartbeats commit what is there, whether it is the leader's or not."""
+    core._feed_append(raft_id, append, core._end()[0], [])
+
+
+def _forget_vote(journal: Any, term: int, vote: int | None) -> None:
+    """Until the next entry, nobody writes down for whom this member voted."""
+    journal.term, journal.vote = term, vote
+
+
+def _trust(*_: Any, **__: Any) -> None:
+    """Whoever comes back is believed."""
+
+
+MUTATIONS: dict[str, tuple[Replacement, ...]] = {
+    "hold acks until fsync": ((Transport, "hold", Transport.put),),
+    "trim": ((Core, "_store", _store_all),),
+    "read index": ((Core, "begin_read", _read_here),),
+    "one-change gate": ((Corrected, "_may_change", _may_always_change),),
+    "commit clamp": ((Core, "_beat", _beat_unlimited),),
+    "durable vote": ((Journal, "setCurrentTerm", _forget_vote),),
+    "memory of acknowledgements": ((Acquaintances, "_check_memory", _trust),),
+}
+
+
+@contextmanager
+def without(name: str) -> Iterator[None]:
+    """While this lasts, one piece is missing; an empty name leaves all in place."""
+    pieces = MUTATIONS[name] if name else ()
+    before = [(of, method, of.__dict__[method]) for of, method, _ in pieces]
+    try:
+        for of, method, replacement in pieces:
+            setattr(of, method, replacement)
+        yield
+    finally:
+        for of, method, original in before:
+            setattr(of, method, original)

@@ -1,0 +1,67 @@
+"""Groups of managers, simulated: seeds with everything that befalls them, and a power cut at every
+disk operation of an election, a join and a change of keys."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.sim.disk import WHERES
+from tests.sim.group_cuts import STORIES, cut_story
+from tests.sim.group_runs import GroupFailedError, run_group
+from tests.sim.mutations import without
+
+ROOT = Path(__file__).parent.parent.parent
+SEEDS = int(os.environ.get("SWARMLET_SIM_SEEDS", "40"))
+MINUTES = float(os.environ.get("SWARMLET_SIM_MINUTES", "0.7"))
+CUT_STEP = int(os.environ.get("SWARMLET_SIM_CUT_STEP", "3"))
+TRACE = "from tests.sim.group_runs import run_group; print(run_group(5, 0.5).trace)"
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_group_keeps_what_it_acknowledged_and_recovers_by_itself(seed):
+    report = run_group(seed, MINUTES)
+    assert report.counts["acknowledged"] > 20
+    assert report.counts["reads"] > 20
+
+
+def test_same_seed_is_the_same_run_whatever_the_hash_seed():
+    traces = [
+        subprocess.run(
+            (sys.executable, "-c", TRACE),
+            cwd=ROOT,
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for hash_seed in ("1", "2")
+    ]
+    assert len(traces[0]) > 10
+    assert traces[0] == traces[1]
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("where", WHERES)
+@pytest.mark.parametrize("story", STORIES)
+def test_power_cut_at_every_disk_operation_of_a_story_loses_nothing(story, where):
+    operation = WHERES.index(where) % CUT_STEP
+    while cut_story(story, operation, where):
+        operation += CUT_STEP
+    assert operation >= CUT_STEP
+
+
+@pytest.mark.parametrize(("piece", "seeds"), [("read index", range(4)), ("trim", range(4))])
+def test_without_a_piece_of_the_hardening_some_seed_fails_and_says_how_to_see_it(piece, seeds):
+    stories = []
+    for seed in seeds:
+        try:
+            with without(piece):
+                run_group(seed, MINUTES)
+        except GroupFailedError as failure:
+            stories.append(str(failure))
+            break
+    assert len(stories) == 1
+    assert f"scripts/sim --managers --seed {seed} --minutes" in stories[0]
