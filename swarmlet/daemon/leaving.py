@@ -18,13 +18,13 @@ def leaving_refusal(health: GroupHealth | None) -> SwarmStateError:
     """`health` None: of a manager that is no member of the Raft group yet, or cannot say."""
     if health is None:
         return _refusal("Doing so may lose the consensus of your swarm. ")
-    voters = sum(one.member.is_voter for one in health.members)
-    reachable = health.answering()
-    if voters <= 1:
+    voters = [one for one in health.members if one.member.is_voter]
+    count, reachable = len(voters), sum(one.answers or not one.is_known for one in voters)
+    if count <= 1:
         return leaving_erases_swarm()
-    if reachable - 2 <= voters - reachable:  # moby daemon/cluster removingManagerCausesLossOfQuorum
+    if reachable - 2 <= count - reachable:  # moby daemon/cluster removingManagerCausesLossOfQuorum
         return _refusal(
-            f"Removing this node leaves {reachable - 1} managers out of {voters}. Without a Raft "
+            f"Removing this node leaves {reachable - 1} managers out of {count}. Without a Raft "
             "quorum your swarm will be inaccessible. "
         )
     return _refusal("")

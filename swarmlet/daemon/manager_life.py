@@ -235,6 +235,7 @@ class ManagerLife:
         if self._founding is not None:
             await self._host.env.blocking(self._host.data.enter_swarm)
             self._founding = None
+            self.may_enter.set()
         self._must_open = False
         self.is_open.set()
 

@@ -5,9 +5,10 @@ import copy
 from random import Random
 
 import pytest
+from msgspec.structs import replace
 
 from swarmlet.core.errors import QuorumLostError, SwarmError, SwarmStateError
-from swarmlet.model.node import NodeSpec
+from swarmlet.model.node import NodeState
 from tests.daemon.sim_nodes import run_managers
 from tests.sim.world import DATA
 
@@ -23,12 +24,7 @@ async def write(node):
     control = node.engine.control()
     view = await control.read()
     mine = view.nodes.get(node.state.node_id)
-    spec = NodeSpec(
-        name=mine.spec.name,
-        role=mine.spec.role,
-        availability=mine.spec.availability,
-        labels={"n": str(mine.version)},
-    )
+    spec = replace(mine.spec, labels={"n": str(mine.version)})
     await control.update_node(mine.id, mine.version, spec)
     return spec.labels["n"]
 
@@ -41,14 +37,7 @@ async def label_of(node, of):
 async def set_role(leader, node, role):
     control = leader.engine.control()
     row = (await control.read()).nodes.get(node.state.node_id)
-    spec = copy.replace(row.spec, role=role) if hasattr(copy, "replace") else _with(row.spec, role)
-    await control.update_node(row.id, row.version, spec)
-
-
-def _with(spec, role):
-    return NodeSpec(
-        name=spec.name, role=role, availability=spec.availability, labels=dict(spec.labels)
-    )
+    await control.update_node(row.id, row.version, replace(row.spec, role=role))
 
 
 async def until(condition, limit_s=60.0):
@@ -111,10 +100,10 @@ def test_stopped_leader_hands_over_and_says_goodbye_to_the_next_one():
         assert clock.now_s - began_s < 5
         new = await swarm.until_led()
         row = (await new.engine.control().read()).nodes.get(gone)
-        assert row.status.state.name == "DISCONNECTED"
+        assert row.status.state == NodeState.DISCONNECTED
         await asyncio.sleep(30)  # it promised to be back within 60
         row = (await new.engine.control().read()).nodes.get(gone)
-        assert row.status.state.name == "DISCONNECTED"
+        assert row.status.state == NodeState.DISCONNECTED
         await old.start()
         await old.until("active")
 
