@@ -155,10 +155,10 @@ class Core(Corrected):
 
     def installed(self, index: int, term: int) -> None:
         """State machine and journal (the same object) were replaced by a snapshot that ends with
-        this entry, which is beyond all that was committed here."""
+        this entry, which is beyond all that was applied here."""
         assert self._journal.term_at(index) == term, "the journal holds the snapshot's last entry"
         self.skip_to(index)
-        self._journal.setRaftCommitIndex(index)
+        self._journal.setRaftCommitIndex(self.commit_index)
         self._follow_log()
 
     def transfer_to(self, raft_id: RaftID) -> bool:
@@ -217,9 +217,13 @@ class Core(Corrected):
     def _misfit(self, append: Append) -> int | None:
         """None where the entries fit behind ours, else from which one on they may.
 
-        In one far step: up to the commit index all logs are the same.
+        In one far step: up to the commit index all logs are the same. A new member begins with a
+        snapshot, even where the log reaches back to its first entry: who founded the group stands
+        in no entry, and without the founder the learner would take itself for the only voter.
         """
         last, prev = self._end()[0], append.prev_index
+        if not self._journal.base_members.members:
+            return 1
         if prev == 0 or prev > last:
             return last + 1
         if prev <= self.commit_index or self._journal.term_at(prev) == append.prev_term:

@@ -123,8 +123,8 @@ class Replication:
         while peer.next_index <= last and not peer.is_full():
             self._send_batch(raft_id, peer, head)
             is_owed = False
-        if is_owed:
-            prev = peer.next_index - 1
+        if is_owed or (peer.is_probing and not peer.is_asked):
+            peer.is_asked, prev = True, peer.next_index - 1
             self._transport.put(raft_id, _append(head, prev, self._journal.term_at(prev) or 0))
 
     def _send_batch(self, raft_id: RaftID, peer: _Peer, head: Head) -> None:
