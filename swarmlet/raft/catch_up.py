@@ -23,6 +23,7 @@ log = logging.getLogger("swarmlet.raft")
 
 RETRY_MIN_S: Final = 0.2
 RETRY_MAX_S: Final = 5.0
+AFTER_S: Final = 1.0  # until its answers to heartbeats say where it stands
 
 
 class Sender:
@@ -57,9 +58,9 @@ class Sender:
         except SwarmError as problem:
             log.warning("raft.snapshot_not_sent", extra={**fields, "problem": problem.message})
         else:
+            pause_s = AFTER_S
             log.info("raft.snapshot_sent", extra={**fields, "index": index})
         finally:
-            # also after a success: its next answer says where it stands
             self._not_before_s[to] = driver.env.clock.mono_s() + pause_s
             self._busy.discard(to)
             driver.wake()

@@ -61,12 +61,13 @@ class Conversations:
         if now_s - self._remembered_s < REMEMBER_PERIOD_S or driver.is_single():
             return
         self._remembered_s = now_s
-        others = [one.raft_id for one in driver.members().members if one != driver.me]
+        me = driver.me.raft_id
+        others = [one.raft_id for one in driver.members().members if one.raft_id != me]
         for raft_id in others:
             match_index = driver.core.progress(raft_id).match_index
             self._known.acknowledged(raft_id, match_index, driver.core.commit_index)
         leader = driver.leadership.leader
-        if leader is not None and leader != driver.me.raft_id:
+        if leader is not None and leader != me:
             self._known.saw_term(leader, driver.leadership.term)
         self._known.keep(others)
         if self._known.take_news():
