@@ -25,6 +25,8 @@ LINE_LENGTH_MAX_B: Final = 65_536  # a header line, or a chunk's size
 HEADERS_MAX: Final = 100
 BODY_SIZE_MAX_B: Final = 268_435_456  # 100,000 tasks are a quarter of this
 READ_SIZE_B: Final = 65_536
+LEADERLESS: Final = ("quorum-lost", "not-leader")  # codes of core/errors.py
+STALE_HEADER: Final = "swarmlet-stale-ms"
 _OK: Final = range(200, 300)
 _WITHOUT_BODY: Final = (204, 304)
 _UNRESERVED: Final = frozenset(
@@ -43,6 +45,9 @@ class Reply(NamedTuple):
 
     status: int
     headers: Mapping[str, str]
+
+
+OnStale = Callable[[ApiError, int], None]
 
 
 class ForbiddenSocketError(UnreachableError):
@@ -77,6 +82,8 @@ class Client:
     def __init__(self, named: str = "") -> None:
         self.named = named
         self.on_wait: Callable[[], None] | None = None  # called every second an answer is awaited
+        self._on_stale: OnStale | None = None
+        self._is_stale = False
         self._kept: _Connection | None = None
 
     @property
@@ -84,9 +91,28 @@ class Client:
         """The address. Raises InvalidArgumentError where there is no place for a default one."""
         return self.named or default_host(os.environ, os.getuid(), os.path.exists)
 
+    def allow_stale(self, on_stale: OnStale) -> None:
+        """From now on a GET that fails for want of a leader gets what the daemon knows, and so do
+        those that follow; `on_stale` hears why, and how old the first of it is in ms."""
+        self._on_stale = on_stale
+
     def get(self, path: str, headers: Headers = NO_HEADERS, /, **query: str) -> Json:
         """The answer's JSON."""
-        return self._answer(*self._exchange("GET", _target(path, query), None, headers))
+        try:
+            return self._get(path, headers, query)[0]
+        except ApiError as error:
+            if self._on_stale is None or self._is_stale or error.problem not in LEADERLESS:
+                raise
+            lost = error
+        self._is_stale = True
+        value, reply = self._get(path, headers, query)
+        self._on_stale(lost, int(reply.headers.get(STALE_HEADER, "0")))
+        return value
+
+    def _get(self, path: str, headers: Headers, query: dict[str, str]) -> tuple[Json, Reply]:
+        asked = {**query, "stale": "1"} if self._is_stale else query
+        connection, reply = self._exchange("GET", _target(path, asked), None, headers)
+        return self._answer(connection, reply), reply
 
     def post(
         self, path: str, body: Json = None, headers: Headers = NO_HEADERS, /, **query: str
@@ -346,4 +372,5 @@ def _refusal(status: int, value: Json) -> ApiError:
         .replace('"docker swarm ', '"swarmlet ')
         .replace('"docker info"', '"swarmlet info"')
     )
-    return ApiError(status, message, str(answer.get("remedy") or ""))
+    remedy, problem = str(answer.get("remedy") or ""), str(answer.get("code") or "")
+    return ApiError(status, message, remedy, problem)

@@ -17,6 +17,7 @@ from swarmlet.cli.options import (
     quiet_option,
 )
 from swarmlet.cli.output import check_pretty_alone, for_each, inspect
+from swarmlet.cli.stale import may_be_stale
 from swarmlet.core.limits import CONFIG_DATA_SIZE_MAX_B
 
 KIND: Final = stored_data.Kind(
@@ -67,6 +68,7 @@ def create(client: Client, /, *, name: str, file: str, **options: Json) -> None:
 @format_option
 @quiet_option
 @click.pass_obj
+@may_be_stale
 def ls(client: Client, *, filters: tuple[str, ...], form: str, quiet: bool) -> None:
     """List the configs."""
     stored_data.list_all(client, KIND, filters, form=form, quiet=quiet)
@@ -85,6 +87,7 @@ def rm(client: Client, *, names: tuple[str, ...]) -> None:
 @inspect_format_option
 @pretty_option
 @click.pass_obj
+@may_be_stale
 def show(client: Client, *, names: tuple[str, ...], form: str, pretty: bool) -> None:
     """Show configs, their bytes included (base64; readable with --pretty)."""
     check_pretty_alone(form, pretty=pretty)

@@ -27,13 +27,14 @@ class UnreachableError(CommandError):
 
 
 class ApiError(CommandError):
-    """The daemon refused; `status` is the HTTP status, the words are the daemon's."""
+    """The daemon refused; `status` is the HTTP status, the words are the daemon's. `problem` is the
+    daemon's own code for it, "" where it has none."""
 
     code = "api"
 
-    def __init__(self, status: int, message: str, remedy: str = "") -> None:
+    def __init__(self, status: int, message: str, remedy: str = "", problem: str = "") -> None:
         super().__init__(message, remedy)
-        self.status = status
+        self.status, self.problem = status, problem
 
 
 class PlacementError(CommandError):

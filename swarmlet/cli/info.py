@@ -1,14 +1,18 @@
 """`swarmlet info`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Final
 
 import click
 
 from swarmlet.cli.client import Client, Object
+from swarmlet.cli.errors import ApiError
 from swarmlet.cli.format import human_duration, human_size
 from swarmlet.cli.lazy import example
 from swarmlet.cli.world import wall_s
 from swarmlet.core.limits import NS_PER_S
+
+_NOT_FOUND: Final = 404
 
 
 @click.command(epilog=example("swarmlet info", "swarmlet info --format '{{.Swarm.NodeID}}'"))
@@ -26,7 +30,7 @@ def info(client: Client, *, form: str) -> None:
         return
     swarm = found.get("Swarm") or {}
     lines = [
-        *_swarm(swarm, _rotation(client, swarm)),
+        *_swarm(swarm, _rotation(client, swarm), _group(client, swarm)),
         *_certificate(client, swarm),
         *_host(found),
         f"Socket: {client.host}",
@@ -36,7 +40,7 @@ def info(client: Client, *, form: str) -> None:
         click.echo(warning, err=True)
 
 
-def _swarm(swarm: Object, rotation: str) -> Iterator[str]:
+def _swarm(swarm: Object, rotation: str, group: Sequence[str]) -> Iterator[str]:
     state = swarm.get("LocalNodeState", "inactive")
     yield f"Swarm: {state}"
     if state in ("inactive", "locked"):
@@ -46,8 +50,9 @@ def _swarm(swarm: Object, rotation: str) -> Iterator[str]:
         yield f" Error: {swarm['Error']}"
     is_manager = bool(swarm.get("ControlAvailable"))
     yield f" Is Manager: {str(is_manager).lower()}"
-    if is_manager and swarm.get("Cluster") and not swarm.get("Error"):
+    if is_manager and swarm.get("Cluster"):
         yield from _cluster(swarm, rotation)
+    yield from group
     yield f" Node Address: {swarm.get('NodeAddr', '')}"
     if managers := swarm.get("RemoteManagers"):
         yield " Manager Addresses:"
@@ -83,6 +88,21 @@ def _cluster(swarm: Object, rotation: str) -> Iterator[str]:
         yield f"  {rotation}"
 
 
+def _group(client: Client, swarm: Object) -> list[str]:
+    """The managers, as this one hears them."""
+    if not swarm.get("ControlAvailable"):
+        return []
+    from swarmlet.cli.managers import group_lines
+
+    try:
+        found = client.get("/swarmlet/v1/members")
+    except ApiError as error:
+        if error.status != _NOT_FOUND:
+            raise
+        return []  # what answers is a Docker Engine
+    return group_lines(found, swarm.get("NodeID", ""), wall_s())
+
+
 def _rotation(client: Client, swarm: Object) -> str:
     """How far a root rotation is; "" where there is none."""
     cluster = swarm.get("Cluster") or {}
@@ -90,6 +110,7 @@ def _rotation(client: Client, swarm: Object) -> str:
         return ""
     from swarmlet.cli.rotation import progress_of
 
+    client.allow_stale(lambda _problem, _age_ms: None)  # what is lost is said already
     return progress_of(cluster, client.get("/nodes")).sentence
 
 

@@ -83,8 +83,8 @@ def worker(client: Client, *, rotate: bool, quiet: bool) -> None:
 def manager(client: Client, *, rotate: bool, quiet: bool) -> None:
     """Print the token with which other hosts join as managers.
 
-    In this release they pass calls on to the manager that leads: they keep no copy of the swarm's
-    state, and do not stand in for it.
+    Three managers survive the loss of one, five of two. An even number survives no more than the
+    odd one below it.
     """
     _show(client, "manager", rotate=rotate, quiet=quiet)
 

@@ -26,6 +26,7 @@ from swarmlet.cli.output import (
     print_ids,
     print_rows,
 )
+from swarmlet.cli.stale import may_be_stale
 
 HEADINGS: Final = {
     "ID": "ID",
@@ -46,6 +47,8 @@ node: Final = LazyGroup(
         "ps": "node:ps",
         "inspect": "node:show",
         "update": "node:update",
+        "promote": "node_roles:promote",
+        "demote": "node_roles:demote",
         "rm": "node:rm",
     },
     text="Look at the swarm's nodes and change them.",
@@ -58,6 +61,7 @@ node: Final = LazyGroup(
 @format_option
 @quiet_option
 @click.pass_obj
+@may_be_stale
 def ls(client: Client, *, filters: tuple[str, ...], form: str, quiet: bool) -> None:
     """List the nodes."""
     nodes = client.get("/nodes", **filters_query(filters))
@@ -107,6 +111,7 @@ def _tls_status(info: Json, cluster: Object) -> str:
 @inspect_format_option
 @pretty_option
 @click.pass_obj
+@may_be_stale
 def show(client: Client, *, names: tuple[str, ...], form: str, pretty: bool) -> None:
     """Show all that is known of nodes."""
     from swarmlet.cli.certificate import certificate_of_node
@@ -140,6 +145,7 @@ def resolved(client: Client, name: str) -> str:
 @no_trunc_option
 @quiet_option
 @click.pass_obj
+@may_be_stale
 def ps(
     client: Client, /, *, names: tuple[str, ...], filters: tuple[str, ...], **style: Json
 ) -> None:
@@ -157,6 +163,11 @@ def ps(
     type=click.Choice(["active", "pause", "drain"]),
     help="Whether it takes tasks: all, no new ones, none.",
 )
+@click.option(
+    "--role",
+    type=click.Choice(["worker", "manager"]),
+    help="Whether it is a manager; `promote` and `demote` do the same.",
+)
 @click.option("--label-add", multiple=True, metavar="KEY=VALUE", help="Add or change a label.")
 @click.option("--label-rm", multiple=True, metavar="KEY", help="Remove a label.")
 @click.pass_obj
@@ -165,20 +176,28 @@ def update(
     *,
     name: str,
     availability: str | None,
+    role: str | None,
     label_add: tuple[str, ...],
     label_rm: tuple[str, ...],
 ) -> None:
-    """Change a node's labels and availability."""
+    """Change a node's labels, availability and role."""
     from swarmlet.cli.labels import changed_labels
 
     found = find(client, name)
     spec = found["Spec"]
     if availability:
         spec["Availability"] = availability
+    if role:
+        spec["Role"] = role
     spec["Labels"] = changed_labels(spec.get("Labels") or {}, add=label_add, remove=label_rm)
-    version = str(found["Version"]["Index"])
-    client.post(f"/nodes/{quote(found['ID'])}/update", spec, version=version)
+    post_spec(client, found)
     click.echo(name)
+
+
+def post_spec(client: Client, found: Object) -> None:
+    """Send a node's spec back if nobody changed it since."""
+    version = str(found["Version"]["Index"])
+    client.post(f"/nodes/{quote(found['ID'])}/update", found["Spec"], version=version)
 
 
 @click.command("rm", epilog=example("swarmlet node rm w3", "swarmlet node rm --force w3"))

@@ -16,6 +16,7 @@ from swarmlet.cli.options import (
     quiet_option,
 )
 from swarmlet.cli.output import check_pretty_alone, for_each, inspect
+from swarmlet.cli.stale import may_be_stale
 from swarmlet.core.limits import SECRET_DATA_SIZE_MAX_B
 
 KIND: Final = stored_data.Kind(
@@ -69,6 +70,7 @@ def create(client: Client, /, *, name: str, file: str, **options: Json) -> None:
 @format_option
 @quiet_option
 @click.pass_obj
+@may_be_stale
 def ls(client: Client, *, filters: tuple[str, ...], form: str, quiet: bool) -> None:
     """List the secrets."""
     stored_data.list_all(client, KIND, filters, form=form, quiet=quiet)
@@ -87,6 +89,7 @@ def rm(client: Client, *, names: tuple[str, ...]) -> None:
 @inspect_format_option
 @pretty_option
 @click.pass_obj
+@may_be_stale
 def show(client: Client, *, names: tuple[str, ...], form: str, pretty: bool) -> None:
     """Show all but the bytes of secrets; those leave the cluster for a task alone."""
     check_pretty_alone(form, pretty=pretty)

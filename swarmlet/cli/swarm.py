@@ -75,7 +75,11 @@ def _set(spec: Object, options: dict[str, Json], root_pem: str = "") -> None:
 
 
 @click.command(
-    epilog=example("swarmlet init", "swarmlet init --advertise-addr 192.168.0.10 --runtime process")
+    epilog=example(
+        "swarmlet init",
+        "swarmlet init --advertise-addr 192.168.0.10 --runtime process",
+        "swarmlet init --force-new-cluster       # on a manager that is left",
+    )
 )
 @place_options
 @click.option(
@@ -96,6 +100,11 @@ def _set(spec: Object, options: dict[str, Json], root_pem: str = "") -> None:
 @availability_option
 @announce_option
 @click.option("--autolock", is_flag=True, help="Lock managers: they need a key after each restart.")
+@click.option(
+    "--force-new-cluster",
+    is_flag=True,
+    help="Recover a swarm that lost too many managers: go on alone with what this one has.",
+)
 @_settings_options
 @daemon_options
 @click.pass_obj
@@ -121,6 +130,12 @@ def init(
     )
     if options["autolock"]:
         show_unlock_key(client)
+    if options["force_new_cluster"]:
+        click.echo(
+            "The other managers are no members any more. On each that comes back: "
+            "`swarmlet leave --force`, then join again.",
+            err=True,
+        )
 
 
 def _init_request(options: dict[str, Json]) -> Object:
@@ -139,7 +154,7 @@ def _init_request(options: dict[str, Json]) -> Object:
         "AdvertiseAddr": options["advertise_addr"],
         "DataPathAddr": options["data_path_addr"],
         "DataPathPort": options["data_path_port"],
-        "ForceNewCluster": False,
+        "ForceNewCluster": options["force_new_cluster"],
         "Spec": spec,
         "AutoLockManagers": options["autolock"],
         "Availability": availability_of(options),

@@ -52,6 +52,7 @@ def swarm(daemon) -> ScriptedDaemon:
         "POST /swarm/update": (200, None),
         f"GET /nodes/{recorded.NODE_ID}": (200, recorded.NODE),
         "GET /nodes": (200, [recorded.NODE]),
+        "GET /swarmlet/v1/members": (200, recorded.GROUP),
         "GET /swarm": (200, {**known, "TLSInfo": recorded.TLS_INFO}),
     }
     return daemon

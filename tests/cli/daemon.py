@@ -4,7 +4,7 @@ import json
 import socketserver
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from typing import Any
@@ -12,7 +12,9 @@ from urllib.parse import parse_qsl, urlsplit
 
 from swarmlet.cli.client import API_PREFIX
 
-Answer = tuple[int, Any]
+Headers = Mapping[str, str]
+NO_HEADERS: Headers = {}
+Answer = tuple[int, Any] | tuple[int, Any, Headers]
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,11 @@ class Request:
     query: dict[str, str]
     body: Any
     headers: dict[str, str] = field(default_factory=dict)
+
+
+def send_headers(handler: BaseHTTPRequestHandler, headers: Headers) -> None:
+    for name, value in headers.items():
+        handler.send_header(name, value)
 
 
 @dataclass
@@ -56,12 +63,14 @@ class ScriptedDaemon:
                     dict(self.headers.items()),
                 )
                 daemon.requests.append(request)
-                self.reply(*daemon.answer(request))
+                status, body, *headers = daemon.answer(request)
+                self.reply(status, body, *headers)
 
             do_GET = do_POST = do_DELETE = handle_any
 
-            def reply(self, status: int, body: Any) -> None:
+            def reply(self, status: int, body: Any, headers: Headers = NO_HEADERS) -> None:
                 self.send_response(status)
+                send_headers(self, headers)
                 if isinstance(body, list) and body and isinstance(body[0], bytes):
                     self.send_header("Transfer-Encoding", "chunked")
                     self.end_headers()

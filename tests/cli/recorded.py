@@ -69,6 +69,25 @@ INFO: dict[str, Any] = {
     "Runtimes": {"process": {}},
     "DefaultRuntime": "process",
 }
+GROUP: dict[str, Any] = {
+    "Term": 3,
+    "Applied": 120,
+    "Quorum": 1,
+    "Answering": 1,
+    "LostSince": None,
+    "AsOf": None,
+    "Members": [
+        {
+            "RaftID": "7",
+            "NodeID": NODE_ID,
+            "Addr": "127.0.0.1:2377",
+            "IsVoter": True,
+            "IsLeader": True,
+            "Reachability": "reachable",
+            "SilentSince": None,
+        }
+    ],
+}
 NODE_LS = """\
 ID                            HOSTNAME   STATUS    AVAILABILITY   MANAGER STATUS   ENGINE VERSION
 iiujifj7d1kls9rdbhf883hax *   vm         Ready     Active         Leader           29.8.0-dev

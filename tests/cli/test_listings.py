@@ -13,6 +13,7 @@ def swarm(daemon):
     daemon.script = {
         "GET /nodes": (200, [recorded.NODE]),
         "GET /info": (200, recorded.INFO),
+        "GET /swarmlet/v1/members": (200, recorded.GROUP),
         f"GET /nodes/{recorded.NODE_ID}": (200, recorded.NODE),
         "GET /services": (200, recorded.services()),
         "GET /services/api-web": (200, web),
@@ -257,6 +258,8 @@ def test_info_prints_the_swarm_and_the_host(swarmlet, swarm):
         "  Expiry Duration: 3 months",
         "  Heartbeat Period: 5 seconds",
         "  127.0.0.1:2377",
+        "  Quorum: 1 of 1, 1 answer",
+        f"  127.0.0.1:2377  {recorded.NODE_ID}  leader, this node",
         "Total Memory: 23.54GiB",
         "Default Runtime: process",
     ):

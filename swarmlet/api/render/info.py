@@ -32,6 +32,11 @@ def manager_warnings(managers: int) -> list[str]:
             f"WARNING: {managers} managers are more than {MANAGERS_ADVISED_MAX}: every write "
             "waits for more of them, and nothing is safer."
         ]
+    if managers == 2:
+        return [
+            "WARNING: Running Swarm in a 2-manager configuration: the loss of either one stops all "
+            "changes. Add a third."
+        ]
     if managers > 0 and managers % 2 == 0:
         return [
             f"WARNING: Running Swarm in a {managers}-manager configuration: an even number "

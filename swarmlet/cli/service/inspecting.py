@@ -9,6 +9,7 @@ from swarmlet.cli.names import complete_service
 from swarmlet.cli.options import inspect_format_option, pretty_option
 from swarmlet.cli.output import check_pretty_alone, inspect
 from swarmlet.cli.service.listing import mode_of
+from swarmlet.cli.stale import may_be_stale
 from swarmlet.cli.world import wall_s
 from swarmlet.model.duration import format_duration
 
@@ -28,6 +29,7 @@ _NANO = 1_000_000_000
 @inspect_format_option
 @pretty_option
 @click.pass_obj
+@may_be_stale
 def show(client: Client, *, names: tuple[str, ...], form: str, pretty: bool) -> None:
     """Show all that is known of services."""
     check_pretty_alone(form, pretty=pretty)

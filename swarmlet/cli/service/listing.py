@@ -18,6 +18,7 @@ from swarmlet.cli.options import (
     quiet_option,
 )
 from swarmlet.cli.output import Row, fail_with, print_ids, print_rows
+from swarmlet.cli.stale import may_be_stale
 from swarmlet.core.errors import SwarmError
 
 HEADINGS: Final = {
@@ -43,6 +44,7 @@ _MODES: Final = {
 @quiet_option
 @no_trunc_option
 @click.pass_obj
+@may_be_stale
 def ls(client: Client, *, filters: tuple[str, ...], form: str, quiet: bool, no_trunc: bool) -> None:
     """List the services."""
     query = filters_query(filters)
@@ -123,6 +125,7 @@ def _run(run: list[tuple[str, int, int]]) -> str:
 @no_trunc_option
 @quiet_option
 @click.pass_obj
+@may_be_stale
 def ps(
     client: Client, /, *, names: tuple[str, ...], filters: tuple[str, ...], **style: Json
 ) -> None:
