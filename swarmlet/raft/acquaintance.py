@@ -118,6 +118,8 @@ class Acquaintances:
             sentence=f"Member {hello.sender:x} had reached entry {known.index} and term "
             f"{known.term}, and comes back with entry {hello.last_index} and term {hello.term}: "
             "its data were put back to an older state.",
+            term=known.term,
+            index=known.index,
         )
 
     def _learn(self, news: Acquaintance) -> None:

@@ -112,6 +112,9 @@ class Conversations:
 
     def refused(self, raft_id: RaftID, refusal: Refusal) -> None:
         driver = self._driver
+        term, index = driver.durable
+        if refusal.reason == ROLLED_BACK and term >= refusal.term and index >= refusal.index:
+            return  # our hello was older than what they know
         if self._refusals.believed(raft_id, refusal, driver.env.clock.mono_s()):
             driver.problem = self._refused(refusal.reason, refusal.sentence)
             driver.wake()

@@ -39,10 +39,14 @@ class Welcome(msgspec.Struct, frozen=True, kw_only=True, tag="welcome"):
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True, tag="refusal"):
-    """Why a member is not talked to; the last frame. `reason` is one of the above."""
+    """Why a member is not talked to; the last frame. `reason` is one of the above. `term`, `index`:
+    what one that is rolled back is known to have reached; it may have said its hello before that,
+    and knows better then."""
 
     reason: str
     sentence: str = ""
+    term: int = 0
+    index: int = 0
 
 
 class Ping(msgspec.Struct, frozen=True, kw_only=True, tag="ping"):
