@@ -7,7 +7,8 @@ import pytest
 from swarmlet.raft.conversations import Conversations
 from swarmlet.raft.hello import ROLLED_BACK, Refusal
 from tests.raft.member import ME
-from tests.sim.loop import SimClock
+from tests.sim.disk import SimDisk
+from tests.sim.loop import sim_env
 
 
 @pytest.mark.parametrize(
@@ -18,7 +19,7 @@ def test_member_that_has_what_it_is_said_to_have_lost_does_not_believe_it(durabl
     """Its hello was on its way, or waited for a manager that stood still, while it went on."""
     driver = SimpleNamespace(
         durable=durable,
-        env=SimpleNamespace(clock=SimClock()),
+        env=sim_env(1, SimDisk()),
         me=ME,
         problem=None,
         wake=lambda: None,
