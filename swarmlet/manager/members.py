@@ -94,6 +94,8 @@ class Members:
 
     def _clear(self) -> None:
         self._promoting: dict[RaftID, None] = {}
+        self._tardy: dict[RaftID, None] = {}  # learners whose first promotion has failed
+        self._problem = ""  # of the last round
         self._plan = Plan()
         self._group: tuple[Member, ...] = ()  # when it was last decided
         self._retry_s = RETRY_MIN_S
@@ -278,7 +280,12 @@ class Members:
             return  # the end of leadership is on its way; the next leader goes on
         except (DiskFullError, UnavailableError, FailedPreconditionError) as problem:
             self._heir += 1
-            log.warning("members.not_changed", extra={"cause": problem.message})
+            if problem.message != self._problem:  # once: it is tried again and again
+                log.warning("members.not_changed", extra={"cause": problem.message})
+            self._problem = problem.message
+        else:
+            self._problem = ""
+        self._tardy = {one.raft_id: None for one in todo.learners if one.raft_id in self._tardy}
         for seat in todo.learners:
             if seat.raft_id not in self._promoting:
                 self._promoting[seat.raft_id] = None
@@ -315,9 +322,12 @@ class Members:
         try:
             await self._change(PROMOTE, member_at(seat))
         except SwarmError as problem:
-            log.info("members.not_promoted", extra={**fields, "cause": problem.message})
+            if seat.raft_id not in self._tardy:
+                log.info("members.not_promoted", extra={**fields, "cause": problem.message})
+            self._tardy[seat.raft_id] = None
         else:
             log.info("members.promoted", extra=fields)
+            self._tardy.pop(seat.raft_id, None)
         finally:
             self._promoting.pop(seat.raft_id, None)
 

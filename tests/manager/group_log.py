@@ -40,8 +40,8 @@ def member(number: int, *, is_voter: bool = True) -> Member:
 
 class GroupLog(MemoryLog):
     """`silent` members do not answer, `lagging` learners have not caught up; `refusals` answer the
-    next changes; `changes` and `heirs` are what was done. A change that would leave fewer voters
-    than a quorum of them answering is an error of whoever made it."""
+    next changes; `changes` and `heirs` are what was done. A removal that would leave fewer voters
+    than a quorum of them answering is refused."""
 
     def __init__(self, state_machine: StateMachine, *others: Member) -> None:
         super().__init__(state_machine)
@@ -82,7 +82,7 @@ class GroupLog(MemoryLog):
         raft_id = change.member.raft_id
         if change.verb == ADD_LEARNER and raft_id in self.group.removed:
             raise FailedPreconditionError("This raft id was removed.")
-        if change.verb == PROMOTE and raft_id in self.lagging:
+        if change.verb == PROMOTE and raft_id in self.lagging | self.silent:
             await asyncio.sleep(PROMOTE_WAIT_S)
             raise UnavailableError("The learner has not caught up.")
         after = self.group.after(change)
@@ -90,7 +90,8 @@ class GroupLog(MemoryLog):
             assert raft_id != ME.raft_id, "a leader does not remove itself"
             voters = after.voters()
             answering = [one for one in voters if one not in self.silent]
-            assert len(answering) > len(voters) // 2, "the quorum was removed"
+            if len(answering) <= len(voters) // 2:
+                raise FailedPreconditionError("The rest would have no quorum.")
         self.group = after
         self.changes.append((change.verb, raft_id))
 
