@@ -6,6 +6,7 @@ from typing import Final
 from swarmlet.core.ids import NodeID, RaftID
 from swarmlet.raft.handshake import RefusedError
 from swarmlet.raft.hello import Hello, Ping, Refusal, decode_own
+from swarmlet.store.proposer import Member
 from swarmlet.wire.channel import RaftChannel
 
 BACKOFF_MIN_S: Final = 0.05
@@ -16,8 +17,8 @@ NOTED_MAX: Final = 256
 class Dial:
     """Of a member that is to be connected; `changed` is for its one task."""
 
-    def __init__(self, raft_id: RaftID, address: str) -> None:
-        self.raft_id, self.address = raft_id, address
+    def __init__(self, member: Member) -> None:
+        self.member, self.raft_id = member, member.raft_id
         self.changed = asyncio.Event()
         self.not_before_s, self.failures = 0.0, 0
         self.task: asyncio.Task[None] | None = None
@@ -29,7 +30,15 @@ class Dial:
         self.failures += 1
         return bound_s * (1.0 + chance) / 2
 
-    def begin_anew(self) -> None:
+    @property
+    def node_id(self) -> NodeID:
+        return NodeID(self.member.node_id)
+
+    def begin_anew(self, member: Member) -> None:
+        """It moved, it seems."""
+        is_elsewhere, self.member = member.address != self.member.address, member
+        if not is_elsewhere:
+            return
         self.not_before_s, self.failures = 0.0, 0
         self.changed.set()
 

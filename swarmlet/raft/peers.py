@@ -1,8 +1,8 @@
 """One connection to each other member: who dials, who is let in, which one counts.
 
 The member with the lower raft id dials at once, the higher one after two seconds without a
-connection, so that one is made though only one side reaches the other. Who is talked to is the
-engine's to judge (`acquaintance`); here is only the way to do it.
+connection (sooner when it begins), so that one is made though only one side reaches the other. Who
+is talked to is the engine's to judge (`acquaintance`); here is only the way to do it.
 """
 
 import asyncio
@@ -28,7 +28,9 @@ log = logging.getLogger("swarmlet.raft")
 DIAL_TIMEOUT_S: Final = 3.0
 HELLO_TIMEOUT_S: Final = 3.0  # from the connection to the end of the handshake
 HIGHER_WAITS_S: Final = 2.0  # before it dials the lower
+HIGHER_BEGINS_S: Final = 0.3  # at its own start, when the lower may have been trying for long
 STEADY_S: Final = 2.0  # a connection that held so long was none of many failures
+GREETING_PERIOD_S: Final = 0.05  # how soon to look again whether a handshake came to nothing
 PING_PERIOD_S: Final = 0.5  # where nothing else is sent: members that follow say little
 SILENT_PERIODS_MAX: Final = (
     6  # as TCP notices a lost host; periods that this process slept do not count
@@ -127,15 +129,14 @@ class Peers:
         for raft_id in [each for each in self._dials if each not in self._wanted]:
             self._let_go(raft_id)
         for raft_id in sorted(self._wanted):
-            address, dial = self._wanted[raft_id].address, self._dials.get(raft_id)
+            member, dial = self._wanted[raft_id], self._dials.get(raft_id)
             if dial is None:
-                dial = Dial(raft_id, address)
-                self._rest(dial)
+                dial = Dial(member)
+                self._rest(dial, HIGHER_BEGINS_S)
                 self._dials[raft_id] = dial
                 dial.task = group.create_task(self._dial(dial), name=f"raft-dial-{raft_id:x}")
-            elif dial.address != address:
-                dial.address = address
-                dial.begin_anew()
+            elif dial.member != member:
+                dial.begin_anew(member)
 
     def _let_go(self, raft_id: RaftID) -> None:
         """What was sent to it still goes out: it may be that it was removed."""
@@ -153,26 +154,29 @@ class Peers:
             left_s = dial.not_before_s - self._env.clock.mono_s()
             if dial.raft_id in self._links:
                 await dial.changed.wait()
-            elif left_s > 0:
+            elif left_s > 0 or self._is_greeting(dial):
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(left_s):
+                    async with asyncio.timeout(left_s if left_s > 0 else GREETING_PERIOD_S):
                         await dial.changed.wait()
             else:
                 await self._dial_once(dial)
 
+    def _is_greeting(self, dial: Dial) -> bool:
+        """Whether it has dialled us, and the handshake goes on: it may be why we lost another."""
+        return any(channel.node_id == dial.node_id for channel in self._pending)
+
     async def _dial_once(self, dial: Dial) -> None:
-        member = self._wanted[dial.raft_id]
         try:
             async with asyncio.timeout(DIAL_TIMEOUT_S):
-                channel = await self._dialer.open(member.address)
+                channel = await self._dialer.open(dial.member.address)
         except TimeoutError:
-            self._unreached(member, "it does not answer")
+            self._unreached(dial.node_id, "it does not answer")
         except SwarmError as error:
-            self._unreached(member, error.message)
+            self._unreached(dial.node_id, error.message)
         else:
             dial.is_talking = True
             try:
-                if await self._talk(channel, member):
+                if await self._talk(channel, dial.member):
                     return
             finally:
                 dial.is_talking = False
@@ -180,21 +184,16 @@ class Peers:
 
     def _put_off(self, dial: Dial) -> None:
         """After a failure, or a connection that did not hold."""
-        now_s, member = self._env.clock.mono_s(), self._wanted.get(dial.raft_id)
-        node_id = NodeID("" if member is None else member.node_id)
-        dial.not_before_s = max(
-            dial.not_before_s,
-            now_s + dial.backoff_s(self._env.rng.random()),
-            self._penalties.get(node_id, now_s),
-        )
+        backoff_s = dial.backoff_s(self._env.rng.random())
+        dial.not_before_s = max(dial.not_before_s, self._env.clock.mono_s() + backoff_s)
 
-    def _rest(self, dial: Dial) -> None:
+    def _rest(self, dial: Dial, higher_s: float = HIGHER_WAITS_S) -> None:
         """Without a connection from now on: the lower dials at once."""
-        is_lower = self._me.raft_id < dial.raft_id
-        dial.not_before_s = self._env.clock.mono_s() + (0.0 if is_lower else HIGHER_WAITS_S)
+        now_s = self._env.clock.mono_s()
+        pause_s = 0.0 if self._me.raft_id < dial.raft_id else higher_s
+        dial.not_before_s = max(now_s + pause_s, self._penalties.get(dial.node_id, now_s))
 
-    def _unreached(self, member: Member, cause: str) -> None:
-        node_id = NodeID(member.node_id)
+    def _unreached(self, node_id: NodeID, cause: str) -> None:
         if self._noted.is_news(node_id, "unreachable"):
             log.warning("raft.peer_unreachable", extra={"node_id": node_id, "cause": cause})
 

@@ -9,6 +9,7 @@ from swarmlet.core.ids import NodeID
 from swarmlet.core.limits import FRAME_SIZE_MAX_B
 from swarmlet.wire.channel import RAFT_QUEUE_FRAMES_MAX, RAFT_QUEUE_MAX_B, ChannelClosedError
 
+CLOSE_TIMEOUT_S = 1.0
 PARTS_MAX = 4  # of a snapshot, sent and not read yet
 
 
@@ -26,6 +27,7 @@ class FrameEnd:
         self._inbox: deque[bytes] = deque()
         self._changed = asyncio.Event()
         self._is_closed = self._is_over = self._is_writing = False
+        self._given_up = asyncio.Event()
 
     def send(self, frame: bytes) -> bool:
         assert isinstance(frame, bytes), "a frame is shared by nobody"
@@ -65,7 +67,9 @@ class FrameEnd:
         if not self._is_closed:
             self._is_closed = True
             self._tell()
-            if not (self._is_writing and self._queue):
+            if self._is_writing and self._queue:
+                asyncio.get_running_loop().call_later(CLOSE_TIMEOUT_S, self._give_up)
+            else:
                 self._finish()
 
     def shut(self, *, drops: bool) -> None:
@@ -101,11 +105,28 @@ class FrameEnd:
         due_s, frame = self._queue[0]
         if due_s > self._now_s():
             await asyncio.sleep(due_s - self._now_s())
-        await self.connection.passable()
+        if not self.connection.is_passable():
+            await self._until_passable()
         if not self._is_over and self._queue:
             self._queue.popleft()
             self._queued_b -= len(frame)
             self._arrive(frame)
+
+    async def _until_passable(self) -> None:
+        """Or until there is nothing left to send."""
+        waits = [
+            asyncio.ensure_future(self.connection.passable()),
+            asyncio.ensure_future(self._given_up.wait()),
+        ]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    def _give_up(self) -> None:
+        self._queue.clear()
+        self._given_up.set()
 
     def _arrive(self, frame: bytes) -> None:
         self.other._inbox.append(frame)
