@@ -111,7 +111,7 @@ class SwarmNode:
         problem, is_manager = self._problem(), self._is_manager()
         member = self.manager.member
         is_ready = self._is_member_ready() if is_manager else self._heard.is_set()
-        is_refused = problem is not None and not is_ready and not self.life.agent.is_registered()
+        is_refused = problem is not None and not self.life.agent.is_registered()
         is_refused |= self.manager.clone is not None
         return SwarmState(
             state="error" if is_refused else "active" if is_ready else "pending",
