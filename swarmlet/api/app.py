@@ -22,7 +22,7 @@ from swarmlet.api.call import (
     version_text,
 )
 from swarmlet.api.engine import Engine
-from swarmlet.api.leading import answer_as_leader, not_leader, while_electing
+from swarmlet.api.leading import answer_as_leader, explained, not_leader, while_electing
 from swarmlet.api.router import RouteTable, path_parts
 from swarmlet.api.routes import ROUTES
 from swarmlet.core.errors import (
@@ -85,7 +85,7 @@ class Door:
         except SwarmError as problem:
             if is_forwarded and isinstance(problem, NotLeaderError):
                 raise
-            return reply_problem(problem)
+            return reply_problem(explained(problem, self._context.engine))
         except TimeoutError:
             return reply_problem(
                 OutcomeUnknownError(

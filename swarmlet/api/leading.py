@@ -16,7 +16,7 @@ from aiohttp.http import RawRequestMessage
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from swarmlet.api.call import BODY_SIZE_MAX_B, READS, Call, Handler
-from swarmlet.api.engine import Forwarder
+from swarmlet.api.engine import Engine, Forwarder
 from swarmlet.core.errors import (
     NotLeaderError,
     OutcomeUnknownError,
@@ -104,7 +104,7 @@ async def pass_on(call: Call, forwarder: Forwarder) -> web.StreamResponse:
     except BaseExceptionGroup as problems:
         problem = first_of(problems)
     if isinstance(problem, _LeaderLeftError):
-        problem = _unanswered(call, control)
+        problem = _unanswered(call)
     raise problem
 
 
@@ -124,17 +124,29 @@ async def _until_left(control: Control, request: web.Request, asked: RaftID | No
             raise _LeaderLeftError
 
 
-def _unanswered(call: Call, control: Control) -> SwarmError:
+def _unanswered(call: Call) -> SwarmError:
     """What to say of a call that was sent to a leader that fell silent."""
     if call.request.method in READS:
         return NotLeaderError("The manager that led does not answer.", remedy="Try again.")
-    lost = control.problem()
     return OutcomeUnknownError(
         "The change was sent to the manager that led, which does not answer: it is not known "
-        f"whether it was made.{f' {lost.message}' if lost else ''}",
-        remedy="Look at the object before you repeat the request."
-        + (f" {lost.remedy}" if lost else ""),
+        "whether it was made.",
+        remedy="Look at the object before you repeat the request.",
     )
+
+
+def explained(problem: SwarmError, engine: Engine) -> SwarmError:
+    """A change of unknown outcome with why nobody can say, where that is a lost majority."""
+    if not isinstance(problem, OutcomeUnknownError):
+        return problem
+    try:
+        lost = engine.control().problem(after_ms=0)
+    except SwarmError:  # it is no manager any more
+        return problem
+    if lost is None:
+        return problem
+    remedy = " ".join(filter(None, (problem.remedy, lost.remedy)))
+    return OutcomeUnknownError(f"{problem.message} {lost.message}", remedy=remedy)
 
 
 async def _repeatable(request: web.Request) -> web.Request:

@@ -141,6 +141,14 @@ async def test_call_that_may_have_been_made_is_not_made_again(led, problem):
     assert len(led.world.leader.asked) == 1
 
 
+async def test_change_of_unknown_outcome_is_told_with_what_is_lost(led):
+    led.world.leader.problems = [OutcomeUnknownError("Nobody knows.", remedy="Look.")]
+    led.world.log.lost(NOW_MS - 1_000)
+    _, answer = await led("POST", "/services/create", service_body())
+    assert answer["message"].startswith("Nobody knows. 1 of 2 managers answers, and 2 are needed")
+    assert answer["remedy"].startswith("Look. Start the silent managers again")
+
+
 async def test_nobody_who_leads_is_said_after_an_election_s_time(led, monkeypatch):
     monkeypatch.setattr(leading, "PAUSE_S", 0.2)
     led.world.leader.problems = [NotLeaderError("Nobody leads.")] * 1_000

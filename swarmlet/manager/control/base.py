@@ -76,11 +76,11 @@ class ControlBase:
         """How long ago what this manager knows was sure to be the swarm's newest state."""
         return max(0, self._env.clock.wall_ms() - self._log.health().as_of_ms)
 
-    def problem(self) -> SwarmError | None:
-        """Why what needs a majority of the managers fails, where it does. None while there is a
-        majority, or while an election may still bring one about."""
+    def problem(self, *, after_ms: int = ELECTION_WAIT_MS) -> SwarmError | None:
+        """Why what needs a majority of the managers fails, where there has been none for so long.
+        None while there is one, or an election may still bring it about."""
         health, now_ms = self._log.health(), self._env.clock.wall_ms()
-        if not health.lost_since_ms or now_ms - health.lost_since_ms < ELECTION_WAIT_MS:
+        if not health.lost_since_ms or now_ms - health.lost_since_ms < after_ms:
             return None
         return leaderless(health, now_ms)
 
