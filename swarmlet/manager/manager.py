@@ -8,14 +8,16 @@ from swarmlet.ca.signing import SwarmAuthority
 from swarmlet.core.errors import UnavailableError
 from swarmlet.core.ids import NodeID
 from swarmlet.env.base import Env
+from swarmlet.manager.admission import Admission, DialBack
 from swarmlet.manager.ca_server import CertificateServer
 from swarmlet.manager.control.base import no_external_ca
 from swarmlet.manager.dispatcher import Dispatcher
 from swarmlet.manager.gatekeeper import Standing
+from swarmlet.manager.group import Group
 from swarmlet.manager.leader import Component, Leader
 from swarmlet.manager.log_broker import LogBroker
 from swarmlet.manager.loop import ControlLoop
-from swarmlet.manager.members import DialBack, Members
+from swarmlet.manager.members import Members
 from swarmlet.manager.port import ManagerPort, PeerService, Whereabouts
 from swarmlet.manager.root_rotation import RootRotator
 from swarmlet.reconcile.base import Decider
@@ -46,14 +48,9 @@ class Manager:
         self.ca = CertificateServer(store, env, authority)
         self._rotator = RootRotator(store, env)
         self._dial_back: DialBack = _unreachable
-        self.members = Members(
-            store,
-            log,
-            env,
-            node_id,
-            dial_back=lambda addr: self._dial_back(addr),
-            on_change=self.dispatcher.tell_members,
-        )
+        group = Group(log, self.dispatcher.tell_members)
+        self.members = Members(store, group, node_id)
+        admission = Admission(store, group, env, node_id, lambda addr: self._dial_back(addr))
         signing = (self.ca, self._rotator)
         parts: tuple[Component, ...] = (*self._loops, self.dispatcher, *signing, self.members)
         self._leader = Leader(parts, log, env)
@@ -63,7 +60,7 @@ class Manager:
             Whereabouts(log, self._leader, node_id, env.clock),
             ca=self.ca,
             agents=(self.dispatcher, self.logs),
-            members=self.members,
+            admission=admission,
         )
 
     def attach(self, own: OwnIdentity, peers: PeerService, dial_back: DialBack) -> None:

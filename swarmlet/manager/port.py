@@ -8,11 +8,11 @@ from swarmlet.core.errors import ForbiddenError, NotLeaderError, UnavailableErro
 from swarmlet.core.identity import Identity
 from swarmlet.core.ids import NodeID
 from swarmlet.env.base import Clock
+from swarmlet.manager.admission import Admission
 from swarmlet.manager.ca_server import CertificateServer
 from swarmlet.manager.dispatcher import Dispatcher
 from swarmlet.manager.leader import Leader
 from swarmlet.manager.log_broker import LogBroker
-from swarmlet.manager.members import Members
 from swarmlet.model.cluster import Cluster
 from swarmlet.model.view import cluster_of
 from swarmlet.raft.health import leaderless
@@ -87,10 +87,10 @@ class ManagerPort:
         *,
         ca: CertificateServer,
         agents: tuple[Dispatcher, LogBroker],
-        members: Members,
+        admission: Admission,
     ) -> None:
         self._store, self._clock, self._where = store, clock, whereabouts
-        self._ca, self._members = ca, members
+        self._ca, self._admission = ca, admission
         self._dispatcher, self._logs = agents
         self._own: OwnIdentity | None = None
         self._peers: PeerService | None = None
@@ -143,10 +143,10 @@ class ManagerPort:
     async def join_members(
         self, request: MemberRequest, peer: Identity, source: str
     ) -> MemberGrant:
-        return await self._members.join(request, peer, source)
+        return await self._admission.join(request, peer, source)
 
     async def leave_members(self, request: MemberRequest, peer: Identity) -> None:
-        await self._members.leave(request, peer)
+        await self._admission.leave(request, peer)
 
     async def unlock_key(self, peer: Identity) -> UnlockKeyAnswer:
         self._cluster()

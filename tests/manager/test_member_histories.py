@@ -76,7 +76,7 @@ class History:
 
     async def leave(self) -> None:
         number = self.rng.choice(NODES)
-        await self.world.members.leave(MemberRequest(raft_id=self.raft_id(number)), peer(number))
+        await self.world.admission.leave(MemberRequest(raft_id=self.raft_id(number)), peer(number))
 
     def raft_id(self, number: int) -> int:
         for one in self.world.log.members():

@@ -18,7 +18,9 @@ from swarmlet.core.errors import (
 from swarmlet.core.identity import Identity
 from swarmlet.core.ids import ClusterID, NodeID
 from swarmlet.env.real import RealDisk
-from swarmlet.manager.members import DIAL_BACK_S, RETRY_S, Members
+from swarmlet.manager.admission import DIAL_BACK_S, Admission
+from swarmlet.manager.group import Group
+from swarmlet.manager.members import RETRY_S, Members
 from swarmlet.model.change import Create, Remove, Update
 from swarmlet.model.cluster import Cluster, SwarmSpec
 from swarmlet.model.node import ManagerStatus, Node, NodeSpec
@@ -62,14 +64,10 @@ class World:
         self.store.attach(self.log)
         self.ports: dict[str, PortHello] = {}
         self.delay_s, self.told = 0.0, 0
-        self.members = Members(
-            self.store,
-            self.log,
-            self.env,
-            NodeID("node-1"),
-            dial_back=self._hello,
-            on_change=self._tell,
-        )
+        group = Group(self.log, self._tell)
+        me = NodeID("node-1")
+        self.members = Members(self.store, group, me)
+        self.admission = Admission(self.store, group, self.env, me, self._hello)
 
     def opens(self, addr: str, number: int, cluster_id: str = CLUSTER, protocol: int = 1) -> None:
         node_id = f"node-{number}"
@@ -105,7 +103,7 @@ class World:
 
     async def join(self, number: int, **fields: object) -> int:
         request = MemberRequest(**{"addr": f"10.0.0.{number}:2377", **fields})
-        grant = await self.members.join(request, peer(number), source=f"192.0.2.{number}")
+        grant = await self.admission.join(request, peer(number), source=f"192.0.2.{number}")
         return grant.raft_id
 
 
@@ -134,7 +132,9 @@ def three() -> tuple[World, tuple[Node, ...]]:
 def test_manager_joins_as_a_learner_and_votes_once_it_has_caught_up():
     async def story(world: World):
         world.opens("10.0.0.2:2377", 2)
-        grant = await world.members.join(MemberRequest(addr="10.0.0.2:2377"), peer(2), "192.0.2.2")
+        grant = await world.admission.join(
+            MemberRequest(addr="10.0.0.2:2377"), peer(2), "192.0.2.2"
+        )
         assert [(one.node_id, one.addr) for one in grant.members] == [
             ("node-1", "127.0.0.1:2377"),
             ("node-2", "10.0.0.2:2377"),
@@ -184,10 +184,10 @@ def test_unspecified_address_stands_for_where_the_call_comes_from():
         await world.join(2, addr="0.0.0.0:4000")
         world.opens("[2001:db8::2]:4000", 2)
         request = MemberRequest(addr="[::]:4000")
-        await world.members.join(request, peer(2), source="2001:db8::2")
+        await world.admission.join(request, peer(2), source="2001:db8::2")
         assert world.log.members()[-1].address == "[2001:db8::2]:4000"
         with pytest.raises(InvalidArgumentError, match="non-zero"):
-            await world.members.join(request, peer(2), source="")
+            await world.admission.join(request, peer(2), source="")
         with pytest.raises(InvalidArgumentError, match="AdvertiseAddr"):
             await world.join(2, addr="not an address")
 
@@ -487,12 +487,12 @@ def test_manager_that_leaves_is_a_worker_before_it_is_gone():
     world, nodes = three()
 
     async def story(world: World):
-        await world.members.leave(MemberRequest(raft_id=3), peer(3))
+        await world.admission.leave(MemberRequest(raft_id=3), peer(3))
         assert world.log.changes == [("remove", 3)]
         assert world.node(3).spec.role == "worker"
         await world.rests()
         assert world.node(3).role == "worker"
-        await world.members.leave(MemberRequest(raft_id=3), peer(3))
+        await world.admission.leave(MemberRequest(raft_id=3), peer(3))
         assert world.log.changes == [("remove", 3)]
 
     play(world, nodes, story)
@@ -504,7 +504,7 @@ def test_manager_that_the_others_need_does_not_leave():
     async def story(world: World):
         world.log.silent.add(2)
         with pytest.raises(FailedPreconditionError, match="loss of quorum"):
-            await world.members.leave(MemberRequest(raft_id=3), peer(3))
+            await world.admission.leave(MemberRequest(raft_id=3), peer(3))
         assert world.log.changes == []
         assert world.node(3).spec.role == "manager"
 
@@ -516,7 +516,7 @@ def test_leader_that_leaves_hands_over_and_is_told_whom_to_ask():
 
     async def story(world: World):
         with pytest.raises(NotLeaderError) as refused:
-            await world.members.leave(MemberRequest(raft_id=1), peer(1))
+            await world.admission.leave(MemberRequest(raft_id=1), peer(1))
         assert refused.value.managers == ("10.0.0.2:2377",)
         assert world.log.changes == []
 
@@ -529,7 +529,7 @@ def test_who_does_not_lead_lets_nobody_in_or_out():
         await world.begin(*nodes)
         for call in (
             world.join(2),
-            world.members.leave(MemberRequest(raft_id=2), peer(2)),
+            world.admission.leave(MemberRequest(raft_id=2), peer(2)),
         ):
             with pytest.raises(NotLeaderError):
                 await call

@@ -14,7 +14,7 @@ from swarmlet.core.limits import (
     RENEWABLE_AFTER_EXPIRY_MS,
 )
 from swarmlet.manager.control.base import ControlBase, check_version
-from swarmlet.manager.members import seats_of
+from swarmlet.manager.group import seats_of
 from swarmlet.model.change import Change, Remove, SetStatus, Update
 from swarmlet.model.cluster import Cluster, RemovedCertificate
 from swarmlet.model.node import Node, NodeSpec, NodeState
