@@ -10,15 +10,23 @@ from pathlib import Path
 
 import pytest
 
+from swarmlet.ca.node_files import NodeFiles
+from swarmlet.ca.unlock_key import parse_unlock_key, unlock_key_text
+from swarmlet.core.errors import DamagedError
+from swarmlet.env.real import RealDisk
+from swarmlet.env.sealed import seal_key
 from tests.daemon.harness import (
+    ApiError,
     Daemon,
     clean_up,
+    pid_of,
     running_daemon,
     service,
     wait_for,
     wait_running,
 )
 
+TOKEN = "SWMTKN-1-" + "a" * 50 + "-" + "b" * 25
 MARKS = {
     "secret": "s3cr3t-payload-of-a-secret",
     "config": "c0nf1g-payload-of-a-config",
@@ -58,6 +66,104 @@ def test_data_directory_holds_no_plaintext(swarm):
     key = Path(swarm.data, "certificates/swarm-node.key")
     assert key.stat().st_mode & 0o777 == 0o600
     assert Path(swarm.data).stat().st_mode & 0o777 == 0o700
+
+
+def keys_of(daemon, unlock_key=b""):
+    files = NodeFiles(RealDisk(), f"{daemon.data}/certificates")
+    if unlock_key:
+        files.unlock(unlock_key)
+    return files.read()[2]
+
+
+def lock(client, *, locks):
+    swarm = client.get("/swarm")
+    spec = {**swarm["Spec"], "EncryptionConfig": {"AutoLockManagers": locks}}
+    client.post(f"/swarm/update?version={swarm['Version']['Index']}", spec)
+    return client.get("/swarm/unlockkey")["UnlockKey"]
+
+
+def is_settled(daemon, unlock_key):
+    """Whether nothing of the keys that were in the clear is in use any more."""
+    try:
+        keys = keys_of(daemon, unlock_key)
+    except DamagedError:  # a file is just being replaced
+        return False
+    return not (
+        keys.raft_dek_needs_rotation or keys.raft_dek_pending or keys.tls_key_needs_rotation
+    )
+
+
+def check_nothing_readable(daemon, *needles):
+    for needle in (*needles, b"PRIVATE KEY", b"raft-dek", b"node-dek"):
+        assert files_holding(daemon.data, needle) == []
+        assert files_holding(daemon.data, base64.b64encode(needle).rstrip(b"=")) == []
+
+
+def test_nothing_of_a_locked_manager_can_be_read_without_its_key(swarm):
+    client = swarm.client()
+    fill(client)
+    tokens = client.get("/swarm")["JoinTokens"]
+    clear = keys_of(swarm)
+    text = lock(client, locks=True)
+    unlock_key = parse_unlock_key(text)
+    wait_for(lambda: is_settled(swarm, unlock_key), what="keys that never were in the clear")
+    keys = keys_of(swarm, unlock_key)
+    assert keys.raft_dek != clear.raft_dek
+    assert keys.tls_key_pem != clear.tls_key_pem
+    swarm.stop()
+    secrets = [one.encode() for one in (*MARKS.values(), *tokens.values(), text)]
+    for keyset in (clear, keys):
+        secrets += [keyset.raft_dek, keyset.node_dek, keyset.tls_key_pem.splitlines()[1]]
+    check_nothing_readable(swarm, *secrets, unlock_key)
+    old = seal_key(clear.raft_dek).key_id
+    assert files_holding(swarm.data, old) == []  # no file was sealed by it
+    swarm.start()
+    assert client.get("/info")["Swarm"]["LocalNodeState"] == "locked"
+    with pytest.raises(ApiError, match="needs to be unlocked"):
+        client.get("/secrets")
+
+
+def test_locked_manager_keeps_its_tasks_and_adopts_them_when_it_is_unlocked(swarm):
+    client = swarm.client()
+    client.post("/services/create", service("web"))
+    (task,) = wait_running(client, "web", 1)
+    text = lock(client, locks=True)
+    wait_for(lambda: files_holding(swarm.data, b"LOCKED KEYS"), what="the lock")
+    swarm.kill()
+    swarm.start()
+    assert client.get("/info")["Swarm"]["Error"].startswith("Swarm is encrypted")
+    assert client.get("/version")["ApiVersion"]
+    assert os.path.exists(f"/proc/{pid_of(task)}")
+    for wrong, status in (("x", 400), (unlock_key_text(bytes(32)), 401)):
+        with pytest.raises(ApiError) as refused:
+            client.post("/swarm/unlock", {"UnlockKey": wrong})
+        assert refused.value.status == status
+    with pytest.raises(ApiError, match="encrypted and locked"):
+        client.post("/swarm/leave")
+    with pytest.raises(ApiError, match="already part of a swarm"):
+        client.post("/swarm/join", {"RemoteAddrs": ["127.0.0.1:1"], "JoinToken": TOKEN})
+    with pytest.raises(ApiError, match="needs to be unlocked"):
+        client.post("/swarm/init", {"ForceNewCluster": True})
+    client.post("/swarm/unlock", {"UnlockKey": text})
+    with pytest.raises(ApiError, match="swarm is not locked"):
+        client.post("/swarm/unlock", {"UnlockKey": text})
+    (adopted,) = wait_running(client, "web", 1)
+    assert (adopted["ID"], pid_of(adopted)) == (task["ID"], pid_of(task))
+
+
+def test_locked_manager_can_be_left_by_force_and_its_tasks_end(swarm):
+    client = swarm.client()
+    client.post("/services/create", service("web"))
+    (task,) = wait_running(client, "web", 1)
+    lock(client, locks=True)
+    wait_for(lambda: files_holding(swarm.data, b"LOCKED KEYS"), what="the lock")
+    swarm.kill()
+    swarm.start()
+    client.post("/swarm/leave?force=1")
+    assert client.get("/info")["Swarm"]["LocalNodeState"] == "inactive"
+    wait_for(lambda: not os.path.exists(f"/proc/{pid_of(task)}"), what="the task's end")
+    swarm.init()  # a swarm of its own again, and open
+    assert keys_of(swarm)
 
 
 def test_daemon_of_an_ordinary_user_leaves_no_core_file_and_shows_its_memory_to_nobody():

@@ -75,3 +75,28 @@ def test_leave_cut_at_any_operation_is_whole_or_not_at_all(where):
 
         run_pair(story)
     assert cuts > 5
+
+
+@pytest.mark.parametrize("where", ["before", "after"])
+def test_managers_join_cut_at_any_operation_makes_one_member(where):
+    """Each crash leaves a member at most, and the node comes in by itself or is asked again."""
+    cuts = 0
+
+    for operation in range(0, CUTS, 2):
+
+        async def story(_clock, manager, second, operation=operation):
+            nonlocal cuts
+            second.disk.fail_at(operation, where)
+            cuts += await crashed(second, operation, lambda: second.join(manager, "manager"))
+            if second.state.state == "inactive":
+                await second.join(manager, "manager")
+            async with asyncio.timeout(60):
+                while second.member is None or not second.member.is_ready:  # noqa: ASYNC110
+                    await asyncio.sleep(0.1)
+            members = manager.member.log.members()
+            assert [one.is_voter for one in members] == [True, True]
+            rows = (await manager.engine.control().read()).nodes.all()
+            assert sorted(node.id for node in rows) == sorted(one.node_id for one in members)
+
+        run_pair(story)
+    assert cuts > 10

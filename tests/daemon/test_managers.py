@@ -238,6 +238,28 @@ def test_rolled_back_manager_comes_back_as_another_member_and_says_so():
     run_managers(3, story, limit_s=900)
 
 
+def test_copy_of_a_manager_takes_no_part_beside_the_one_that_runs():
+    async def story(clock, swarm):
+        leader = await swarm.until_led()
+        node = next(one for one in swarm.nodes if one is not leader)
+        swarm.add(["copy.x"])
+        clone = swarm[3]
+        clone.disk = copy.deepcopy(node.disk)
+        clone.disk.reopen()
+        await clone.start()
+        await clone.until("error")
+        assert clone.state.error
+        assert clone.member is None
+        await asyncio.sleep(60)
+        assert node.state.state == "active"
+        assert node.engine._stay.life.agent.is_registered()
+        row = (await leader.engine.control().read()).nodes.get(node.state.node_id)
+        assert row.status.state == NodeState.READY
+        assert len(leader.member.log.members()) == 3
+
+    run_managers(3, story, limit_s=600)
+
+
 def test_last_manager_goes_on_alone_where_a_new_cluster_is_forced():
     async def story(clock, swarm):
         said = await write(await swarm.until_led())
