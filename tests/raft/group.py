@@ -14,7 +14,7 @@ from swarmlet.store.proposer import Member, MemberChange
 from swarmlet.wire.channel import ChannelClosedError
 from swarmlet.wire.node_api import SnapshotAnswer, SnapshotHead
 from tests.raft.member import DIRECTORY, KEY, Memory
-from tests.sim.disk import SimDisk
+from tests.sim.disk import SimCrash, SimDisk
 from tests.sim.loop import HostClock, SimClock, run_sim, sim_env
 
 T = TypeVar("T")
@@ -29,7 +29,8 @@ class Channel:
     def __init__(self, wire: "Wire", here: str, there: str) -> None:
         self.wire, self.here, self.there, self.node_id = wire, here, there, NodeID(there)
         self.inbox: deque[bytes] = deque()
-        self.news, self.is_closed, self.is_torn = asyncio.Event(), False, False
+        self.news, self.closed = asyncio.Event(), asyncio.Event()
+        self.is_closed = self.is_torn = False
         self.other: Channel
 
     def send(self, frame: bytes) -> bool:
@@ -46,8 +47,8 @@ class Channel:
             self.news.set()
 
     async def write(self) -> None:
-        while not self.is_closed:
-            await asyncio.sleep(0.05)
+        """What `send` took is on its way already."""
+        await self.closed.wait()
 
     async def receive(self) -> bytes:
         while not self.inbox:
@@ -66,6 +67,7 @@ class Channel:
 
     def end(self) -> None:
         self.is_closed = True
+        self.closed.set()
         self.news.set()
 
 
@@ -157,10 +159,8 @@ class Host:
     async def _run(self) -> None:
         try:
             await self.engine.run()
-        except SwarmError as error:
+        except (SwarmError, SimCrash) as error:
             self.failure = error
-        except BaseExceptionGroup as errors:
-            self.failure = first_of(errors)
         finally:
             self.is_up = False
 
@@ -267,6 +267,15 @@ class World:
         leader = await self.leader()
         for entry in entries:
             await leader.engine.propose(entry, 0)
+
+    async def other_leader(self, before: Host, limit_s: float = 10.0) -> Host:
+        until_s = self.now_s + limit_s
+        while self.now_s < until_s:
+            leader = await self.leader()
+            if leader is not before:
+                return leader
+            await asyncio.sleep(0.01)
+        raise AssertionError(f"{before.name} still leads after {limit_s} s")
 
     async def agree(self, limit_s: float = 10.0) -> None:
         """All that are up have applied the same, and as much as the leader."""

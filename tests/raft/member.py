@@ -8,6 +8,7 @@ from typing import TypeVar
 import msgspec
 
 from swarmlet.core.ids import RaftID
+from swarmlet.env.frames import key_ring
 from swarmlet.env.sealed import SealKey, SealKeys, seal_key
 from swarmlet.raft.engine import DEFAULTS, Origin, RaftEngine, RaftLimits
 from swarmlet.store.proposer import Member
@@ -55,13 +56,13 @@ class Node:
         disk: SimDisk,
         *,
         seed: int = 0,
-        key: SealKey = KEY,
+        key: SealKey | SealKeys = KEY,
         limits: RaftLimits = DEFAULTS,
         me: Member = ME,
     ) -> None:
         self.disk, self.clock, self.memory = disk, SimClock(), Memory()
         self.env = sim_env(seed, disk, self.clock)
-        self._args = (DIRECTORY, SealKeys(current=key), self.memory, me, limits)
+        self._args = (DIRECTORY, key_ring(key), self.memory, me, limits)
         self.engine: RaftEngine
 
     def run(self, work: Callable[[RaftEngine], Awaitable[T]], *, must_exist: bool = False) -> T:

@@ -78,8 +78,7 @@ def test_leader_that_falls_silent_is_replaced_within_two_seconds():
         world.wire.apart.add("a")
         lost_s = world.now_s
         waiting = world.begin(outcome(hosts[0].engine.propose(b"lost", 1)))
-        while await world.leader() is hosts[0]:
-            await asyncio.sleep(0.01)
+        await world.other_leader(hosts[0])
         await world.write(b"after")
         assert world.now_s - lost_s < 2.0
         assert isinstance(await waiting, OutcomeUnknownError)
