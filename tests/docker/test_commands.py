@@ -98,7 +98,6 @@ def test_swarm_update(docker):
     assert "Task History Retention Limit: 4" in said
     assert "Expiry Duration: 2 days" in said
     assert "Heartbeat Period: 7 seconds" in said
-    assert "autolock is not supported yet" in docker("swarm", "update", "--autolock", code=1)
 
 
 @pytest.mark.parametrize("role", ["worker", "manager"])
@@ -110,11 +109,37 @@ def test_swarm_join_token(docker, role):
     assert before[:60] == after[:60]  # the root's digest
 
 
-def test_swarm_unlock(docker):
+def test_swarm_unlock(empty):
+    daemon, docker = empty
+    said = docker("swarm", "init", "--listen-addr", daemon.listen, "--autolock")
+    (key,) = re.findall(r"^ {4}(SWMKEY-1-\S{43})$", said, re.MULTILINE)
     assert "swarm is not locked" in docker("swarm", "unlock", code=1)
+    daemon.kill()
+    daemon.start()
+    assert "Swarm: locked" in docker("info")
+    assert "needs to be unlocked" in docker("node", "ls", code=1)
+    assert "encrypted and locked" in docker("swarm", "leave", code=1)
+    assert "invalid key string" in docker("swarm", "unlock", stdin="bogus\n", code=1)
+    another = f"SWMKEY-1-{'A' * 43}\n"
+    assert "invalid key provided" in docker("swarm", "unlock", stdin=another, code=1)
+    assert docker("swarm", "unlock", stdin=f"{key}\n").strip() == ""
+    assert "Leader" in docker("node", "ls")
+    daemon.kill()
+    daemon.start()
+    docker("swarm", "leave", "--force")
+    assert "Swarm: inactive" in docker("info")
 
 
 def test_swarm_unlock_key(docker):
+    assert "no unlock key is set" in docker("swarm", "unlock-key", code=1)
+    assert "autolock is not turned on" in docker("swarm", "unlock-key", "--rotate", code=1)
+    said = docker("swarm", "update", "--autolock=true")
+    first = docker("swarm", "unlock-key", "-q").strip()
+    assert first in said
+    assert first in docker("swarm", "unlock-key")
+    assert first not in docker("swarm", "unlock-key", "--rotate")
+    assert docker("swarm", "unlock-key", "-q").strip() != first
+    assert docker("swarm", "update", "--autolock=false").strip() == "Swarm updated."
     assert "no unlock key is set" in docker("swarm", "unlock-key", code=1)
 
 
