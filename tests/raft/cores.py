@@ -2,12 +2,13 @@
 synced, time passes when a test says so."""
 
 from collections import deque
+from dataclasses import dataclass
 
 from swarmlet.core.ids import RaftID
 from swarmlet.raft.core import Core
 from swarmlet.raft.hardening import RaftTiming
 from swarmlet.raft.journal import Journal
-from swarmlet.raft.membership import ADD_LEARNER, PROMOTE, REMOVE, Members
+from swarmlet.raft.membership import ADD_LEARNER, Members
 from swarmlet.raft.messages import decode_frame, encode_frame
 from swarmlet.store.proposer import Member, MemberChange
 from tests.sim.disk import SimDisk
@@ -26,7 +27,7 @@ def members(*voters, learners=()):
     return Members(members=tuple(sorted(all_of_them, key=lambda m: m.raft_id)))
 
 
-def change(verb, raft_id):
+def member_change(verb, raft_id):
     return MemberChange(verb=verb, member=member(raft_id))
 
 
@@ -55,6 +56,20 @@ def _journal(whole):
     return journal
 
 
+@dataclass(frozen=True)
+class Snapshot:
+    """Durable at once."""
+
+    index: int
+    members: Members
+    entries: tuple
+    applied: tuple
+
+    def adopt(self, journal):
+        if journal.term_at(self.index) != self.entries[-1][2]:
+            journal.install(self.members, self.entries)
+
+
 class Cores:
     """`Cores(A, B, C)`: three voters, connected, nobody leads. `down` says who is not there."""
 
@@ -62,7 +77,7 @@ class Cores:
         self.clock, self.timing, self.seed = SimClock(), timing or RaftTiming(), seed
         self.base = base or members(*ids)
         self.cores, self.disks, self.applied = {}, {}, {}
-        self.links, self.epochs, self.epoch = {}, {}, 0
+        self.links, self.epochs, self.epoch, self.snapshots = {}, {}, 0, {}
         self.has_snapshots = True
         for raft_id in ids:
             self.boot(raft_id)
@@ -79,7 +94,10 @@ class Cores:
     def boot(self, raft_id, base=None):
         """Begin, or begin again from what is on the disk."""
         disk = self.disks.setdefault(raft_id, Disk(base or self.base))
-        applied = self.applied[raft_id] = []
+        journal, snapshot = disk.read(), self.snapshots.get(raft_id)
+        applied = self.applied[raft_id] = list(snapshot.applied) if snapshot else []
+        if snapshot:
+            snapshot.adopt(journal)
         env = sim_env(self.seed * 1000 + raft_id + self.epoch, SimDisk(), self.clock)
 
         def send(to, epoch, frame):
@@ -88,13 +106,13 @@ class Cores:
 
         core = self.cores[raft_id] = Core(
             env,
-            disk.read(),
+            journal,
             raft_id,
             send=send,
             apply=lambda index, entry: applied.append((index, entry)),
             timing=self.timing,
         )
-        core.skip_to(1)
+        core.skip_to(snapshot.index if snapshot else 1)
         return core
 
     def crash(self, raft_id):
@@ -175,17 +193,28 @@ class Cores:
                 for to in self.cores[source].needs_snapshot():
                     self.install(source, to)
 
+    def compact(self, raft_id):
+        """A snapshot of all that is applied, and the log begins there."""
+        snapshot = self.snapshots[raft_id] = self._snapshot(raft_id)
+        self.journal(raft_id).compact(snapshot.index)
+
     def install(self, source, to):
         """The state of `source` replaces that of a member that is behind it."""
-        core, journal = self.cores[source], self.journal(source)
-        index, held = core.applied_index, self.journal(to)
-        term = journal.term_at(index)
-        if index <= self.cores[to].applied_index:
-            return
-        if held.term_at(index) != term:
-            held.install(journal.members(as_of=index), journal.last_two(index))
-        self.applied[to][:] = self.applied[source]
-        self.cores[to].installed(index, term)
+        snapshot, core = self._snapshot(source), self.cores[to]
+        if snapshot.index > core.applied_index:
+            self.snapshots[to] = snapshot
+            snapshot.adopt(self.journal(to))
+            self.applied[to][:] = snapshot.applied
+            core.installed(snapshot.index, snapshot.entries[-1][2])
+
+    def _snapshot(self, raft_id):
+        journal, index = self.journal(raft_id), self.cores[raft_id].applied_index
+        return Snapshot(
+            index=index,
+            members=journal.members(as_of=index),
+            entries=journal.last_two(index),
+            applied=tuple(self.applied[raft_id]),
+        )
 
     def run(self, seconds, only=None):
         for _ in range(round(seconds / STEP_S)):
@@ -216,7 +245,7 @@ class Cores:
     def change(self, raft_id, verb, whom):
         answers = []
         self.cores[raft_id].propose_change(
-            change(verb, whom), lambda *answer: answers.append(answer)
+            member_change(verb, whom), lambda *answer: answers.append(answer)
         )
         return answers
 
@@ -248,6 +277,3 @@ class Cores:
             if other != raft_id:
                 self.link(other, raft_id)
         return self.change(leader, ADD_LEARNER, raft_id)
-
-
-__all__ = ["ADD_LEARNER", "PROMOTE", "REMOVE", "A", "B", "C", "Cores", "D", "E"]

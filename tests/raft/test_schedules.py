@@ -6,6 +6,7 @@ import pytest
 
 from swarmlet.raft.hardening import LEADER_CHANGED, SUCCESS
 from swarmlet.raft.journal import REGULAR
+from swarmlet.raft.membership import ADD_LEARNER, PROMOTE
 from swarmlet.raft.messages import (
     Append,
     Appended,
@@ -13,7 +14,7 @@ from swarmlet.raft.messages import (
     StaleTerm,
     encode_frame,
 )
-from tests.raft.cores import ADD_LEARNER, PROMOTE, A, B, C, Cores, D, E
+from tests.raft.cores import A, B, C, Cores, D, E
 
 BIG = 600_000  # bytes: two such entries fill a batch
 

@@ -2,9 +2,9 @@
 
 from swarmlet.raft.hardening import CAUGHT_UP_ENTRIES, REQUEST_DENIED, SUCCESS
 from swarmlet.raft.journal import MEMBERSHIP
-from swarmlet.raft.membership import encode_change
+from swarmlet.raft.membership import ADD_LEARNER, PROMOTE, REMOVE, encode_change
 from swarmlet.raft.messages import Append, Appended, PreVote, PreVoteRequest, Vote, VoteRequest
-from tests.raft.cores import ADD_LEARNER, PROMOTE, REMOVE, A, B, C, Cores, D, E, change, members
+from tests.raft.cores import A, B, C, Cores, D, E, member_change, members
 
 
 def with_learner():
@@ -196,7 +196,7 @@ def test_removed_member_that_was_told_knows_and_stands_no_more():
     group.run(0.1)
     append = Append(group[A].term, *group.end(C), group.end(C)[0], 0)
     if not group.journal(C).newest_members.removed:
-        entry = MEMBERSHIP + encode_change(change(REMOVE, C))
+        entry = MEMBERSHIP + encode_change(member_change(REMOVE, C))
         append = Append(group[A].term, *group.end(C), 0, 0, ((entry, group[A].term),))
         group.inject(A, C, append)
         assert not group[C].is_removed  # not committed
@@ -249,7 +249,7 @@ def test_add_that_changed_nothing_is_taken_back_without_removing_anybody():
     group = Cores(A, B, C)
     group.elect(A)
     group.run(0.2)
-    entry = MEMBERSHIP + encode_change(change(ADD_LEARNER, C))
+    entry = MEMBERSHIP + encode_change(member_change(ADD_LEARNER, C))
     term, end = group[A].term, group.end(B)
     group.inject(A, B, Append(term, *end, 0, 0, ((entry, term),)))
     group.inject(C, B, Append(term + 1, *end, 0, 0, ((b"\x01", term + 1),)))
