@@ -75,6 +75,7 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
     addr: str
     is_voter: bool
     is_leader: bool
+    is_silent: bool = False
 
 
 class Swarm(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,7 +103,7 @@ def look_at_swarm(world: World) -> Swarm:
     )
     if not is_manager:
         return swarm
-    node = ask(world.socket_host, f"/nodes/{found.get('NodeID', '')}").object("Status")
+    node = ask(world.socket_host, f"/nodes/{found.get('NodeID', '')}?stale=1").object("Status")
     return msgspec.structs.replace(
         swarm,
         members=_members(ask(world.socket_host, "/swarmlet/v1/members")),
@@ -123,6 +124,7 @@ def _members(answer: Asked) -> tuple[Member, ...]:
             addr=str(member.get("Addr", "")),
             is_voter=bool(member.get("IsVoter")),
             is_leader=bool(member.get("IsLeader")),
+            is_silent=member.get("Reachability") == "unreachable",
         )
         for member in found or ()
     )
@@ -135,8 +137,14 @@ def judge_swarm(facts: Swarm) -> Judgement:
         return skipped("This node is in no swarm.", "swarmlet init")
     if facts.error or facts.state != "active":
         why = f": {facts.error.rstrip('.')}" if facts.error else ""
-        return fail(f"This node is {facts.state}{why}.", "see the daemon's log")
+        return fail(f"This node is {facts.state}{why}.", _remedy(facts))
     return _judge_members(facts) if facts.is_manager else ok("This node is a worker of a swarm.")
+
+
+def _remedy(facts: Swarm) -> str:
+    if not facts.is_manager or any(member.is_leader for member in facts.members):
+        return "see the daemon's log"
+    return "swarmlet info; bring the silent managers back, or swarmlet init --force-new-cluster"
 
 
 def _judge_members(facts: Swarm) -> Judgement:
@@ -148,6 +156,11 @@ def _judge_members(facts: Swarm) -> Judgement:
             "swarmlet node ls; bring the other managers back",
         )
     found = f"{voters} manager{'' if voters == 1 else 's'}, led by {leader}"
+    if silent := [member.addr for member in facts.members if member.is_silent]:
+        return warn(
+            f"{found}: {', '.join(silent)} {'does' if len(silent) == 1 else 'do'} not answer.",
+            "swarmlet info; start the daemon there, or swarmlet node demote NODE",
+        )
     if voters > 1 and voters % 2 == 0:
         return warn(
             f"{found}: an even number is no safer than one less.", "swarmlet node promote NODE"
@@ -163,7 +176,7 @@ def judge_node(facts: Swarm) -> Judgement:
     if facts.node_state not in ("", "ready"):
         why = f": {facts.node_message.rstrip('.')}" if facts.node_message else ""
         return fail(f"This node is {facts.node_state}{why}.", "swarmlet doctor runtimes")
-    if facts.warnings:
+    if facts.warnings and not facts.error:  # the swarm's own are said already
         return warn(f"The daemon warns: {'; '.join(facts.warnings)}.", "swarmlet doctor runtimes")
     if not facts.node_state:
         return skipped("Only a manager knows what the swarm makes of this node.")

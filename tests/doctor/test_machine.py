@@ -382,6 +382,30 @@ def members(count: int, *, has_leader: bool = True) -> tuple[daemon.Member, ...]
         ),
         (daemon.Swarm(state="active", is_manager=True, members=members(9)), "warn", ("demote",)),
         (
+            daemon.Swarm(
+                state="active",
+                is_manager=True,
+                members=(
+                    *members(2),
+                    daemon.Member(
+                        addr="10.0.0.9:2377", is_voter=True, is_leader=False, is_silent=True
+                    ),
+                ),
+            ),
+            "warn",
+            ("10.0.0.9:2377 does not answer", "start the daemon there"),
+        ),
+        (
+            daemon.Swarm(
+                state="active",
+                is_manager=True,
+                error="1 of 3 managers answers, and 2 are needed.",
+                members=members(3, has_leader=False),
+            ),
+            "fail",
+            ("1 of 3 managers answers", "--force-new-cluster"),
+        ),
+        (
             daemon.Swarm(state="active", is_manager=True, members=members(3, has_leader=False)),
             "fail",
             ("None of 3 managers leads",),
