@@ -105,8 +105,8 @@ class Acquaintances:
         return (
             _check_address(hello, node_id, me)
             or _check_member(hello, node_id, members)
+            or _check_boot(hello, live)  # a copy that is behind is no less of one
             or self._check_memory(hello)
-            or _check_boot(hello, live)
         )
 
     def _check_memory(self, hello: Hello) -> Refusal | None:

@@ -81,7 +81,7 @@ CASES = {
         {"live": Live(boot=8, silent_s=CLONE_SILENCE_S + 0.1)},
     ),
     "another boot with older data": (
-        ROLLED_BACK,
+        CLONED,
         hello(),
         {"live": Live(boot=8, silent_s=0.1), "known": knowing(9, 9)},
     ),
