@@ -7,10 +7,12 @@ import logging
 import pytest
 
 from swarmlet.core.ids import ConfigID
-from swarmlet.model.change import Event, SetNodeStatus
+from swarmlet.model.change import Create, Event, SetNodeStatus
 from swarmlet.model.config import Config, ConfigSpec
 from swarmlet.model.node import NodeState, NodeStatus
+from swarmlet.store.store import Store
 from tests.api.world import NODE_ID, NOW_MS, Api
+from tests.store.memory_log import MemoryLog
 
 NOW_S = NOW_MS // 1000
 WITHIN_S = 5.0
@@ -105,6 +107,30 @@ async def test_filters_select_as_docker_does_in_both_encodings(told, filters, ex
         assert set(found) == {"node update box"}
     else:
         assert found == expected
+
+
+async def test_stream_goes_on_over_a_snapshot_that_replaces_the_state(api):
+    async with api.client.get("/events") as response:
+        store = api.world.store
+        await api.world.commit(Create(obj=Config(id="a" * 25, spec=ConfigSpec(name="before"))))
+        other = Store(api.world.env)
+        other.restore(store.snapshot())
+        other.attach(log := MemoryLog(other))
+        log.entries = [b""] * store.index
+        await other.commit([Create(obj=Config(id="b" * 25, spec=ConfigSpec(name="missed")))])
+        store.restore(other.snapshot())
+        api.world.log.entries = [b""] * store.index
+        await api.world.commit(Create(obj=Config(id="c" * 25, spec=ConfigSpec(name="after"))))
+        told = [
+            json.loads(await asyncio.wait_for(response.content.readline(), WITHIN_S))
+            for _ in range(2)
+        ]
+    assert [one["Actor"]["Attributes"]["name"] for one in told] == ["before", "after"]
+    assert [one["Spec"]["Name"] for one in (await api("GET", "/configs"))[1]] == [
+        "before",
+        "missed",
+        "after",
+    ]
 
 
 async def test_state_of_a_node_is_told_with_what_it_was(told):
