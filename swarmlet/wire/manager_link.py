@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable
 from typing import Final
 
-import aiohttp
 import msgspec
 
 from swarmlet.core.errors import UnauthorizedError
@@ -38,12 +37,8 @@ class ManagerLink(Calls):
         tls = ws.get_extra_info("ssl_object")
         if tls is None:
             raise failure(addr, ConnectionResetError())
-
-        async def opened() -> aiohttp.ClientWebSocketResponse:
-            return ws
-
         try:
-            return RaftSocket(peer_name(tls), opened)
+            return RaftSocket(peer_name(tls), ws=ws)
         except ValueError as error:
             await ws.close()
             raise UnauthorizedError(f"The certificate of {addr} names no node.") from error

@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
+from typing import TypeAlias
 
 from aiohttp import ClientError, WSMsgType
 
@@ -18,15 +19,18 @@ from swarmlet.wire.websocket import CLOSE_TIMEOUT_S, WebSocket, transport_of
 
 log = logging.getLogger("swarmlet.wire")
 
+Opening: TypeAlias = Callable[[], Awaitable[WebSocket]]
+
 
 class RaftSocket:
-    """Implements `RaftChannel`. `opening` gives the WebSocket, again and again the same one: it is
-    asked first when something is to be read or written, not before."""
+    """Implements `RaftChannel` on a WebSocket that is open, or that `opening` gives, the same one
+    each time; it is asked when something is to be read or written, not before."""
 
-    def __init__(self, node_id: NodeID, opening: Callable[[], Awaitable[WebSocket]]) -> None:
+    def __init__(
+        self, node_id: NodeID, *, ws: WebSocket | None = None, opening: Opening | None = None
+    ) -> None:
         self.node_id = node_id
-        self._opening = opening
-        self._ws: WebSocket | None = None
+        self._ws, self._opening = ws, opening
         self._queue: deque[bytes] = deque()
         self._queued_b = 0
         self._wake = asyncio.Event()
@@ -84,6 +88,7 @@ class RaftSocket:
         if self._is_closed:
             raise ChannelClosedError
         if self._ws is None:
+            assert self._opening is not None, "open, or to be opened"
             self._ws = await self._opening()
         return self._ws
 

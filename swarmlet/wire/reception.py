@@ -310,7 +310,7 @@ class Reception:
     async def _raft(self, request: web.Request, caller: Caller, _name: str) -> "_Answer":
         node = caller.node()
         async with Upgrade(request) as upgrade:
-            channel = RaftSocket(node.node_id, upgrade.websocket)
+            channel = RaftSocket(node.node_id, opening=upgrade.websocket)
             await self._parts.service.serve_raft(channel, node)
         return upgrade.response()
 
