@@ -34,8 +34,8 @@ within a moment more (`SENTENCE_S`)."""
 SENTENCE_S: Final = 0.3
 AGAIN_MIN_S: Final = 0.02  # between two tries; doubles
 AGAIN_MAX_S: Final = 0.25
-LEFT_CHECK_PERIOD_S: Final = 0.25  # how soon it is noticed that the manager asked does not lead
-ANSWER_WAIT_S: Final = 1.0  # for its answer from then on: it may have made the change
+LEFT_CHECK_PERIOD_S: Final = 0.1  # how soon it is noticed that the manager asked does not lead
+ANSWER_WAIT_S: Final = 0.5  # for its answer from then on: it may have made the change
 
 Attempt = Callable[[], Awaitable[web.StreamResponse]]
 
