@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from swarmlet.ca.external import ExternalSigner
 from swarmlet.ca.own_identity import OwnIdentity
 from swarmlet.ca.signing import SwarmAuthority
-from swarmlet.core.errors import UnavailableError
 from swarmlet.core.ids import NodeID
 from swarmlet.env.base import Env
 from swarmlet.manager.admission import Admission, DialBack
@@ -18,13 +17,12 @@ from swarmlet.manager.leader import Component, Leader
 from swarmlet.manager.log_broker import LogBroker
 from swarmlet.manager.loop import ControlLoop
 from swarmlet.manager.members import Members
-from swarmlet.manager.port import ManagerPort, PeerService, Whereabouts
+from swarmlet.manager.port import ManagerPort, PeerService, Rooms, Ties, Whereabouts
 from swarmlet.manager.root_rotation import RootRotator
 from swarmlet.reconcile.base import Decider
 from swarmlet.store.proposer import RaftLog
 from swarmlet.store.store import Store
 from swarmlet.wire.channel import AgentChannel, AgentConnector, LogSink, memory_channel
-from swarmlet.wire.node_api import PortHello
 
 
 class Manager:
@@ -47,27 +45,21 @@ class Manager:
         self.logs = LogBroker(store, self.dispatcher, env)
         self.ca = CertificateServer(store, env, authority)
         self._rotator = RootRotator(store, env)
-        self._dial_back: DialBack = _unreachable
+        ties = self._ties = Ties()
         group = Group(log, self.dispatcher.tell_members)
         self.members = Members(store, group, node_id)
-        admission = Admission(store, group, env, node_id, lambda addr: self._dial_back(addr))
+        admission = Admission(store, group, env, node_id, lambda addr: ties.dial_back(addr))
         signing = (self.ca, self._rotator)
         parts: tuple[Component, ...] = (*self._loops, self.dispatcher, *signing, self.members)
         self._leader = Leader(parts, log, env)
-        self.port = ManagerPort(
-            store,
-            env.clock,
-            Whereabouts(log, self._leader, node_id, env.clock),
-            ca=self.ca,
-            agents=(self.dispatcher, self.logs),
-            admission=admission,
-        )
+        whereabouts = Whereabouts(log, self._leader, node_id, env.clock)
+        rooms = Rooms(ca=self.ca, dispatcher=self.dispatcher, logs=self.logs, admission=admission)
+        self.port = ManagerPort(store, env.clock, whereabouts, rooms, ties)
 
     def attach(self, own: OwnIdentity, peers: PeerService, dial_back: DialBack) -> None:
         """What a manager needs that is not to be the only one: who it is by its certificate, its
         Raft engine, and how to ask another port for its hello. Once, before it runs."""
-        self.port.attach(own, peers)
-        self._dial_back = dial_back
+        self._ties.own, self._ties.peers, self._ties.dial_back = own, peers, dial_back
 
     async def run(self) -> None:
         """Until the log ends or this is cancelled."""
@@ -119,7 +111,3 @@ class _Connector:
 
     async def open_log_stream(self, subscription: str) -> LogSink:
         return self._manager.logs.open_stream(self._node_id, subscription)
-
-
-async def _unreachable(addr: str) -> PortHello:
-    raise UnavailableError(f"this manager calls no other, so not {addr}")

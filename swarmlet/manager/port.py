@@ -3,12 +3,14 @@
 from collections.abc import AsyncIterator
 from typing import Final, Protocol
 
+import msgspec
+
 from swarmlet.ca.own_identity import OwnIdentity
 from swarmlet.core.errors import ForbiddenError, NotLeaderError, UnavailableError
 from swarmlet.core.identity import Identity
 from swarmlet.core.ids import NodeID
 from swarmlet.env.base import Clock
-from swarmlet.manager.admission import Admission
+from swarmlet.manager.admission import Admission, DialBack
 from swarmlet.manager.ca_server import CertificateServer
 from swarmlet.manager.dispatcher import Dispatcher
 from swarmlet.manager.leader import Leader
@@ -74,6 +76,25 @@ class PeerService(Protocol):
     ) -> SnapshotAnswer: ...
 
 
+class Ties:
+    """What a manager needs that is not to be the only one; it comes after the manager was made and
+    before its port opens. `dial_back` asks another port for its hello."""
+
+    def __init__(self) -> None:
+        self.own: OwnIdentity | None = None
+        self.peers: PeerService | None = None
+        self.dial_back: DialBack = _unreachable
+
+
+class Rooms(msgspec.Struct, frozen=True, kw_only=True):
+    """What of the manager answers calls."""
+
+    ca: CertificateServer
+    dispatcher: Dispatcher
+    logs: LogBroker
+    admission: Admission
+
+
 class ManagerPort:
     """Implements `wire.port.PortService`, from the first moment of a manager whose store is empty
     still: it says who it is and takes what other members send; what needs the store is
@@ -84,31 +105,23 @@ class ManagerPort:
         store: Store,
         clock: Clock,
         whereabouts: Whereabouts,
-        *,
-        ca: CertificateServer,
-        agents: tuple[Dispatcher, LogBroker],
-        admission: Admission,
+        rooms: Rooms,
+        ties: Ties,
     ) -> None:
         self._store, self._clock, self._where = store, clock, whereabouts
-        self._ca, self._admission = ca, admission
-        self._dispatcher, self._logs = agents
-        self._own: OwnIdentity | None = None
-        self._peers: PeerService | None = None
+        self._ca, self._admission, self._ties = rooms.ca, rooms.admission, ties
+        self._dispatcher, self._logs = rooms.dispatcher, rooms.logs
         self.node_id = whereabouts.node_id
 
-    def attach(self, own: OwnIdentity, peers: PeerService) -> None:
-        """Who this node is by its certificate, and the member of the Raft group it is. Once,
-        before the port opens; a manager that is alone needs neither."""
-        self._own, self._peers = own, peers
-
     def hello(self) -> PortHello:
-        own = self._own
+        own = self._ties.own
         cluster_id = self._cluster().id if own is None else own.identity.cluster_id
         return _hello(self.node_id, cluster_id, self._clock)
 
     def root_pem(self) -> bytes:
-        if self._own is not None and not len(self._store.view().clusters):
-            return self._own.credentials.root_pem
+        own = self._ties.own
+        if own is not None and not len(self._store.view().clusters):
+            return own.credentials.root_pem
         return self._cluster().root_ca.cert_pem
 
     def leader_addr(self) -> str | None:
@@ -153,9 +166,9 @@ class ManagerPort:
         return self._ca.unlock_key()
 
     def _group(self) -> PeerService:
-        if self._peers is None:
+        if self._ties.peers is None:
             raise UnavailableError("This manager takes part in no group.", remedy=AGAIN)
-        return self._peers
+        return self._ties.peers
 
     def _cluster(self) -> Cluster:
         view = self._store.view()
@@ -181,3 +194,7 @@ def _check_leads(leader_addr: str | None) -> None:
             remedy="Ask the manager that leads.",
             managers=(leader_addr,),
         )
+
+
+async def _unreachable(addr: str) -> PortHello:
+    raise UnavailableError(f"this manager calls no other, so not {addr}")
