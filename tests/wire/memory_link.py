@@ -302,8 +302,8 @@ class MemoryPort:
 
 
 def _answer_of(task: "asyncio.Task[T | SwarmError]") -> T:
-    if task.cancelled():
-        raise UnavailableError("The connection was lost.")
+    if task.cancelled() or not isinstance(task.exception(), Exception | None):
+        raise UnavailableError("The connection was lost.")  # the other host's power, perhaps
     answer = task.result()
     if isinstance(answer, SwarmError):
         raise answer
