@@ -175,7 +175,7 @@ class Group:
         while left_s > 0:
             await asyncio.wait((task,), timeout=left_s)
             if task.done():
-                return task.result()
+                return _result(task)
             left_s, paused_s = member.paused_s - paused_s, member.paused_s
         self.truth.wrong("hangs", f"{what} at {member.name}")
         raise ViolationError(self.truth.problem)
@@ -291,6 +291,13 @@ class Group:
         return ", ".join(
             f"{o.name} {'up' if o.is_up else 'down'} {o.looked.state}" for o in self.all_in()
         )
+
+
+def _result(task: asyncio.Task[T]) -> T:
+    try:
+        return task.result()
+    except SimCrash:
+        raise asyncio.CancelledError from None  # its member is no more
 
 
 def _trace(error: BaseException) -> str:

@@ -198,7 +198,7 @@ class Nemesis:
             return
         name, _, saved = self.rng.choice(found)
         member = group.named(name)
-        if member is None or member.record.raft_id != saved[1].raft_id or len(group.up()) < 3:
+        if member is None or member.record.raft_id != saved[1].raft_id or group.voters() < 3:
             return
         self._backups.pop(name)
         await group.kill(member, is_power=True)
@@ -216,7 +216,7 @@ class Nemesis:
     async def clone(self) -> None:
         """A copy of a member's disk starts on another host while the member runs."""
         group = self.group
-        if not await self._quiet(3.0) or len(group.up()) < 3:
+        if not await self._quiet(3.0) or group.voters() < 3:
             return
         member = self.rng.choice(group.up())
         names, record = member.backup()

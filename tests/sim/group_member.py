@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any, TypeVar
 
-from swarmlet.core.errors import MemberRefusedError, SwarmError, UnavailableError, first_of
+from swarmlet.core.errors import SwarmError, UnavailableError, first_of
 from swarmlet.core.ids import NodeID, RaftID
 from swarmlet.env.base import Env
 from swarmlet.env.sealed import SealKey, SealKeys, seal_key
@@ -128,7 +128,6 @@ class Manager:
     is_up: bool = False
     moves: int = 0  # addresses it had
     paused_s: float = 0.0  # in all
-    refusal: str = ""
 
     def __post_init__(self) -> None:
         self.node_id, self.rng = NodeID(self.name), Random(f"{self.seed}/{self.name}")
@@ -142,6 +141,7 @@ class Manager:
         self.disk.on_crash = self._power_goes
         self.voters_seen: tuple[RaftID, ...] = ()
         self.pauses_since_s = 0.0
+        self._is_killed = False
         self._calls: dict[asyncio.Task[Any], None] = {}
 
     @property
@@ -158,7 +158,7 @@ class Manager:
     ) -> None:
         assert self.task is None
         self.life += 1
-        self._loop, self.refusal = loop, ""
+        self._loop, self._is_killed = loop, False
         self.tell(f"boots, life {self.life}")
         self.task = loop.start(self.name, self._live(origin or self._origin(), contacts))
 
@@ -197,7 +197,7 @@ class Manager:
                 self.net.ports = {a: h for a, h in self.net.ports.items() if h is not self}
                 self.net.ports[self.address] = self
                 self.net.live(self.name)
-                await self._finish_rotation(engine, group)
+                await self._begin_rotation_again(engine, group)
                 await engine.run()
                 raise _EndError
         except BaseExceptionGroup as errors:
@@ -206,9 +206,17 @@ class Manager:
             end = error
         self._ended(end)
 
-    async def _finish_rotation(self, engine: RaftEngine, group: asyncio.TaskGroup) -> None:
+    async def _begin_rotation_again(self, engine: RaftEngine, group: asyncio.TaskGroup) -> None:
+        async def until_done() -> None:
+            while self.record.pending:
+                try:
+                    await self.rotate(engine, seal_key(self.record.pending))
+                except SwarmError as problem:
+                    self.tell(f"keeps two keys: {problem.message}")
+                    await asyncio.sleep(1)
+
         if self.record.pending:
-            group.create_task(self.rotate(engine, seal_key(self.record.pending)))
+            group.create_task(until_done())
 
     async def rotate(self, engine: RaftEngine, new: SealKey) -> None:
         """A data key takes the place of the last one."""
@@ -220,14 +228,14 @@ class Manager:
 
     def _ended(self, end: BaseException | None) -> None:
         self.is_up, self.task, self.engine = False, None, None
+        if self.disk.is_dead and not self._is_killed:
+            end = SimCrash()
         for call in list(self._calls):
             call.cancel()
         if not self.disk.is_dead and self.name not in self.net.dead:
             self.net.die(self.name, is_dark=False)
         if isinstance(end, _EndError | asyncio.CancelledError):
             end = None
-        if isinstance(end, MemberRefusedError):
-            self.refusal = end.reason
         self.tell(f"ends: {type(end).__name__} {end or ''}")
         self.on_end(self, end)
 
@@ -235,13 +243,15 @@ class Manager:
         """In the midst of a disk operation: nothing leaves this host from now on."""
         if self.name not in self.net.dead:
             self.net.die(self.name, is_dark=True)
+        if self.task is not None:
+            self._loop.call_soon(self.task.cancel)
 
     async def kill(self, *, is_power: bool) -> None:
         """At once. With the power goes what was not synced."""
         task = self.task
         if task is None:
             return
-        self.disk.is_dead = True
+        self.disk.is_dead = self._is_killed = True
         self.net.die(self.name, is_dark=is_power)
         if self._loop.is_paused(self.name):
             self._loop.go_on(self.name)
@@ -292,7 +302,13 @@ class Manager:
             finally:
                 channel.close()
 
-        self._group.create_task(watched(), context=self._context())
+        serving = watched()
+        try:
+            self._group.create_task(serving, context=self._context())
+        except RuntimeError:  # it is just ending
+            serving.close()
+            work.close()
+            channel.close()
 
     def _context(self) -> Any:
         assert self.task is not None
@@ -302,8 +318,14 @@ class Manager:
         """A call to this member; it is cancelled where the member ends."""
         task = self._loop.start(self.name, work)
         self._calls[task] = None
-        task.add_done_callback(lambda done: self._calls.pop(done, None))
+        task.add_done_callback(self._called)
         return task
+
+    def _called(self, task: asyncio.Task[Any]) -> None:
+        """Nobody may be left to hear how it went."""
+        self._calls.pop(task, None)
+        if not task.cancelled():
+            task.exception()
 
     # Its disk -------------------------------------------------------------------------------------
 

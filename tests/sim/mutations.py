@@ -49,8 +49,14 @@ def _trust(*_: Any, **__: Any) -> None:
     """Whoever comes back is believed."""
 
 
+def _send_now(transport: Any, to: Any, message: Any) -> None:
+    """Acks and votes leave before what they promise is on disk."""
+    transport.put(to, message)
+    transport.flush()
+
+
 MUTATIONS: dict[str, tuple[Replacement, ...]] = {
-    "hold acks until fsync": ((Transport, "hold", Transport.put),),
+    "hold acks until fsync": ((Transport, "hold", _send_now),),
     "trim": ((Core, "_store", _store_all),),
     "read index": ((Core, "begin_read", _read_here),),
     "one-change gate": ((Corrected, "_may_change", _may_always_change),),
