@@ -3,7 +3,8 @@ end, or until the other members refuse it. What of the node outlives that is `sw
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 from swarmlet.ca.external import ExternalSigner
@@ -20,7 +21,10 @@ from swarmlet.manager.control import Control
 from swarmlet.manager.gatekeeper import StoreGatekeeper
 from swarmlet.manager.manager import Manager
 from swarmlet.manager.removals import follow_removals
+from swarmlet.model.change import Event
+from swarmlet.model.cluster import Cluster, RaftConfig
 from swarmlet.raft.engine import Origin, RaftEngine
+from swarmlet.raft.hardening import RaftTiming
 from swarmlet.raft.membership import SET_ADDRESS
 from swarmlet.reconcile.deciders import all_deciders
 from swarmlet.store.proposer import GroupHealth, Leadership, Member, MemberChange
@@ -30,6 +34,7 @@ from swarmlet.wire.node_api import MemberRequest
 
 log = logging.getLogger("swarmlet.daemon")
 
+TICK_S: Final = 0.1  # of Raft's time in the swarm's settings; Swarm's is a second
 LEADER_WAIT_S: Final = 20.0  # for the first leadership of a new swarm
 READY_LOOK_S: Final = 0.05  # between looks whether the group has made this member one that votes
 WITHDRAW_RETRY_S: Final = 0.2  # between tries to leave the group
@@ -66,6 +71,7 @@ class Membership:
         self.gatekeeper = StoreGatekeeper(
             self.store, own.identity.cluster_id, env.clock, self.manager.standing
         )
+        self._timing = host.raft_limits.timing
         self._leadership = Leadership(term=0, leader=None, is_ready=False)
         self._changed = asyncio.Event()
         self.is_ready = False  # the API may be answered: the state is here, and this member votes
@@ -88,7 +94,7 @@ class Membership:
 
         Raises MemberRefusedError, DamagedError, UnavailableError.
         """
-        with follow_removals(self.store, close_node):
+        with follow_removals(self.store, close_node), self._following_ticks():
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.log.run(), name="raft")
                 group.create_task(self._follow(on_lead), name="leadership")
@@ -202,6 +208,23 @@ class Membership:
             if began:
                 on_lead()
 
+    @contextmanager
+    def _following_ticks(self) -> Iterator[None]:
+        """Keep the time that the swarm's settings ask for, now and whenever they change."""
+
+        def look(events: Sequence[Event]) -> None:
+            for event in events:
+                if isinstance(event.new, Cluster):
+                    self.log.set_timing(timing_of(event.new.spec.raft, self._timing))
+
+        unsubscribe = self.store.subscribe(look)
+        try:
+            for cluster in self.store.view().clusters.all():
+                self.log.set_timing(timing_of(cluster.spec.raft, self._timing))
+            yield
+        finally:
+            unsubscribe()
+
     async def _found(self, founding: Founding) -> None:
         try:
             async with asyncio.timeout(LEADER_WAIT_S):
@@ -245,3 +268,13 @@ class Membership:
     def _known_addr(self) -> str:
         mine = (one for one in self.log.members() if one.raft_id == self.me.raft_id)
         return next((one.address for one in mine), "")
+
+
+def timing_of(raft: RaftConfig, usual: RaftTiming) -> RaftTiming:
+    """What ElectionTick and HeartbeatTick mean at `TICK_S` each; `usual` for those nobody set."""
+    election_max_s = raft.election_tick * TICK_S or usual.election_max_s
+    return RaftTiming(
+        heartbeat_period_s=raft.heartbeat_tick * TICK_S or usual.heartbeat_period_s,
+        election_min_s=election_max_s / 2,
+        election_max_s=election_max_s,
+    )
