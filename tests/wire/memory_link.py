@@ -141,17 +141,18 @@ class Connection:
         self.host, self.port, self.peer, self._net = host, port, peer, net
         self.near: Any = None
         self.far: Any = None
-        self.is_closed, self.ended = False, asyncio.Event()
+        self.is_closed = self.is_lost = False
+        self.ended = asyncio.Event()
         self.refusal: SwarmError | None = None
         self._changed = asyncio.Event()
-        self._timers: list[asyncio.TimerHandle] = []
+        self._timers: dict[str, asyncio.TimerHandle] = {}
         net.connections[self] = None
 
     def carry_messages(self) -> None:
         """Until the certificate ends."""
         self.near, self.far = (_End(self, end) for end in memory_channel())
         ends_in_ms = max(0, self.peer.ends_ms - self.port.clock.wall_ms())
-        self._later(ends_in_ms / 1000, self.abort)
+        self._later("certificate", ends_in_ms / 1000)
 
     def carry_frames(self) -> None:
         way = (self.host, self.port.host)
@@ -167,10 +168,11 @@ class Connection:
             self._net.connections.pop(self, None)
             self._shut(drops=False)
             self._changed.set()
-            for timer in self._timers:
+            for timer in self._timers.values():
                 timer.cancel()
 
     def abort(self) -> None:
+        self.is_lost = self.is_lost or not self.is_closed
         self._shut(drops=True)
         self.close()
 
@@ -188,19 +190,19 @@ class Connection:
         """The net has changed."""
         self._changed.set()
         self._changed = asyncio.Event()
-        if not self._net.is_whole(self.host, self.port.host):
-            self._later(CUT_NOTICED_S, self._notice)
+        if self.is_passable():
+            timer = self._timers.pop("cut", None)
+            if timer is not None:
+                timer.cancel()
+        elif "cut" not in self._timers:
+            self._later("cut", CUT_NOTICED_S)
 
     async def passable(self) -> None:
         while not self.is_closed and not self._net.is_whole(self.host, self.port.host):
             await self._changed.wait()
 
-    def _later(self, delay_s: float, act: Callable[[], None]) -> None:
-        self._timers.append(asyncio.get_running_loop().call_later(delay_s, act))
-
-    def _notice(self) -> None:
-        if not self._net.is_whole(self.host, self.port.host):
-            self.abort()
+    def _later(self, name: str, delay_s: float) -> None:
+        self._timers[name] = asyncio.get_running_loop().call_later(delay_s, self.abort)
 
 
 class _End:
@@ -394,11 +396,12 @@ class MemoryLink:
                 pass  # the answer says why, where there is one
             async with asyncio.timeout(INSTALL_TIMEOUT_S):
                 await connection.ended.wait()
+            is_lost = connection.is_lost
         except TimeoutError:
             raise UnavailableError(f"{addr} did not answer in time.") from None
         finally:
             connection.abort()
-        if not task.done() or not self._net.is_whole(self._host, port.host):
+        if is_lost or not task.done() or not connection.is_passable():
             raise UnavailableError("The connection was lost.")
         return _through(_answer_of(task))
 
