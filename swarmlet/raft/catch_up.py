@@ -23,14 +23,15 @@ log = logging.getLogger("swarmlet.raft")
 
 RETRY_MIN_S: Final = 0.2
 RETRY_MAX_S: Final = 5.0
+HOLD_S: Final = 60.0  # the log behind a snapshot is kept while it is sent, but no longer
 AFTER_S: Final = 1.0  # until its answers to heartbeats say where it stands
 
 
 class Sender:
     """The leader's side: one snapshot a member at a time, from the file on disk."""
 
-    def __init__(self, driver: Driver, peers: Peers) -> None:
-        self._driver, self._peers = driver, peers
+    def __init__(self, driver: Driver, compaction: Compaction, peers: Peers) -> None:
+        self._driver, self._compaction, self._peers = driver, compaction, peers
         self._busy: set[RaftID] = set()
         self._not_before_s: dict[RaftID, float] = {}
         self._pause_s: dict[RaftID, float] = {}
@@ -58,7 +59,8 @@ class Sender:
         except SwarmError as problem:
             log.warning("raft.snapshot_not_sent", extra={**fields, "problem": problem.message})
         else:
-            pause_s = AFTER_S
+            if index + 1 >= driver.journal.entries[0][1]:
+                pause_s = AFTER_S
             log.info("raft.snapshot_sent", extra={**fields, "index": index})
         finally:
             self._not_before_s[to] = driver.env.clock.mono_s() + pause_s
@@ -71,6 +73,7 @@ class Sender:
         if found is None:
             return 0  # the first one is being written
         facts, chunks = found
+        self._compaction.hold(to, facts.index, driver.env.clock.mono_s() + HOLD_S)
         head = SnapshotHead(
             sender=driver.me.raft_id,
             receiver=to,
@@ -80,6 +83,7 @@ class Sender:
         answer = await self._peers.send_snapshot(to, head, chunks)
         if answer.index >= facts.index:
             self._pause_s.pop(to, None)
+            self._compaction.hold(to, facts.index, driver.env.clock.mono_s() + 2 * AFTER_S)
         return answer.index
 
     def _complete(self, facts: SnapshotFacts) -> SnapshotFacts:

@@ -8,6 +8,7 @@ from itertools import chain
 from typing import Final
 
 from swarmlet.core.errors import DiskFullError, UnavailableError
+from swarmlet.core.ids import RaftID
 from swarmlet.raft.background import Background
 from swarmlet.raft.driver import Driver
 from swarmlet.raft.snapshots import SnapshotFacts
@@ -16,6 +17,7 @@ from swarmlet.store.proposer import StateMachine
 log = logging.getLogger("swarmlet.raft")
 
 SNAPSHOT_RETRY_S: Final = 10.0  # after one that found no room
+HELD_LOGS_MAX: Final = 4  # times the bytes between snapshots, for members that are sent one
 KEPT_SHARE: Final = 4  # of the log's bytes between snapshots, what stays for members behind
 
 
@@ -27,6 +29,12 @@ class Compaction:
         self._driver, self._state_machine = driver, state_machine
         self._not_before_s = 0.0
         self._is_busy = False
+        self._held: dict[RaftID, tuple[int, float]] = {}  # from which entry on, until when
+
+    def hold(self, raft_id: RaftID, index: int, until_s: float) -> None:
+        """A member is sent the snapshot that ends at `index`, and will need what follows: a log
+        that moved on meanwhile would make the next one necessary, and so on for ever."""
+        self._held[raft_id] = (index, until_s)
 
     def begun_at(self, snapshot_index: int) -> None:
         """What the start found; a crash may have left entries that the snapshot holds."""
@@ -84,7 +92,10 @@ class Compaction:
             driver.wake()
 
     def _forget(self, index: int) -> None:
-        limits = self._driver.limits
+        limits, now_s = self._driver.limits, self._driver.env.clock.mono_s()
+        self._held = {to: held for to, held in self._held.items() if held[1] > now_s}
+        if self._driver.journal.size_b < HELD_LOGS_MAX * limits.snapshot_log_size_b:
+            index = min([index, *(held[0] for held in self._held.values())])
         self._driver.journal.compact(
             index,
             keep=limits.slow_follower_entries,

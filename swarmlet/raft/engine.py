@@ -70,7 +70,7 @@ class RaftEngine:
         self._receiver = Receiver(self._driver, self._compaction, state_machine)
         self._events = Conversations(self._driver, lambda raft_id: self._peers.live(raft_id))
         self._peers = Peers(env, me, dialer or _NoDialer(), self._events)
-        self._sender = Sender(self._driver, self._peers)
+        self._sender = Sender(self._driver, self._compaction, self._peers)
         self._background = Background()
         self._full_disk = FullDisk(self._driver, self._transfer)
         self._wanted: Members | None = None  # what the peers were last told

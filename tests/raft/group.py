@@ -31,13 +31,20 @@ class Channel:
         self.inbox: deque[bytes] = deque()
         self.news, self.closed = asyncio.Event(), asyncio.Event()
         self.is_closed = self.is_torn = False
+        self.last_at_s = 0.0
         self.other: Channel
 
     def send(self, frame: bytes) -> bool:
         if self.is_closed:
             return False
-        asyncio.get_running_loop().call_later(DELAY_S, self.other.arrive, frame)
+        self.pass_on(self.other.arrive, frame)
         return True
+
+    def pass_on(self, what: Callable[..., None], *args: bytes) -> None:
+        """In order: timers of one moment fire in any."""
+        loop = asyncio.get_running_loop()
+        self.last_at_s = max(self.last_at_s + 1e-6, loop.time() + DELAY_S)
+        loop.call_at(self.last_at_s, what, *args)
 
     def arrive(self, frame: bytes) -> None:
         if self.wire.is_cut(self.here, self.there):
@@ -63,7 +70,7 @@ class Channel:
         if not self.is_closed:
             self.end()
             if not self.wire.is_cut(self.here, self.there):
-                asyncio.get_running_loop().call_later(DELAY_S, self.other.end)
+                self.pass_on(self.other.end)
 
     def end(self) -> None:
         self.is_closed = True

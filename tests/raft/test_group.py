@@ -129,6 +129,7 @@ def test_follower_that_was_down_for_long_catches_up_by_snapshot():
         _, _, c = await world.found("a", "b", "c")
         await world.write(*ENTRIES)
         await c.kill()
+        await asyncio.sleep(5)
         for number in range(200):
             await world.write(b"%d" % number)
         sent = len(world.wire.snapshots)
