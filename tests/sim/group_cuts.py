@@ -15,7 +15,8 @@ from tests.sim.group_users import Client, Operator
 
 SIZE = 3
 WRITES = 4
-GIVES_UP_S = 6.0  # of virtual time; then what the story does goes on without faults
+BETWEEN_S = 0.05
+GIVES_UP_S = 10.0  # of virtual time; then what the story does goes on without faults
 RESTS_S = 1.0
 
 
@@ -23,7 +24,7 @@ class CutStory:
     """`victim`: whose power goes. `is_cut`: whether it went."""
 
     def __init__(self, name: str, operation: int, where: str) -> None:
-        self.group = Group(f"{name}/{operation}/{where}", SIZE + 1)
+        self.group = Group(name, SIZE + 1)  # the same up to the cut
         self.group.is_calm = True
         self.client, self.operator = Client(self.group, "c"), Operator(self.group, SIZE)
         self._tell, self._operation, self._where = STORIES[name], operation, where
@@ -71,9 +72,13 @@ class CutStory:
         return next(one for one in self.group.all_in() if one is not leader)
 
     async def write(self) -> None:
-        for _ in range(WRITES):
-            await self.client.write()
+        """So many that are acknowledged, and a while in which what they began goes on."""
+        done = 0
+        while done < WRITES:
+            done += await self.client.write() > 0
             await self.client.read()
+            await asyncio.sleep(BETWEEN_S)
+        await asyncio.sleep(RESTS_S)
 
     # The stories
 

@@ -55,7 +55,8 @@ class GroupRun:
         self.size = size or self.rng.choice((3, 3, 3, 5))
         self.group = Group(seed, self.size + SPARES)
         self.clients = [Client(self.group, f"c{number}") for number in range(CLIENTS)]
-        self.operator = Operator(self.group, self.size)
+        names = ("operator", "another")[: self.rng.choice((1, 1, 2))]
+        self.operators = [Operator(self.group, self.size, name) for name in names]
         self.nemesis = Nemesis(self.group)
         self.forces_at = self.rng.uniform(0.3, 0.8) if self.rng.random() < 0.15 else 2.0
         self.clones_at = self.rng.uniform(0.2, 0.9) if self.rng.random() < 0.3 else 2.0
@@ -65,7 +66,8 @@ class GroupRun:
         group.begin()
         group.found()
         works = [client.run(THINK_S) for client in self.clients]
-        works += [self.operator.run(CHURN_S), self.nemesis.run(ACT_S)]
+        works += [operator.run(CHURN_S) for operator in self.operators]
+        works.append(self.nemesis.run(ACT_S))
         async with asyncio.TaskGroup() as tasks:
             begun = [tasks.create_task(work) for work in works]
             await self._phases()
@@ -112,7 +114,7 @@ class GroupRun:
         group.heal()
         await group.settle(self.clients[0].write)
         began_s = group.clock.now_s
-        while not self.operator.is_done():
+        while not all(operator.is_done() for operator in self.operators):
             if group.clock.now_s - began_s > CHANGES_WITHIN_S:
                 group.truth.wrong("no progress", f"the operator waits since {began_s:.1f}")
                 group._step({})

@@ -120,7 +120,11 @@ class Client:
         return index
 
     def _member(self) -> Manager | None:
+        """Any; now and then one that believes to lead, rightly or not."""
         up = self.group.up()
+        leading = [one for one in up if one.looked.state and one.looked.state[1]]
+        if leading and self.rng.random() < 0.3:
+            return self.rng.choice(leading)
         return self.rng.choice(up) if up else None
 
     def _leader_of(self, member: Manager) -> Manager:
@@ -143,9 +147,9 @@ def _reraise_own() -> None:
 class Operator:
     """Lets members join and leave, moves leadership and addresses, changes keys."""
 
-    def __init__(self, group: Group, size: int) -> None:
+    def __init__(self, group: Group, size: int, name: str = "operator") -> None:
         self.group, self.size, self.is_busy = group, size, False
-        self.rng = Random(f"{group.seed}/operator")
+        self.rng = Random(f"{group.seed}/{name}")
 
     async def run(self, mean_s: float) -> None:
         while True:
@@ -232,7 +236,7 @@ class Operator:
     async def _remove(self, member: Manager) -> None:
         group = self.group
         group.tell(f"{member.name} is to be removed")
-        if await self._insist(REMOVE, member):
+        if await self._insist(REMOVE, member) and member.state == "in":
             member.state = "removed"
             await asyncio.sleep(self.rng.choice((0.0, 1.0, 5.0)))
             await self._retire(member)
@@ -245,7 +249,7 @@ class Operator:
 
     async def rejoin(self, member: Manager) -> None:
         """A member that lost its place: the old one is removed, then it takes another."""
-        if member.state == "lost" and await self._insist(REMOVE, member):
+        if member.state == "lost" and await self._insist(REMOVE, member) and member.state == "lost":
             await self._retire(member)
             await self.join()
         elif member.state == "lost":
