@@ -20,9 +20,19 @@ class RemoteConnector:
         self._named: tuple[str, ...] = ()  # by a manager that does not lead
 
     async def open_session(self) -> AgentChannel:
-        """Raises UnavailableError where the chosen manager does not answer, UnauthorizedError and
-        ForbiddenError where it refuses this node, or is not the swarm's."""
-        addr = self._choose()
+        """Whoever does not lead names who does: that one is asked at once.
+
+        Raises UnavailableError where the chosen manager does not answer, UnauthorizedError and
+        ForbiddenError where it refuses this node, or is not the swarm's.
+        """
+        try:
+            return await self._open(self._choose())
+        except NotLeaderError:
+            if not self._named:
+                raise
+        return await self._open(self._choose())
+
+    async def _open(self, addr: str) -> AgentChannel:
         try:
             channel = await self._link.open_session(addr, self._own.credentials)
         except NotLeaderError as refusal:

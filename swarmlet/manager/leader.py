@@ -39,6 +39,7 @@ class Leader:
         self._term: int | None = None  # of the reign that is not to end
         self.is_leading = False
         self.leadership: Leadership | None = None  # the newest there is
+        self._changed = asyncio.Event()  # replaced whenever it is set
 
     async def run(self) -> None:
         """Until the log ends or this is cancelled."""
@@ -52,6 +53,7 @@ class Leader:
         reign: asyncio.Task[None] | None = None
         async for leadership in self._log.leadership():
             self.leadership = leadership
+            self._tell()
             if reign is not None and (not leadership.is_ready or leadership.term != self._term):
                 await self._end(reign, leadership)
                 reign = None
@@ -60,6 +62,14 @@ class Leader:
                 reign = group.create_task(self._reign(term), name=f"leader of term {term}")
         if reign is not None:
             reign.cancel()
+
+    async def changed(self) -> None:
+        """Return once somebody else leads, or this manager begins or ends."""
+        await self._changed.wait()
+
+    def _tell(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
 
     def gauges(self) -> dict[str, float]:
         return {
@@ -96,6 +106,8 @@ class Leader:
             async with asyncio.TaskGroup() as group:
                 for component in self._components:
                     group.create_task(self._run_one(component), name=component.name)
+                await asyncio.sleep(0)  # they have begun
+                self._tell()
         finally:
             self.is_leading = False
 

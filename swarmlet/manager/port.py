@@ -1,5 +1,6 @@
 """What stands behind a manager's node port."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Final, Protocol
 
@@ -35,6 +36,9 @@ from swarmlet.wire.node_api import (
 )
 from swarmlet.wire.port import LogSource
 
+ELECTION_WAIT_S: Final = (
+    2.5  # of an agent that lost its leader: who leads next is worth waiting for
+)
 AGAIN: Final = "Try again in a moment."
 
 
@@ -57,6 +61,19 @@ class Whereabouts:
         if not members:
             raise NotLeaderError("This manager does not know the others yet.", remedy=AGAIN)
         raise leaderless(self._log.health(), self._clock.wall_ms())
+
+    async def settled(self) -> str | None:
+        """The same, once that is known; waits as long as an election usually takes. Raises
+        UnavailableError."""
+        try:
+            async with asyncio.timeout(ELECTION_WAIT_S):
+                while True:
+                    try:
+                        return self.leader_addr()
+                    except UnavailableError:
+                        await self._leader.changed()
+        except TimeoutError:
+            return self.leader_addr()
 
     def _addr_of(self, member: Member) -> str:
         if member.node_id == self.node_id:
@@ -136,7 +153,7 @@ class ManagerPort:
         return await self._ca.status(node_id, source)
 
     async def serve_session(self, channel: AgentChannel, peer: Identity, source: str) -> None:
-        _check_leads(self.leader_addr())
+        _check_leads(await self._where.settled())
         await self._dispatcher.serve(channel, peer.node_id, source)
 
     async def take_logs(self, source: LogSource, peer: Identity, subscription: str) -> None:

@@ -23,6 +23,7 @@ from swarmlet.env.real import RealDisk
 from swarmlet.manager.dispatcher import LEADER_WEIGHT
 from swarmlet.manager.gatekeeper import StoreGatekeeper
 from swarmlet.manager.manager import Manager
+from swarmlet.manager.port import ELECTION_WAIT_S
 from swarmlet.manager.removals import follow_removals
 from swarmlet.model.change import Create, Remove, Update
 from swarmlet.model.cluster import RootCA
@@ -377,6 +378,29 @@ def test_port_of_a_manager_that_follows_leaves_all_else_to_the_leader(tmp_path: 
         await asyncio.sleep(0)
         with pytest.raises(QuorumLostError, match="0 of 2 managers answer, and 2 are needed"):
             service.leader_addr()
+
+    play(tmp_path, story)
+
+
+def test_agent_that_asks_during_an_election_is_told_who_has_won(tmp_path: Path):
+    async def story(world: World, agent: Agent):
+        await world.is_in_state(NodeState.READY)
+        log, service = world.follower_log, world.joined.service
+        clock, peer = world.clock, world.own.identity
+        log.follow(None)
+        await asyncio.sleep(0)
+        began_s = clock.mono_s()
+        asyncio.get_running_loop().call_later(1.0, log.follow, RaftID(1))
+        with pytest.raises(NotLeaderError) as told:
+            await service.serve_session(None, peer, "")
+        assert told.value.managers == (LEAD,)
+        assert clock.mono_s() - began_s == pytest.approx(1.0, abs=0.01)
+        log.follow(None)
+        log.silent.update((1, 3))
+        await asyncio.sleep(0)
+        with pytest.raises(QuorumLostError):
+            await service.serve_session(None, peer, "")
+        assert clock.mono_s() - began_s == pytest.approx(1.0 + ELECTION_WAIT_S, abs=0.01)
 
     play(tmp_path, story)
 
