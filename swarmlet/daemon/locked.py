@@ -4,13 +4,18 @@ Its tasks run on without it; nothing that ended meanwhile is started again.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import NoReturn
 
 from swarmlet.api.engine import Forwarder, SwarmState
+from swarmlet.ca.node_files import NodeFiles
+from swarmlet.ca.unlock_key import WrongKeyError
 from swarmlet.core.errors import SwarmError, leaving_locked, swarm_locked
 from swarmlet.daemon.data_dir import SwarmFile
 from swarmlet.model.address import parse_address
+
+log = logging.getLogger("swarmlet.daemon")
 
 
 class LockedNode:
@@ -18,6 +23,14 @@ class LockedNode:
 
     def __init__(self, file: SwarmFile) -> None:
         self.file = file
+
+    def check(self, files: NodeFiles, unlock_key: bytes) -> None:
+        """Read with this key from now on. Raises WrongKeyError: then it is as locked as before."""
+        try:
+            files.unlock(unlock_key)
+        except WrongKeyError:
+            log.warning("swarm.unlock_refused")
+            raise
 
     async def run(self, on_ready: Callable[[], None]) -> None:
         on_ready()
