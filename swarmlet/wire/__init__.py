@@ -8,11 +8,13 @@ always encoded and decoded, in process too, so nobody shares an object by accide
   `credentials` and `tls` are whom one trusts and what one shows; `websocket` carries messages,
   `keepalive` notices who is gone.
 * A manager's port: `server` opens it; a connection comes in through `gate`, is a `connection`, and
-  each of its requests is received by `reception`, which asks what stands behind (`port`);
-  `upgrade` begins a session.
-* The way to one: `client`, over `pools` of connections; `answers` and `failures` say what came
-  back, `relay` passes a call on; `remotes` and `discovery` say which manager to ask. `outgoing`
-  asks an external CA, which is no node.
+  each of its requests is received by `reception`, which asks what stands behind (`port`); `bodies`
+  reads what comes with one, `upgrade` begins a session.
+* The way to one: `client`, and `manager_link` for managers among themselves, make `calls` over
+  `pools` of connections; `answers` and `failures` say what came back, `relay` passes a call on;
+  `remotes` and `discovery` say which manager to ask. `outgoing` asks an external CA, which is no
+  node.
+* `raft_socket` is one end of the connection between two members of the Raft group.
 
 Nothing is stored here, so there is nothing to recover after a crash: who was connected comes again.
 """
