@@ -52,7 +52,7 @@ class Manager:
         signing = (self.ca, self._rotator)
         parts: tuple[Component, ...] = (*self._loops, self.dispatcher, *signing, self.members)
         self._leader = Leader(parts, log, env)
-        whereabouts = Whereabouts(log, self._leader, node_id, env.clock)
+        whereabouts = Whereabouts(log, self._leader, node_id, env)
         rooms = Rooms(ca=self.ca, dispatcher=self.dispatcher, logs=self.logs, admission=admission)
         self.port = ManagerPort(store, env.clock, whereabouts, rooms, ties)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Final, Protocol
 
 import msgspec
@@ -10,7 +11,7 @@ from swarmlet.ca.own_identity import OwnIdentity
 from swarmlet.core.errors import ForbiddenError, NotLeaderError, UnavailableError
 from swarmlet.core.identity import Identity
 from swarmlet.core.ids import NodeID
-from swarmlet.env.base import Clock
+from swarmlet.env.base import Clock, Env
 from swarmlet.manager.admission import Admission, DialBack
 from swarmlet.manager.ca_server import CertificateServer
 from swarmlet.manager.dispatcher import Dispatcher
@@ -39,14 +40,16 @@ from swarmlet.wire.port import LogSource
 ELECTION_WAIT_S: Final = (
     2.5  # of an agent that lost its leader: who leads next is worth waiting for
 )
+GREETINGS_PER_S: Final = 700  # sessions that a leader can begin, measured
 AGAIN: Final = "Try again in a moment."
 
 
 class Whereabouts:
     """Who leads, as this member of the Raft group knows it."""
 
-    def __init__(self, log: RaftLog, leader: Leader, node_id: NodeID, clock: Clock) -> None:
-        self._log, self._leader, self._clock = log, leader, clock
+    def __init__(self, log: RaftLog, leader: Leader, node_id: NodeID, env: Env) -> None:
+        self._log, self._leader, self._env = log, leader, env
+        self._waiting = 0
         self.node_id = node_id
 
     def leader_addr(self) -> str | None:
@@ -60,20 +63,32 @@ class Whereabouts:
                 return self._addr_of(member)
         if not members:
             raise NotLeaderError("This manager does not know the others yet.", remedy=AGAIN)
-        raise leaderless(self._log.health(), self._clock.wall_ms())
+        raise leaderless(self._log.health(), self._env.clock.wall_ms())
 
     async def settled(self) -> str | None:
-        """The same, once that is known; waits as long as an election usually takes. Raises
+        """The same, once that is known; waits as long as an election usually takes. Those who
+        waited go one by one: the next leader would have to greet them all at once. Raises
         UnavailableError."""
         try:
-            async with asyncio.timeout(ELECTION_WAIT_S):
-                while True:
-                    try:
-                        return self.leader_addr()
-                    except UnavailableError:
-                        await self._leader.changed()
-        except TimeoutError:
             return self.leader_addr()
+        except UnavailableError:
+            self._waiting += 1
+        try:
+            async with asyncio.timeout(ELECTION_WAIT_S):
+                await self._known()
+            await asyncio.sleep(self._env.rng.random() * self._waiting / GREETINGS_PER_S)
+        except TimeoutError:
+            pass  # said by the next line
+        finally:
+            self._waiting -= 1
+        return self.leader_addr()
+
+    async def _known(self) -> None:
+        while True:
+            await self._leader.changed()
+            with suppress(UnavailableError):
+                self.leader_addr()
+                return
 
     def _addr_of(self, member: Member) -> str:
         if member.node_id == self.node_id:

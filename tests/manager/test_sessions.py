@@ -405,6 +405,30 @@ def test_agent_that_asks_during_an_election_is_told_who_has_won(tmp_path: Path):
     play(tmp_path, story)
 
 
+def test_agents_that_waited_for_an_election_are_sent_on_one_by_one(tmp_path: Path):
+    async def story(world: World, agent: Agent):
+        await world.is_in_state(NodeState.READY)
+        log, service, told_s = world.follower_log, world.joined.service, []
+
+        async def ask():
+            with pytest.raises(NotLeaderError):
+                await service.serve_session(None, world.own.identity, "")
+            told_s.append(world.clock.mono_s() - began_s)
+
+        log.follow(None)
+        await asyncio.sleep(0)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(1_400):
+                group.create_task(ask())
+            await asyncio.sleep(0.5)
+            began_s = world.clock.mono_s()
+            log.follow(RaftID(1))
+        assert max(told_s) == pytest.approx(2.0, abs=0.1)
+        assert all(0.2 < told_s[at] / (at / 700) < 5 for at in range(100, 1_400, 100))
+
+    play(tmp_path, story)
+
+
 def test_session_of_a_leader_that_steps_down_hears_and_tells_nothing_more(tmp_path: Path):
     async def story(world: World, agent: Agent):
         await world.swarm.create(task_row("a", node_id=OTHER))
