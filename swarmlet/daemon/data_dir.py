@@ -70,6 +70,35 @@ def _decode(raw: bytes, kind: type[_Checked]) -> _Checked | None:
     return msgspec.structs.replace(file, checksum=0)
 
 
+def _read(disk: Disk, path: str, kind: type[_Checked]) -> _Checked:
+    """Raises DamagedError."""
+    try:
+        file = _decode(disk.read(path), kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise DamagedError(f"{path} cannot be read: {error}.", _RESTORE) from error
+    if file is None:
+        raise DamagedError(f"{path} is damaged: its checksum is wrong.", _RESTORE)
+    return file
+
+
+class ManagersNote:
+    """Whom this node may ask, on the disk."""
+
+    def __init__(self, disk: Disk, path: str) -> None:
+        self._disk, self._path = disk, path
+
+    def read(self) -> tuple[ManagerAddr, ...]:
+        """None where nobody said so yet. Raises DamagedError."""
+        if not self._disk.exists(self._path):
+            return ()
+        return _read(self._disk, self._path, ManagersFile).managers
+
+    def write(self, managers: tuple[ManagerAddr, ...]) -> None:
+        """Durably, in place of those before."""
+        content = _encode(ManagersFile(managers=managers))
+        write_atomic(self._disk, self._path, [content], 0o600)
+
+
 class DataDir:
     """Paths and small files of a data directory."""
 
@@ -82,7 +111,7 @@ class DataDir:
         self._swarm = f"{path}/swarm"
         self._state = f"{self._swarm}/state.json"
         self._unsettled = f"{self._swarm}/unsettled.json"  # it, while this node enters or leaves
-        self._managers = f"{self._swarm}/managers.json"
+        self.known_managers = ManagersNote(disk, f"{self._swarm}/managers.json")
         self.joining = f"{self._swarm}/joining"  # what an attempt to join goes on with, sealed
         self._leftover = f"{path}/leftover-runtime"
 
@@ -120,25 +149,17 @@ class DataDir:
             )
         return found
 
-    def swarm_file(self) -> SwarmFile | None:
+    def swarm_file(self, *, or_unsettled: bool = False) -> SwarmFile | None:
         """This node's place in a swarm, or None. Raises DamagedError: also where it is lost, and
-        something of a swarm is there that no interrupted init or leave explains.
+        something of a swarm is there that no interrupted init or leave explains. `or_unsettled`: or
+        in the one it is on its way into.
         """
-        if not self._disk.exists(self._state):
-            self._check_no_swarm()
-            return None
-        return self._read(self._state, SwarmFile)
-
-    def managers(self) -> tuple[ManagerAddr, ...]:
-        """Whom this node may ask; none where nobody said so yet. Raises DamagedError."""
-        if not self._disk.exists(self._managers):
-            return ()
-        return self._read(self._managers, ManagersFile).managers
-
-    def write_managers(self, managers: tuple[ManagerAddr, ...]) -> None:
-        """Durably, in place of those before."""
-        content = _encode(ManagersFile(managers=managers))
-        write_atomic(self._disk, self._managers, [content], 0o600)
+        if self._disk.exists(self._state):
+            return _read(self._disk, self._state, SwarmFile)
+        self._check_no_swarm()
+        if or_unsettled and self._disk.exists(self._unsettled):
+            return _read(self._disk, self._unsettled, SwarmFile)
+        return None
 
     def prepare_swarm(self, file: SwarmFile) -> None:
         """Say that what comes now into the directory belongs to a swarm that does not count yet."""
@@ -157,10 +178,6 @@ class DataDir:
     def remove_raft(self) -> None:
         """Forget the log and the state this node kept as a member of the Raft group."""
         self._disk.remove_tree(self.raft)
-
-    def unsettled_file(self) -> SwarmFile:
-        """Of the swarm that `prepare_swarm` told of. Raises DamagedError, FileNotFoundError."""
-        return self._read(self._unsettled, SwarmFile)
 
     def is_joining(self) -> bool:
         """Whether an attempt to join was interrupted that can go on."""
@@ -194,16 +211,6 @@ class DataDir:
             write_atomic(self._disk, self._leftover, [f"{runtime}\n".encode()], 0o600)
         else:
             self._disk.remove(self._leftover)
-
-    def _read(self, path: str, kind: type[_Checked]) -> _Checked:
-        """Raises DamagedError."""
-        try:
-            file = _decode(self._disk.read(path), kind)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise DamagedError(f"{path} cannot be read: {error}.", _RESTORE) from error
-        if file is None:
-            raise DamagedError(f"{path} is damaged: its checksum is wrong.", _RESTORE)
-        return file
 
     def _check_no_swarm(self) -> None:
         """Raises DamagedError where a swarm's data lack the file that says whose they are."""

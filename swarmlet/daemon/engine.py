@@ -6,27 +6,23 @@ import logging
 from collections.abc import Coroutine
 from typing import Any
 
-from msgspec.structs import replace
-
 from swarmlet.api.app import Door
-from swarmlet.api.engine import EngineFacts, Forwarder, InitRequest, JoinRequest, SwarmState
+from swarmlet.api.engine import InitRequest, JoinRequest
 from swarmlet.core.errors import (
     ConflictError,
     LockedError,
     SwarmError,
     SwarmStateError,
-    UnsupportedError,
     already_in_swarm,
     first_of,
     join_takes_longer,
-    not_in_swarm,
     not_part_of_swarm,
     swarm_locked,
 )
 from swarmlet.core.ids import NodeID
+from swarmlet.daemon.answers import EngineAnswers
 from swarmlet.daemon.data_dir import SwarmFile
 from swarmlet.daemon.founding import plan_swarm, write_identity
-from swarmlet.daemon.gauges import Gauges
 from swarmlet.daemon.host import Host
 from swarmlet.daemon.joining import JOIN_WAIT_S, Attempt, plan_join
 from swarmlet.daemon.leftovers import Leftovers
@@ -34,33 +30,23 @@ from swarmlet.daemon.locked import LockedNode
 from swarmlet.daemon.moving import forced, moved, no_copy
 from swarmlet.daemon.stay import Stay
 from swarmlet.daemon.swarm_node import SwarmNode
-from swarmlet.manager.control import Control
-from swarmlet.manager.event_feed import EventFeed
-from swarmlet.runtime.base import Registries, Runtime
+from swarmlet.runtime.base import Runtime
 
 log = logging.getLogger("swarmlet.daemon")
 
 
-class DaemonEngine:
+class DaemonEngine(EngineAnswers):
     """One a process. `group` owns the membership's task: an error of it ends the daemon."""
 
     def __init__(self, host: Host, group: asyncio.TaskGroup) -> None:
-        self._host, self._group = host, group
-        self._env, self._data, self._runtime = host.env, host.data, host.runtime
-        self.events = EventFeed(host.env.clock)
+        super().__init__(host)
+        self._group = group
         self.door = Door(self)
-        self._stay: Stay | None = None
-        self._attempt: Attempt | None = None
-        self._failure = ""  # of the last join, where nobody waited for its answer
         self._task: asyncio.Task[None] | None = None
         self._join_task: asyncio.Task[None] | None = None
         self._runtime_task: asyncio.Task[None] | None = None
         self._is_closing = False
         self._leftovers = Leftovers(host.data, self._spawn)
-        self._changing = asyncio.Lock()
-        self.stopped = asyncio.Event()
-        self.stop = self.stopped.set
-        self.process = Gauges()
 
     async def open(self) -> None:
         """Go on where the data directory says this node was. Raises DamagedError."""
@@ -73,45 +59,10 @@ class DaemonEngine:
         try:
             await self._go_on(file)
         except LockedError:
-            await self._enter(LockedNode(file or self._data.unsettled_file()))
+            known = self._data.swarm_file(or_unsettled=True)
+            assert known is not None, "its keys are a swarm's"
+            await self._enter(LockedNode(known))
             log.warning("swarm.locked")
-
-    @property
-    def facts(self) -> EngineFacts:
-        """The host's, with what the present runtime says of itself now."""
-        described = self._runtime.describe()
-        return replace(
-            self._host.facts,
-            runtime=described,
-            runtimes=(described.name,),
-            runtime_problem=self._runtime.condition.problem,
-        )
-
-    def swarm_state(self) -> SwarmState:
-        if self._attempt is not None:
-            return SwarmState(state="pending", error=self._attempt.problem)
-        if self._stay is not None:
-            return self._stay.state()
-        if self._failure:
-            return SwarmState(state="error", error=self._failure)
-        return SwarmState(state="pending" if self._changing.locked() else "inactive")
-
-    def control(self) -> Control:
-        if self._stay is None or self._attempt is not None:
-            raise not_in_swarm()
-        return self._stay.control()
-
-    def forwarder(self) -> Forwarder | None:
-        return None if self._stay is None else self._stay.forwarder()
-
-    async def distribution(self, name: str, auth: str) -> bytes:
-        if not isinstance(self._runtime, Registries):
-            raise UnsupportedError(
-                f"The {self._runtime.name} runtime of this node has no images, so it asks no "
-                "registry.",
-                remedy="Use --no-resolve-image, or the image host.",
-            )
-        return await self._runtime.distribution(name, auth)
 
     async def init_swarm(self, request: InitRequest) -> NodeID:
         async with self._changing:
@@ -190,7 +141,7 @@ class DaemonEngine:
             locked = self._stay
             if not isinstance(locked, LockedNode):
                 raise ConflictError("swarm is not locked")
-            await self._env.blocking(lambda: self._host.node_files().unlock(unlock_key))
+            await self._env.blocking(lambda: locked.check(self._host.node_files(), unlock_key))
             await self._exit()
             try:
                 await self._go_on(self._data.swarm_file())
@@ -213,14 +164,6 @@ class DaemonEngine:
         await _end(self._runtime_task)
         await self._host.network.close()
 
-    def gauges(self) -> dict[str, float]:
-        stay = {} if self._stay is None else self._stay.gauges()
-        return {**self.process.read(), **stay}
-
-    def is_at_rest(self) -> bool:
-        """Whether nothing happens here until somebody asks or a task ends."""
-        return self._stay is None or self._stay.is_at_rest()
-
     # Inside -----------------------------------------------------------------------------------
 
     async def _go_on(self, file: SwarmFile | None) -> None:
@@ -241,7 +184,7 @@ class DaemonEngine:
         stay = self._stay
         if isinstance(stay, LockedNode):
             raise swarm_locked()
-        if not isinstance(stay, SwarmNode) or not stay.keeps_state():
+        if not isinstance(stay, SwarmNode) or not stay.manager.keeps_state():
             raise no_copy()
         file = await forced(self._env, self._host.addresses, stay.file, request)
         await stay.stop()

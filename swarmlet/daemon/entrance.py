@@ -30,18 +30,13 @@ if TYPE_CHECKING:
 
 
 class Entrance:
-    """Implements `wire.port.PortService` and `Gatekeeper`. `member` is set while there is one whose
+    """Implements `wire.port.PortService`. `member` is set while there is one whose
     log is open."""
 
     def __init__(self, own: OwnIdentity, clock: Clock) -> None:
         self._own, self._clock = own, clock
-        self._stranger = CertificateGatekeeper(own.identity.cluster_id, clock)
+        self.stranger = CertificateGatekeeper(own.identity.cluster_id, clock)
         self.member: Membership | None = None
-
-    def admit(self, peer: Identity | None, route: PortRoute) -> None:
-        member = self.member
-        gatekeeper = self._stranger if member is None else member.gatekeeper
-        gatekeeper.admit(peer, route)
 
     def hello(self) -> PortHello:
         identity = self._own.identity
@@ -99,3 +94,16 @@ class Entrance:
         if self.member is None:
             raise manager_not_ready()
         return self.member.manager.port
+
+
+class EntranceGate:
+    """Implements `Gatekeeper`: before there is a member, callers are judged by their certificates
+    alone, and learn who this is."""
+
+    def __init__(self, entrance: Entrance) -> None:
+        self._entrance = entrance
+
+    def admit(self, peer: Identity | None, route: PortRoute) -> None:
+        member = self._entrance.member
+        gatekeeper = self._entrance.stranger if member is None else member.gatekeeper
+        gatekeeper.admit(peer, route)

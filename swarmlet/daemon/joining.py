@@ -131,7 +131,7 @@ class Attempt:
 
         def write() -> None:
             self._data.prepare_swarm(file)
-            self._data.write_managers(managers)
+            self._data.known_managers.write(managers)
 
         await self._host.env.blocking(write)
         return file

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from swarmlet.core.errors import MemberRefusedError, SwarmError, first_of
 from swarmlet.core.ids import NodeID, RaftID
 from swarmlet.daemon.data_dir import SwarmFile
-from swarmlet.daemon.entrance import Entrance
+from swarmlet.daemon.entrance import Entrance, EntranceGate
 from swarmlet.daemon.host import ApiCall, Host, PortPlan
 from swarmlet.daemon.membership import Membership
 from swarmlet.daemon.node_life import NodeLife, Papers
@@ -87,6 +87,10 @@ class ManagerLife:
                 self.is_open.set()
                 await self._role_changes()
 
+    def keeps_state(self) -> bool:
+        """Whether this node has a copy of the swarm's state that it could go on with alone."""
+        return self.member is not None and self.member.has_state()
+
     def listen_addr(self) -> str:
         return "" if self._keeper is None else self._keeper.listen_addr()
 
@@ -136,7 +140,7 @@ class ManagerLife:
         return PortPlan(
             listen=parse_address(self.file.listen_addr, "ListenAddr"),
             own=self._own,
-            gatekeeper=self._entrance,
+            gatekeeper=EntranceGate(self._entrance),
             service=self._entrance,
             api=self._api,
         )
@@ -219,14 +223,14 @@ class ManagerLife:
     async def _open_up(self, member: Membership, life: NodeLife, ready: asyncio.Event) -> None:
         """Return once the port may be opened. A group of one leads first, and has a certificate
         that others believe: a swarm that slept past its certificates wakes so."""
-        if self.is_open.is_set() or not member.is_alone():
+        if self.is_open.is_set() or not member.group.is_alone():
             return
         if self._founding is not None:
             await ready.wait()
         try:
             async with asyncio.timeout(ALONE_WAIT_S):
                 await ready.wait()
-                await member.leading()
+                await member.group.leading()
                 await self._renew_expired(member, life)
         except TimeoutError:
             log.warning("member.alone_not_leading", extra={"waited_s": ALONE_WAIT_S})

@@ -60,7 +60,7 @@ class SwarmNode:
         self._host, self._papers = host, Papers(host)
         self._own, link = self._papers.own, host.network.link
         self._entrance = Entrance(self._own, host.env.clock)
-        self._managers = host.data.managers()
+        self._managers = host.data.known_managers.read()
         present, myself = (
             _Present(self._entrance),
             ManagerAddr(node_id=NodeID(file.node_id), addr=file.advertise_addr),
@@ -141,7 +141,7 @@ class SwarmNode:
     def leave_refusal(self) -> SwarmError | None:
         member = self.manager.member
         if member is not None and member.is_ready:
-            return leaving_refusal(member.health())
+            return leaving_refusal(member.log.health())
         if not self._is_manager() or self._problem() is not None:
             return None
         return leaving_refusal(None)
@@ -149,7 +149,7 @@ class SwarmNode:
     async def leave(self) -> None:
         self.manager.is_leaving = True
         member = self.manager.member
-        if member is not None and member.others():
+        if member is not None and member.group.others():
             await self._withdraw(member)
         await self.life.leave()
 
@@ -166,11 +166,6 @@ class SwarmNode:
             log.warning("swarm.stop_slow", extra={"waited_s": STOP_WAIT_S})
         if member is not None and self.manager.member is member:
             await member.stop(max(1.0, ends_s - clock.mono_s()))
-
-    def keeps_state(self) -> bool:
-        """Whether this node has a copy of the swarm's state that it could go on with alone."""
-        member = self.manager.member
-        return member is not None and member.has_state()
 
     def gauges(self) -> dict[str, float]:
         return {**self.life.agent.gauges(), **self.manager.gauges()}
@@ -244,7 +239,7 @@ class SwarmNode:
             await self._news.wait()
             self._news.clear()
             try:
-                write = partial(self._host.data.write_managers, self._managers)
+                write = partial(self._host.data.known_managers.write, self._managers)
                 await self._host.env.blocking(write)
             except (DiskFullError, OSError) as problem:
                 log.warning("swarm.managers_not_kept", extra={"cause": str(problem)})
@@ -255,16 +250,16 @@ class SwarmNode:
         """Whoever stays counts this manager no more; it leaves whatever comes of that."""
         try:
             async with asyncio.timeout(WITHDRAW_WAIT_S):
-                await member.withdraw()
+                await member.group.withdraw()
         except (TimeoutError, SwarmError) as problem:
             log.warning("member.not_withdrawn", extra={"cause": str(problem) or "it took too long"})
 
     async def _hand_over(self, member: Membership) -> None:
-        if not member.leads() or not any(one.is_voter for one in member.others()):
+        if not member.leads() or not any(one.is_voter for one in member.group.others()):
             return
         try:
             async with asyncio.timeout(HAND_OVER_WAIT_S):
-                await member.hand_over()
+                await member.group.hand_over()
                 while not self.life.agent.is_registered():  # noqa: ASYNC110 - a state is no event
                     await asyncio.sleep(0.02)
         except (TimeoutError, SwarmError) as problem:
@@ -287,4 +282,4 @@ class _Present:
 
     def known_leader(self) -> str:
         member = self._entrance.member
-        return "" if member is None else member.other_leader()
+        return "" if member is None else member.group.other_leader()

@@ -182,7 +182,7 @@ class SimNode:
 
     @property
     def leadership(self):
-        return self.member._leadership
+        return self.member.group.leadership
 
     async def start(self):
         self.lives += 1

@@ -127,14 +127,14 @@ def test_swarm_file_of_an_earlier_version_is_read(tmp_path):
 def test_managers_are_kept_and_a_changed_byte_is_damage(tmp_path):
     data = opened(tmp_path)
     data.prepare_swarm(FILE)
-    assert data.managers() == ()
+    assert data.known_managers.read() == ()
     managers = (ManagerAddr(node_id=NodeID("m"), addr="[::1]:2377"),)
-    data.write_managers(managers)
-    assert opened(tmp_path).managers() == managers
+    data.known_managers.write(managers)
+    assert opened(tmp_path).known_managers.read() == managers
     path = tmp_path / "data/swarm/managers.json"
     path.write_bytes(path.read_bytes().replace(b"2377", b"2378"))
     with pytest.raises(DamagedError, match="checksum"):
-        data.managers()
+        data.known_managers.read()
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff" * 25, b"short"])
