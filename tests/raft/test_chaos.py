@@ -1,4 +1,4 @@
-"""A group under kills, power cuts, cut wires and churn: what was acknowledged stays, in one order."""
+"""A group under kills, power cuts, cut wires and churn keeps what was acknowledged, in order."""
 
 import asyncio
 from random import Random
