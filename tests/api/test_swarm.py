@@ -313,7 +313,10 @@ async def test_info_of_a_manager_shows_the_swarm_without_its_tokens(api):
     swarm = info["Swarm"]
     assert (swarm["LocalNodeState"], swarm["ControlAvailable"]) == ("active", True)
     assert (swarm["Nodes"], swarm["Managers"]) == (1, 1)
-    assert swarm["RemoteManagers"] == [{"NodeID": "node-1", "Addr": "127.0.0.1:2377"}]
+    assert swarm["RemoteManagers"] == [
+        {"NodeID": "node-1", "Addr": "127.0.0.1:2377"},
+        {"NodeID": "node-2", "Addr": "10.0.0.2:2377"},
+    ]
     assert "JoinTokens" not in swarm["Cluster"]
     assert swarm["Cluster"]["TLSInfo"]["TrustRoot"].startswith("-----BEGIN CERTIFICATE")
 

@@ -12,6 +12,7 @@ COMMANDS = load("commands.jsonl")
 PROBES = load("probes.jsonl")
 EVERYWHERE = (
     r"\.remedy: missing but",  # every error says what to try
+    r"\.code: missing but",  # and what it is, for programs
     r"Engine\.Labels: missing but",  # the node's runtime
     r"Builder-Version: 2 but 1",
     r"Docker-Experimental: true but false",

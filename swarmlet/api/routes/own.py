@@ -39,7 +39,8 @@ async def stop_daemon(call: Call) -> web.Response:
 async def list_members(call: Call) -> web.Response:
     """The Raft group as this manager knows it, at once: also where a majority is lost."""
     control = call.engine.control()
-    return reply(render_group(control.health(), *control.raft_position()))
+    view = await control.read(stale=True)
+    return reply(render_group(control.health(), control.leadership().term, view.index))
 
 
 def _attempt(task: Task) -> dict[str, object]:

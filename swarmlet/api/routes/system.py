@@ -93,7 +93,7 @@ async def _swarm_numbers(control: Control) -> SwarmNumbers:
     """What a manager adds to `/info`: what it knows, at once, and what is wrong."""
     view = await control.read(stale=True)
     return SwarmNumbers(
-        members=control.members(),
+        members=tuple(one.member for one in control.health().members),
         nodes=len(view.nodes),
         managers=sum(node.role == "manager" for node in view.nodes.all()),
         cluster=next(iter(view.clusters.all()), None),

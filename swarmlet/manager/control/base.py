@@ -13,18 +13,13 @@ from swarmlet.core.errors import (
 )
 from swarmlet.core.ids import NodeID, ServiceID, new_id
 from swarmlet.env.base import Env
-from swarmlet.manager.control.find import find_row, find_task_row
+from swarmlet.manager.control.find import Finders
 from swarmlet.manager.log_broker import LogBroker
 from swarmlet.model.change import Change, Guard
-from swarmlet.model.config import Config
-from swarmlet.model.network import Network
-from swarmlet.model.node import Node
-from swarmlet.model.secret import Secret
-from swarmlet.model.service import Service
 from swarmlet.model.task import Task
 from swarmlet.model.view import View
 from swarmlet.raft.health import leaderless
-from swarmlet.store.proposer import GroupHealth, Leadership, Member, RaftLog
+from swarmlet.store.proposer import GroupHealth, Leadership, RaftLog
 from swarmlet.store.store import Store
 from swarmlet.wire.credentials import Credentials
 from swarmlet.wire.messages import LogLine, LogOptions
@@ -36,7 +31,7 @@ ELECTION_WAIT_MS: Final = 2_500  # without a leader, before a majority counts as
 _NOBODY_LEADS: Final = Leadership(term=0, leader=None, is_ready=False)
 
 
-class ControlBase:
+class ControlBase(Finders):
     """Reading and finding. `run` follows the leadership for `leadership()` while it runs."""
 
     def __init__(
@@ -88,35 +83,9 @@ class ControlBase:
         """Who leads, as `run` last heard."""
         return self._leadership
 
-    def members(self) -> tuple[Member, ...]:
-        return self._log.members()
-
     def health(self) -> GroupHealth:
         """Which managers answer, as this one hears it or as the leader told it."""
         return self._log.health()
-
-    def raft_position(self) -> tuple[int, int]:
-        """The term, and the index of the last entry that is applied here."""
-        return self._leadership.term, self._store.index
-
-    # Finding: NotFoundError, or InvalidArgumentError "service foo is ambiguous (2 matches found)".
-    def find_node(self, view: View, ref: str) -> Node:
-        return find_row(view.nodes, "node", ref, index="hostname")
-
-    def find_service(self, view: View, ref: str) -> Service:
-        return find_row(view.services, "service", ref)
-
-    def find_task(self, view: View, ref: str) -> Task:
-        return find_task_row(view, ref)
-
-    def find_secret(self, view: View, ref: str) -> Secret:
-        return find_row(view.secrets, "secret", ref)
-
-    def find_config(self, view: View, ref: str) -> Config:
-        return find_row(view.configs, "config", ref)
-
-    def find_network(self, view: View, ref: str) -> Network:
-        return find_row(view.networks, "network", ref)
 
     def read_logs(
         self, tasks: Sequence[Task], options: LogOptions, services: Sequence[ServiceID] = ()

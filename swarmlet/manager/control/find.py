@@ -5,6 +5,11 @@ from collections.abc import Iterable
 from typing import Final, Protocol, TypeVar
 
 from swarmlet.core.errors import InvalidArgumentError, NotFoundError
+from swarmlet.model.config import Config
+from swarmlet.model.network import Network
+from swarmlet.model.node import Node
+from swarmlet.model.secret import Secret
+from swarmlet.model.service import Service
 from swarmlet.model.task import Task, task_name
 from swarmlet.model.view import TableView, View
 
@@ -17,6 +22,29 @@ class _Row(Protocol):
 
 
 R = TypeVar("R", bound=_Row)
+
+
+class Finders:
+    """What users name, in a view. Raises NotFoundError, or InvalidArgumentError "service foo is
+    ambiguous (2 matches found)"."""
+
+    def find_node(self, view: View, ref: str) -> Node:
+        return find_row(view.nodes, "node", ref, index="hostname")
+
+    def find_service(self, view: View, ref: str) -> Service:
+        return find_row(view.services, "service", ref)
+
+    def find_task(self, view: View, ref: str) -> Task:
+        return find_task_row(view, ref)
+
+    def find_secret(self, view: View, ref: str) -> Secret:
+        return find_row(view.secrets, "secret", ref)
+
+    def find_config(self, view: View, ref: str) -> Config:
+        return find_row(view.configs, "config", ref)
+
+    def find_network(self, view: View, ref: str) -> Network:
+        return find_row(view.networks, "network", ref)
 
 
 def find_row(table: TableView[R], kind: str, ref: str, index: str = "name") -> R:
