@@ -69,7 +69,10 @@ class Sender:
 
     async def _sent(self, to: RaftID) -> int:
         driver = self._driver
-        found = await driver.env.blocking(driver.files.snapshot.read)
+        try:
+            found = await driver.env.blocking(driver.files.snapshot.read)
+        except OSError as error:
+            raise driver.broken("snapshot", error) from error
         if found is None:
             return 0  # the first one is being written
         facts, chunks = found
