@@ -88,9 +88,8 @@ def is_settled(daemon, unlock_key):
         keys = keys_of(daemon, unlock_key)
     except DamagedError:  # a file is just being replaced
         return False
-    return not (
-        keys.raft_dek_needs_rotation or keys.raft_dek_pending or keys.tls_key_needs_rotation
-    )
+    waits = keys.raft_dek_needs_rotation or keys.raft_dek_pending or keys.tls_key_needs_rotation
+    return not waits and files_holding(daemon.data, b"PRIVATE KEY") == []
 
 
 def check_nothing_readable(daemon, *needles):
