@@ -98,12 +98,13 @@ class GroupMember:
             await asyncio.sleep(ADDRESS_RETRY_S)
 
     async def _set_address(self) -> None:
+        while not self.leads() and not self.other_leader():
+            await self._changed.wait()
         if self.leads():
             await self._group.change_members(MemberChange(verb=SET_ADDRESS, member=self.me))
             return
         request = MemberRequest(addr=self.me.address, raft_id=self.me.raft_id)
-        addr = await self._leader_elsewhere()
-        await self._link.join_members(addr, request, self._own.credentials)
+        await self._link.join_members(self.other_leader(), request, self._own.credentials)
 
     def _known_addr(self) -> str:
         mine = (one for one in self._group.members() if one.raft_id == self.me.raft_id)

@@ -142,9 +142,8 @@ class SwarmNode:
         member = self.manager.member
         if member is not None and member.is_ready:
             return leaving_refusal(member.log.health())
-        if not self._is_manager() or self._problem() is not None:
-            return None
-        return leaving_refusal(None)
+        is_member = self._is_manager() and self.file.raft_id  # else there is nothing to lose
+        return leaving_refusal(None) if is_member and self._problem() is None else None
 
     async def leave(self) -> None:
         self.manager.is_leaving = True

@@ -7,6 +7,7 @@ from random import Random
 import pytest
 from msgspec.structs import replace
 
+from swarmlet.api.engine import JoinRequest
 from swarmlet.core.errors import QuorumLostError, SwarmError, SwarmStateError
 from swarmlet.model.node import NodeState
 from tests.daemon.sim_nodes import run_managers
@@ -46,7 +47,7 @@ async def until(condition, limit_s=60.0):
             await asyncio.sleep(0.05)
 
 
-@pytest.mark.parametrize("count", [2, 3, 5])
+@pytest.mark.parametrize("count", [2, 3, 5, 7])
 def test_managers_that_join_keep_the_whole_state_and_all_answer(count):
     async def story(clock, swarm):
         ids = {node.state.node_id for node in swarm.nodes}
@@ -324,3 +325,45 @@ def test_manager_at_another_address_tells_the_group():
         assert len(swarm.leader.member.log.members()) == 3
 
     run_managers(3, story, limit_s=600)
+
+
+def test_only_manager_at_another_address_is_found_there():
+    async def story(clock, swarm):
+        alone, worker = swarm.nodes
+        await worker.join(alone)
+        await alone.stop()
+        new = f"{alone.host}:7777"
+        alone.options = {"listen_addr": new, "advertise_addr": new}
+        await alone.start()
+        await until(lambda: [addr for _, addr in alone.state.managers] == [new])
+        assert (await rows(alone))[alone.state.node_id] == "manager"
+        await alone.stop()
+        alone.options = {}
+        await alone.start()
+        assert alone.engine._stay.file.advertise_addr == new
+
+    run_managers(1, story, limit_s=600, others=1)
+
+
+def test_manager_that_nobody_lets_in_says_why_and_may_be_given_up():
+    async def story(clock, swarm):
+        late = swarm[1]
+        token = next(iter((await swarm[0].engine.control().read()).clusters.all())).root_ca.tokens
+        request = JoinRequest(
+            token=token.manager,
+            remote_addrs=("m1.x:2377",),
+            listen_addr="w1.x:2377",
+            advertise_addr="elsewhere.x:2377",  # where nobody listens
+        )
+        with pytest.raises(SwarmStateError, match="Timeout was reached before node joined"):
+            await late.engine.join_swarm(request)
+        assert late.state.state == "pending"
+        assert "elsewhere.x" in late.state.error
+        with pytest.raises(SwarmError, match="being prepared"):
+            late.engine.control()
+        assert len(swarm[0].member.log.members()) == 1
+        await late.engine.leave_swarm(force=False)
+        await late.join(swarm[0], "manager")
+        assert len(swarm[0].member.log.members()) == 2
+
+    run_managers(1, story, limit_s=600, others=1)
