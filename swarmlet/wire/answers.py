@@ -1,5 +1,6 @@
 """What a node port answers, read by the calling side: whether it is one, and what it refuses."""
 
+from functools import cache
 from typing import Final
 
 import aiohttp
@@ -60,7 +61,7 @@ async def read_answer(answer: aiohttp.ClientResponse) -> bytes:
 
 def refusal(problem: PortProblem) -> SwarmError:
     """The error that the port raised, as its kind on this side."""
-    kind = _KINDS.get(problem.code, UnavailableError)
+    kind = _kinds().get(problem.code, UnavailableError)
     if kind is NotLeaderError:
         return NotLeaderError(problem.message, problem.remedy, problem.managers)
     error = kind.__new__(kind)  # some make their sentence of other arguments
@@ -86,11 +87,14 @@ def _problem_of(answer: aiohttp.ClientResponse) -> SwarmError | StrangerError | 
         return StrangerError(f"it answers with HTTP status {answer.status}")
 
 
-def _kinds(base: type[SwarmError]) -> dict[str, type[SwarmError]]:
+@cache
+def _kinds() -> dict[str, type[SwarmError]]:
+    """All that a port can raise; asked when the first refusal comes, for rooms add their own."""
+    return _kinds_below(SwarmError)
+
+
+def _kinds_below(base: type[SwarmError]) -> dict[str, type[SwarmError]]:
     found: dict[str, type[SwarmError]] = {}
     for kind in base.__subclasses__():
-        found |= {kind.code: kind, **_kinds(kind)}
+        found |= {kind.code: kind, **_kinds_below(kind)}
     return found
-
-
-_KINDS: Final = _kinds(SwarmError)
