@@ -36,6 +36,7 @@ def state(journal):
         journal.vote,
         journal.newest_members,
         journal.size_b,
+        journal.heard,
     )
 
 
@@ -86,13 +87,34 @@ class Restarts(RuleBasedStateMachine):
             self.journal.deleteEntriesFrom(position)
 
     @precondition(lambda self: len(self.journal.entries) > 2)
-    @rule(data=st.data())
-    def compact(self, data):
+    @rule(data=st.data(), keep=st.integers(0, 3), keep_size_b=st.integers(0, 500))
+    def compact(self, data, keep, keep_size_b):
         first = self.journal.entries[0][1]
         if self.journal.commit_index > first:
             before = self.journal.newest_members
-            self.journal.compact(data.draw(st.integers(first + 1, self.journal.commit_index)))
+            index = data.draw(st.integers(first + 1, self.journal.commit_index))
+            self.journal.compact(index, keep=keep, keep_size_b=keep_size_b)
             assert self.journal.newest_members == before
+            assert self.journal.last_two(index)[-1][1] == index
+
+    @precondition(lambda self: len(self.journal.entries) > 1)
+    @rule(ahead=st.integers(1, 5))
+    def install(self, ahead):
+        """What another member holds that is `ahead` of this one."""
+        index, term = self.journal.entries[-1][1] + ahead, self.journal.term + 1
+        members = self.journal.newest_members
+        self.journal.setCurrentTerm(term, None)
+        entries = ((REGULAR + b"a", index - 1, term), (REGULAR + b"b", index, term))
+        self.journal.install(members, entries)
+        assert self.journal.newest_members == members
+        assert self.journal.last_two(index) == entries
+
+    @rule(heard=st.binary(max_size=20))
+    def remember(self, heard):
+        is_dirty = self.journal.is_dirty
+        self.journal.remember(heard)
+        assert self.journal.is_dirty == is_dirty
+        self.journal.rewrite()
 
     @rule()
     def write(self):
@@ -167,6 +189,36 @@ def test_same_vote_again_is_not_written():
     journal.take()
     journal.setCurrentTerm(4, 7)
     assert not journal.is_dirty
+
+
+@pytest.mark.parametrize(
+    ("keep", "keep_size_b", "first"), [(0, 99, 6), (3, 99, 3), (3, 5, 4), (99, 99, 1), (2, 0, 6)]
+)
+def test_compaction_keeps_some_more_for_those_behind(keep, keep_size_b, first):
+    journal = filled(9)
+    journal.compact(7, keep=keep, keep_size_b=keep_size_b)
+    assert journal.entries[0][1] == first
+
+
+def test_install_replaces_a_log_that_went_another_way_and_a_restart_reads_it():
+    disk = SimDisk()
+    file = file_on(disk)
+    journal = file.create(MEMBERS)
+    for index in range(1, 9):
+        journal.add(REGULAR + b"old", index, 1)
+    journal.setCurrentTerm(3, 7)
+    file.write(journal.take())
+    change = MemberChange(
+        verb=ADD_LEARNER, member=Member(raft_id=RaftID(9), node_id="n9", address="a:1")
+    )
+    entries = ((MEMBERSHIP + encode_change(change), 6, 2), (REGULAR + b"new", 7, 2))
+    members = MEMBERS.after(change)
+    journal.install(members, entries)
+    file.write(journal.take())
+    for seen in (journal, file_on(disk, seed=1).load()):
+        assert seen.entries == list(entries)
+        assert seen.newest_members == members
+        assert (seen.term, seen.vote, seen.getRaftCommitIndex()) == (3, 7, 7)
 
 
 def test_compaction_keeps_the_snapshots_entry_and_the_one_before():
