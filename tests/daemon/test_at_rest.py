@@ -83,13 +83,16 @@ def lock(client, *, locks):
 
 
 def is_settled(daemon, unlock_key):
-    """Whether nothing of the keys that were in the clear is in use any more."""
+    """Whether it is locked, and nothing of the keys that were in the clear is in use any more."""
+    if files_holding(daemon.data, b"PRIVATE KEY"):
+        return False
     try:
         keys = keys_of(daemon, unlock_key)
     except DamagedError:  # a file is just being replaced
         return False
-    waits = keys.raft_dek_needs_rotation or keys.raft_dek_pending or keys.tls_key_needs_rotation
-    return not waits and files_holding(daemon.data, b"PRIVATE KEY") == []
+    return not (
+        keys.raft_dek_needs_rotation or keys.raft_dek_pending or keys.tls_key_needs_rotation
+    )
 
 
 def check_nothing_readable(daemon, *needles):
