@@ -1,6 +1,7 @@
 """The data directory tells nobody anything, and no task can read it."""
 
 import base64
+import contextlib
 import os
 import shutil
 import subprocess
@@ -10,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from swarmlet.ca.node_files import NodeFiles
+from swarmlet.ca.node_files import CERT_FILE, KEY_FILE, PENDING_FILE, ROOT_FILE, NodeFiles
 from swarmlet.ca.unlock_key import parse_unlock_key, unlock_key_text
 from swarmlet.core.errors import DamagedError
-from swarmlet.env.real import RealDisk
+from swarmlet.env.base import write_atomic
 from swarmlet.env.sealed import seal_key
 from tests.daemon.harness import (
     ApiError,
@@ -25,6 +26,7 @@ from tests.daemon.harness import (
     wait_for,
     wait_running,
 )
+from tests.sim.disk import SimDisk
 
 TOKEN = "SWMTKN-1-" + "a" * 50 + "-" + "b" * 25
 MARKS = {
@@ -69,7 +71,12 @@ def test_data_directory_holds_no_plaintext(swarm):
 
 
 def keys_of(daemon, unlock_key=b""):
-    files = NodeFiles(RealDisk(), f"{daemon.data}/certificates")
+    """Read from a copy: reading finishes what a crash interrupted, and the daemon is at work."""
+    disk, there = SimDisk(), Path(daemon.data, "certificates")
+    for name in (ROOT_FILE, CERT_FILE, KEY_FILE, PENDING_FILE):
+        with contextlib.suppress(FileNotFoundError):
+            write_atomic(disk, f"/{name}", [(there / name).read_bytes()])
+    files = NodeFiles(disk, "")
     if unlock_key:
         files.unlock(unlock_key)
     return files.read()[2]
