@@ -8,7 +8,7 @@ from dataclasses import replace
 from random import Random
 from typing import Any, TypeVar
 
-from swarmlet.core.errors import MemberRefusedError
+from swarmlet.core.errors import DiskFullError, MemberRefusedError
 from swarmlet.core.ids import RaftID
 from swarmlet.env.sealed import SealedLog, SealKey, seal_key
 from swarmlet.raft.engine import Origin
@@ -78,11 +78,19 @@ class Group:
 
     def voters(self) -> int:
         """In the newest configuration that any member knows."""
-        known = [o.engine._driver.journal for o in self.up() if o.engine]
-        if not known:
-            return 0
-        newest = max(known, key=lambda j: (j.term, j.entries[-1][1] if j.entries else 0))
-        return len(newest.newest_members.voters())
+        up = [one for one in self.up() if one.engine is not None]
+        newest = max(up, key=lambda one: one.looked.state[:1] + one.looked.state[2:3], default=None)
+        return self.votes_of(newest) if newest is not None else 0
+
+    def votes_of(self, member: Manager) -> int:
+        """Voters in the configuration that this member knows."""
+        assert member.engine is not None
+        return len(member.engine._driver.journal.newest_members.voters())
+
+    def votes(self, member: Manager) -> bool:
+        if member.engine is None:
+            return False
+        return member.record.raft_id in member.engine._driver.journal.newest_members.voters()
 
     # At every step --------------------------------------------------------------------------------
 
@@ -144,6 +152,8 @@ class Group:
         if isinstance(end, SimCrash):
             self.counts["power cut within a disk operation"] += 1
             member.fall(is_power=True)
+            self.boot_in(member, self.rng.choice(UP_AGAIN_S))
+        elif isinstance(end, DiskFullError):  # of one that begins
             self.boot_in(member, self.rng.choice(UP_AGAIN_S))
         elif isinstance(end, MemberRefusedError):
             self._refused(member, end)

@@ -185,8 +185,9 @@ class Nemesis:
     # What members remember ------------------------------------------------------------------------
 
     async def back_up(self) -> None:
+        """Not of a group of one or two: what that was, it would be again, and ask nobody."""
         member = self._one()
-        if member is not None and not member.disk.is_dead:
+        if member is not None and not member.disk.is_dead and self.group.votes_of(member) > 2:
             self._backups[member.name] = (self.group.clock.now_s, member.backup())
 
     async def roll_back(self) -> None:
@@ -198,7 +199,7 @@ class Nemesis:
             return
         name, _, saved = self.rng.choice(found)
         member = group.named(name)
-        if member is None or member.record.raft_id != saved[1].raft_id or group.voters() < 3:
+        if member is None or member.record.raft_id != saved[1].raft_id or not self._spares_one():
             return
         self._backups.pop(name)
         await group.kill(member, is_power=True)
@@ -216,7 +217,7 @@ class Nemesis:
     async def clone(self) -> None:
         """A copy of a member's disk starts on another host while the member runs."""
         group = self.group
-        if not await self._quiet(3.0) or group.voters() < 3:
+        if not await self._quiet(3.0) or not self._spares_one():
             return
         member = self.rng.choice(group.up())
         names, record = member.backup()
@@ -233,6 +234,11 @@ class Nemesis:
         if clone.task is not None:
             await clone.kill(is_power=True)
         group.members.remove(clone)
+
+    def _spares_one(self) -> bool:
+        """Whether there is a majority without any one of those who are there."""
+        there = [one for one in self.group.up() if self.group.votes(one)]
+        return len(there) > 2 and len(there) - 1 > self.group.voters() // 2
 
     async def _quiet(self, for_s: float) -> bool:
         """Mend everything and wait; whether all have been well for a while then."""

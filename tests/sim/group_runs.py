@@ -13,7 +13,6 @@ from random import Random
 from tests.sim.group import Group
 from tests.sim.group_faults import Nemesis
 from tests.sim.group_loop import run_group_sim
-from tests.sim.group_member import Manager
 from tests.sim.group_users import Client, Operator
 from tests.sim.mutations import without
 from tests.sim.told import tell_managers
@@ -94,16 +93,11 @@ class GroupRun:
             self.clones_at = 2.0
             await self.nemesis.clone()
             await self._all_well()
-        voters = [one for one in self.group.all_in() if self._votes(one)]
+        voters = [one for one in self.group.all_in() if self.group.votes(one)]
         if part > self.forces_at and voters:
             self.forces_at = 2.0
             await self.group.force_new(self.rng.choice(voters))
             await self._all_well()
-
-    def _votes(self, member: Manager) -> bool:
-        if member.engine is None:
-            return False
-        return member.record.raft_id in member.engine._driver.journal.newest_members.voters()
 
     async def _all_well(self) -> None:
         """Without faults: soon all is well, and whoever lost a place gets another."""

@@ -236,6 +236,7 @@ class Operator:
     async def _remove(self, member: Manager) -> None:
         group = self.group
         group.tell(f"{member.name} is to be removed")
+        group.suspects[member.name] = None  # it may hear of it before the operator does
         if await self._insist(REMOVE, member) and member.state == "in":
             member.state = "removed"
             await asyncio.sleep(self.rng.choice((0.0, 1.0, 5.0)))
