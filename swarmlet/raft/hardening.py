@@ -133,7 +133,6 @@ class Corrected(SyncObj):  # type: ignore[misc]  # PySyncObj has no types
         _WORLD.env = env
         super().__init__(Node(me), (), _conf(journal, timing), nodeClass=Node, transport=transport)
         self._SyncObj__needLoadDumpFile = False
-        journal.setRaftCommitIndex(self.raftCommitIndex)  # the hint may be ahead of the entries
         self._durable_term = journal.term
         self._members: Members | None = None
         self._follow_log()

@@ -89,6 +89,12 @@ def test_ack_that_comes_late_takes_nothing_back():
     group.step(A)
     appends = [m for m in group.said(A, B) if m.entries]
     assert [m.prev_index for m in appends] == [proved]
+    group.inject(B, A, Rejected(group[A].term, 1, 1, 0))
+    group.step(A)
+    assert [m for m in group.said(A, B) if m.entries] == []  # it is under way
+    group.inject(B, A, Rejected(group[A].term, proved + 1, 1, 0))
+    group.step(A)
+    assert [m.prev_index for m in group.said(A, B)] == [proved]
 
 
 def test_ack_of_entries_that_do_not_exist_is_refused():
@@ -148,7 +154,7 @@ def test_heartbeat_before_a_snapshot_commits_nothing_of_a_divergent_log():
 def test_log_that_nobody_checked_is_never_acknowledged():
     group = Cores(A, B, C)
     group.elect(B)
-    group.propose(B, b"own")
+    group.propose(B, b"own", b"own", b"own")
     group.step(B)
     group.silence()
     end, commit = group.end(B)[0], group[B].commit_index

@@ -121,12 +121,16 @@ def test_vote_counts_once():
 
 def test_vote_of_another_term_or_of_a_stranger_counts_for_nothing():
     group = candidate()
-    group.boot(91)
-    group.link(A, 91)
-    group.inject(91, A, Vote(1))
+    for stranger in (91, 92):
+        group.boot(stranger)
+        group.link(A, stranger)
+        group.inject(stranger, A, Vote(1))
     group.inject(B, A, Vote(0))
     group.inject(C, A, Vote(0))
     assert group.leaders() == []
+    group.inject(B, A, Vote(1))
+    group.inject(C, A, Vote(1))
+    assert group.leaders() == [A]
 
 
 def test_pre_vote_of_an_older_round_counts_for_nothing():
