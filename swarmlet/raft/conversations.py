@@ -102,13 +102,13 @@ class Conversations:
 
     def connected(self, raft_id: RaftID, epoch: int) -> None:
         self._refusals.accepted(raft_id)
-        self._driver.connected(raft_id, epoch)
+        self._driver.inbox.connected(raft_id, epoch)
 
     def disconnected(self, raft_id: RaftID, epoch: int) -> None:
-        self._driver.disconnected(raft_id, epoch)
+        self._driver.inbox.disconnected(raft_id, epoch)
 
     def received(self, raft_id: RaftID, epoch: int, frame: bytes) -> None:
-        self._driver.received(raft_id, epoch, frame)
+        self._driver.inbox.received(raft_id, epoch, frame)
 
     def refused(self, raft_id: RaftID, refusal: Refusal) -> None:
         driver = self._driver

@@ -26,6 +26,7 @@ from swarmlet.env.base import Env
 from swarmlet.raft.core import Core
 from swarmlet.raft.hardening import RaftTiming
 from swarmlet.raft.health import newest_of_majority
+from swarmlet.raft.inbox import Inbox
 from swarmlet.raft.journal import Batch, Journal
 from swarmlet.raft.membership import Members
 from swarmlet.raft.proposals import Proposals
@@ -37,7 +38,6 @@ log = logging.getLogger("swarmlet.raft")
 
 SLACK_B: Final = 256 * 1024  # of the journal's room, kept for votes, frames and hints
 FIRST_ROUNDS_MAX: Final = 4  # elect, sync, commit, apply: a group of one is ready after them
-INBOX_MAX_B: Final = 64 * 1024 * 1024  # of frames that wait for the disk; as much as proposals may
 HURRY_S: Final = 5.0  # after the loss of a leader, the loop looks more often
 HURRY_PERIOD_S: Final = 0.02
 LAST_ANSWERS_S: Final = 1.0  # of a member that stops, for what was proposed to it
@@ -58,14 +58,6 @@ class RaftLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 DEFAULTS: Final = RaftLimits()
-
-
-class _Frame(NamedTuple):
-    """From whom, over the connection of which epoch, what."""
-
-    sender: RaftID
-    epoch: int
-    data: bytes
 
 
 class _Job(NamedTuple):
@@ -102,11 +94,8 @@ class Driver:
         self._changed, self._wake = asyncio.Event(), asyncio.Event()
         self._unwritten: Batch | None = None
         self._written = (0, 0)  # what `durable` is once that batch is on disk
-        self._inbox: deque[_Frame] = deque()
-        self._inbox_b = 0
-        self._rejected: set[tuple[RaftID, int]] = set()  # connections that sent nonsense
+        self.inbox = Inbox(self.wake)
         self._jobs: deque[_Job] = deque()
-        self._appliers: list[tuple[int, asyncio.Future[None]]] = []
 
     # What others ask
 
@@ -130,13 +119,6 @@ class Driver:
     def has_other_voters(self) -> bool:
         return any(one != self.me.raft_id for one in self.members().voters())
 
-    async def applied(self, index: int) -> None:
-        """Return once this entry is applied here."""
-        if self.core.applied_index < index:
-            done = asyncio.get_running_loop().create_future()
-            self._appliers.append((index, done))
-            await done
-
     async def alone(self, work: Callable[[], Awaitable[None]]) -> None:
         """Run `work` between two rounds; what it raises is raised here. Raises UnavailableError
         where the member ends before."""
@@ -146,27 +128,6 @@ class Driver:
         self._jobs.append(job)
         self._wake.set()
         await job.done
-
-    # What connections tell
-
-    def connected(self, raft_id: RaftID, epoch: int) -> None:
-        self.core.connected(raft_id, epoch)
-        self._wake.set()
-
-    def disconnected(self, raft_id: RaftID, epoch: int) -> None:
-        self._rejected.discard((raft_id, epoch))
-        self.core.disconnected(raft_id, epoch)
-        self._wake.set()
-
-    def received(self, raft_id: RaftID, epoch: int, frame: bytes) -> None:
-        """Queue a frame for the next round. Raises ValueError: the connection must be closed."""
-        if (raft_id, epoch) in self._rejected:
-            raise ValueError("an earlier frame could not be understood")
-        if self._inbox_b + len(frame) > INBOX_MAX_B:
-            raise ValueError(f"{self._inbox_b} bytes wait for the disk")
-        self._inbox.append(_Frame(raft_id, epoch, frame))
-        self._inbox_b += len(frame)
-        self._wake.set()
 
     # Life
 
@@ -183,18 +144,19 @@ class Driver:
             apply=self._state_machine.apply,
             timing=self.timing,
         )
+        self.inbox.core = self.core
         self.core.skip_to(max(1, snapshot_index))
         if self.members().voters() == (self.me.raft_id,):
             self.core.campaign()
         for _ in range(FIRST_ROUNDS_MAX):
-            if self.leadership.is_ready or not await self.round():
+            if self.leadership.is_ready or not await self._round():
                 break
 
     async def drive(self) -> None:
         """Until it is stopping and all that was taken in is answered. Raises `problem`."""
         while not self.is_stopping:
             await self._wait()
-            await self.round()
+            await self._round()
             await self._work()
             self.on_round()
             if self.problem is not None:
@@ -203,7 +165,7 @@ class Driver:
         while self.proposals.size_b and self.leadership.is_ready:
             if not self.is_single():
                 await self._wait()
-            if not await self.round() or self.env.clock.mono_s() > until_s:
+            if not await self._round() or self.env.clock.mono_s() > until_s:
                 break
 
     def end(self, cause: str) -> None:
@@ -212,18 +174,11 @@ class Driver:
         self.ended.set()
         self.leadership = Leadership(term=self.leadership.term, leader=None, is_ready=False)
         self.proposals.fail_all(cause)
-        jobs, appliers = list(self._jobs), list(self._appliers)
-        self._jobs.clear()
-        self._appliers.clear()
-        for waiting in (*(job.done for job in jobs), *(done for _, done in appliers)):
-            if not waiting.done():
-                waiting.set_exception(_ending())
+        while self._jobs:
+            done = self._jobs.popleft().done
+            if not done.done():
+                done.set_exception(_ending())
         self._notify()
-
-    def set_timing(self, timing: RaftTiming) -> None:
-        self.timing = timing
-        self.core.set_timing(timing)
-        self._wake.set()
 
     # Rounds
 
@@ -249,12 +204,12 @@ class Driver:
             return False
         return not self.core.progress(leader).is_connected
 
-    async def round(self) -> bool:
+    async def _round(self) -> bool:
         """One step of all; False where the disk is full and nothing can move."""
         if self.proposals.wanted_b:
             await self._find_room()
         if self._unwritten is None:
-            self._take_in()
+            self.inbox.take_in()
         if not await self._make_durable():
             self._stuck()
             return False
@@ -270,20 +225,6 @@ class Driver:
                 return False
         self.core.release()
         return True
-
-    def _take_in(self) -> None:
-        while self._inbox:
-            frame = self._inbox.popleft()
-            self._inbox_b -= len(frame.data)
-            try:
-                self.core.receive(*frame)
-            except ValueError as error:
-                log.warning(
-                    "raft.bad_frame",
-                    extra={"raft_id": f"{frame.sender:x}", "problem": str(error)},
-                )
-                self._rejected.add((frame.sender, frame.epoch))
-                self.core.disconnected(frame.sender, frame.epoch)
 
     async def _make_durable(self) -> bool:
         batch = self._unwritten
@@ -358,8 +299,6 @@ class Driver:
         is_ready = leader == self.me.raft_id and is_durable and core.is_caught_up()
         if before.is_ready and not (is_ready and before.term == term):
             self.proposals.fail_all("leadership was lost")
-        if self._appliers:
-            self._settle_appliers()
         if (term, leader, is_ready) == (before.term, before.leader, before.is_ready):
             return
         if leader is None and before.leader is not None:
@@ -390,13 +329,6 @@ class Driver:
             now_s if one == leader else core.progress(one).heard_s or self.born_s for one in voters
         ]
         return newest_of_majority(heard, len(voters)) if heard else now_s
-
-    def _settle_appliers(self) -> None:
-        applied = self.core.applied_index
-        for index, done in self._appliers:
-            if index <= applied and not done.done():
-                done.set_result(None)
-        self._appliers = [one for one in self._appliers if not one[1].done()]
 
     def _notify(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()

@@ -172,7 +172,9 @@ class RaftEngine:
 
     def set_timing(self, timing: RaftTiming) -> None:
         """From now on: the cluster's settings were changed."""
-        self._driver.set_timing(timing)
+        self._driver.timing = timing
+        self._driver.core.set_timing(timing)
+        self._driver.wake()
 
     async def start(self, origin: Origin, contacts: tuple[Member, ...] = ()) -> None:
         """Load snapshot and journal and replay them; a group of one then leads and is caught up.
@@ -234,6 +236,7 @@ class RaftEngine:
             self._wanted = members
             if members.members:
                 self._peers.want(members.members)
+        self._reads.look()
         self._compaction.look(self._background)
         self._events.look()
         if not self._driver.is_single():

@@ -6,6 +6,7 @@ from typing import Final
 from swarmlet.core.errors import UnavailableError
 from swarmlet.raft.driver import Driver
 from swarmlet.raft.group_view import GroupView
+from swarmlet.raft.proposals import not_leader
 
 READ_TIMEOUT_S: Final = 5.0  # a majority answers in milliseconds, or a new leader is found
 RETRY_S: Final = 0.01  # after a round that a change of leaders ended
@@ -16,13 +17,26 @@ class Reads:
 
     def __init__(self, driver: Driver, view: GroupView) -> None:
         self._driver, self._view = driver, view
-        self._open: set[asyncio.Future[int | None]] = set()
+        self._open: dict[asyncio.Future[int | None], None] = {}
+        self._applying: list[tuple[int, asyncio.Future[None]]] = []
+
+    def look(self) -> None:
+        """After each round: whose entry is applied now."""
+        if self._applying:
+            applied = self._driver.core.applied_index
+            for index, done in self._applying:
+                if index <= applied and not done.done():
+                    done.set_result(None)
+            self._applying = [one for one in self._applying if not one[1].done()]
 
     def end(self) -> None:
         """The member ends: nobody confirms anything any more."""
-        for done in self._open:  # in any order: none hears of the others
+        for done in self._open:
             if not done.done():
                 done.set_result(None)
+        for _, applied in self._applying:
+            if not applied.done():
+                applied.set_exception(not_leader())
 
     async def barrier(self) -> int:
         """See RaftLog.read_barrier."""
@@ -46,7 +60,7 @@ class Reads:
             await self._view.leader()
             index = await self._round()
             if index is not None:
-                await driver.applied(index)
+                await self._applied(index)
                 return driver.core.applied_index
             await asyncio.sleep(RETRY_S)
 
@@ -57,10 +71,16 @@ class Reads:
             if not done.done():
                 done.set_result(index)
 
-        self._open.add(done)
+        self._open[done] = None
         try:
             self._driver.core.begin_read(answer)
             self._driver.wake()
             return await done
         finally:
-            self._open.discard(done)
+            del self._open[done]
+
+    async def _applied(self, index: int) -> None:
+        if self._driver.core.applied_index < index:
+            done = asyncio.get_running_loop().create_future()
+            self._applying.append((index, done))
+            await done
