@@ -34,7 +34,7 @@ def member_state(member: Object, own_id: str, now_s: float) -> str:
     words = "leader" if member["IsLeader"] else member["Reachability"]
     if not member["IsVoter"]:
         words = "catching up"
-    if member.get("SilentSince") and member["NodeID"] != own_id:
+    if member.get("SilentSince") and member["Reachability"] == "unreachable":
         silent_s = now_s - epoch_s(member["SilentSince"])
         words += f", silent for {human_duration(silent_s).lower()}"
     return f"{words}, this node" if member["NodeID"] == own_id else words

@@ -132,8 +132,9 @@ def init(
         show_unlock_key(client)
     if options["force_new_cluster"]:
         click.echo(
-            "The other managers are no members any more. On each that comes back: "
-            "`swarmlet leave --force`, then join again.",
+            "The other managers are none any more. Start them again one at a time: each goes on "
+            "as a worker, and `swarmlet node promote` makes it a manager. `swarmlet node rm` "
+            "removes those that are gone.",
             err=True,
         )
 

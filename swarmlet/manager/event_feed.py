@@ -10,6 +10,7 @@ from swarmlet.core.limits import NS_PER_MS
 from swarmlet.env.base import Clock
 from swarmlet.manager.events import EventMessage, messages_of
 from swarmlet.model.change import Event
+from swarmlet.model.view import View
 from swarmlet.store.store import Store
 
 EVENTS_KEPT: Final = 256  # for those who ask for the past; moby's daemon/events keeps as many
@@ -76,13 +77,15 @@ class EventReader:
 class EventFeed:
     """One a daemon: it outlives the stay in a swarm, its events do not outlive the daemon.
 
-    What the log replays at a start is kept like what is new: the stamps are the entries' own.
+    What the log replays at a start is kept like what is new, where it was not told in this life of
+    the daemon: the stamps are the entries' own.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._kept: deque[EventMessage] = deque(maxlen=EVENTS_KEPT)
         self._readers: tuple[EventReader, ...] = ()
+        self._told: dict[str, tuple[int, int]] = {}  # by swarm: index and stamp of the newest
 
     def follow(self, store: Store) -> None:
         """Tell of everything this store applies from now on, as long as it lives. Not of what a
@@ -110,10 +113,24 @@ class EventFeed:
         return reader
 
     def _applied(self, store: Store, events: Sequence[Event]) -> None:
-        for message in messages_of(store.view(), events, store.stamp_ms):
+        view = store.view()
+        messages = list(messages_of(view, events, store.stamp_ms))
+        if not messages or self._is_told(view, store.stamp_ms):
+            return
+        for message in messages:
             self._kept.append(message)
             for reader in self._readers:
                 reader.put(message)
+
+    def _is_told(self, view: View, at_ms: int) -> bool:
+        """Whether an entry was told in an earlier stay in the same swarm, whose log is replayed."""
+        cluster = next(iter(view.clusters.all()), None)
+        swarm = "" if cluster is None else cluster.id
+        told = self._told.get(swarm)
+        if told is not None and view.index <= told[0] and at_ms <= told[1]:
+            return True
+        self._told = {swarm: (view.index, at_ms)}
+        return False
 
     def _forget(self, reader: EventReader) -> None:
         self._readers = tuple(one for one in self._readers if one is not reader)

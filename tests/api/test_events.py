@@ -7,6 +7,7 @@ import logging
 import pytest
 
 from swarmlet.core.ids import ConfigID
+from swarmlet.manager.events import messages_of
 from swarmlet.model.change import Create, Event, SetNodeStatus
 from swarmlet.model.config import Config, ConfigSpec
 from swarmlet.model.node import NodeState, NodeStatus
@@ -133,6 +134,18 @@ async def test_stream_goes_on_over_a_snapshot_that_replaces_the_state(api):
     ]
 
 
+async def test_log_that_is_replayed_tells_nothing_twice(told):
+    before = await past(told)
+    again = Store(told.world.env)
+    told.world.events.follow(again)
+    told.world.log.replay(again)
+    assert await past(told) == before
+    again.attach(log := MemoryLog(again))
+    log.entries = [b""] * again.index
+    await again.commit([Create(obj=Config(id="c" * 25, spec=ConfigSpec(name="new")))])
+    assert await past(told) == [*before, ("config", "create", "new")]
+
+
 async def test_state_of_a_node_is_told_with_what_it_was(told):
     told.world.events._clock = Later()
     filters = json.dumps({"type": ["node"]})
@@ -219,12 +232,14 @@ async def test_client_that_leaves_is_noticed(api):
 async def test_client_that_does_not_read_is_cut_off_with_a_logged_reason(api, caplog):
     """The buffers of both sockets are full, then the queue: nothing more is held for it."""
     named = Config(id=ConfigID("c"), spec=ConfigSpec(name="x" * 50_000))
+    events = [Event(Config, None, named)]
+    (message,) = messages_of(api.world.store.view(), events, NOW_MS)
     async with asyncio.timeout(30), api.client.get("/v1.50/events") as response:
         response.connection.transport.pause_reading()
         (reader,) = api.world.events._readers
         with caplog.at_level(logging.WARNING, "swarmlet.api"):
             while not reader.is_behind:
-                api.world.events._applied(api.world.store, [Event(Config, None, named)])
+                reader.put(message)
                 await asyncio.sleep(0)
             await until(lambda: caplog.records)
     assert [record.getMessage() for record in caplog.records] == ["api.events_cut_off"]

@@ -128,7 +128,7 @@ def test_init_that_forces_a_new_cluster_says_so_to_the_daemon(swarmlet, swarm):
     assert result.code == 0, result.err
     (sent,) = swarm.posted()
     assert sent.body["ForceNewCluster"] is True
-    assert "On each that comes back: `swarmlet leave --force`" in result.err
+    assert "`swarmlet node promote` makes it a manager" in result.err
 
 
 def member(number: int, **fields):
