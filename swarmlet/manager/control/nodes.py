@@ -32,7 +32,7 @@ _BESIDE_ORPHANS: Final = 2  # the cluster's row and the node's
 class NoMemberError(SwarmError):
     """A manager by its role that is no member of the Raft group."""
 
-    code, http_status = "not-found", 404
+    code, http_status = "no-such-member", 404
 
 
 class NodeVerbs(ControlBase):
