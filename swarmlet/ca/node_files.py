@@ -85,8 +85,8 @@ class NodeFiles(KeyFiles):
         if not self._disk.exists(path) or self._disk.read(path) != content:
             write_atomic(self._disk, path, [content], 0o600)
         self._write_certificate(chain_pem)
-        self._promote_pending()
         self._holder.kek = kek
+        self._promote_pending()
 
     def has_certificate(self) -> bool:
         return self._disk.exists(self._path(CERT_FILE))
