@@ -35,10 +35,11 @@ class RaftSocket:
         self._queued_b = 0
         self._wake = asyncio.Event()
         self._is_writing = self._is_closed = False
+        self._is_broken = False  # what came before can still be read
 
     def send(self, frame: bytes) -> bool:
         assert len(frame) <= FRAME_SIZE_MAX_B, f"a frame of {len(frame)} bytes"
-        if self._is_closed:
+        if self._is_closed or self._is_broken:
             return False
         is_full = len(self._queue) >= RAFT_QUEUE_FRAMES_MAX
         if is_full or self._queued_b + len(frame) > RAFT_QUEUE_MAX_B:
@@ -57,12 +58,12 @@ class RaftSocket:
             while not self._is_closed or self._queue:
                 await self._carry(ws)
         except (OSError, ClientError, ChannelClosedError):
-            pass  # who reads hears of it
+            self._is_broken = True  # who reads hears of it
         except BaseException:
             self._abort()
             raise
         finally:
-            self._is_writing, self._is_closed = False, True
+            self._is_writing = False
             self._shut()
 
     async def receive(self) -> bytes:

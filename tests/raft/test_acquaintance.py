@@ -123,6 +123,15 @@ def test_news_are_told_once_and_hints_always():
     assert Acquaintances(told).take_news() == ()
 
 
+def test_terms_and_indexes_are_learnt_apart():
+    known = knowing(4, 10)
+    known.saw_term(2, 6)
+    known.acknowledged(2, 12, 20)
+    known.saw_term(2, 5)
+    known.acknowledged(2, 11, 20)
+    assert known.of(2) == Acquaintance(raft_id=2, term=6, index=12)
+
+
 def test_hints_travel_as_bytes():
     hints = (Acquaintance(raft_id=2**63 - 1, term=3, index=4),)
     raw = msgspec.msgpack.encode(hints)

@@ -10,7 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swarmlet.core.errors import UnavailableError
-from swarmlet.raft.hello import CLONED, PING, REMOVED, ROLLED_BACK, STRANGER, WELCOME, WRONG_MEMBER
+from swarmlet.raft.hello import (
+    CLONED,
+    PING,
+    REMOVED,
+    ROLLED_BACK,
+    STRANGER,
+    WELCOME,
+    WRONG_MEMBER,
+    decode_own,
+    encode_own,
+)
+from swarmlet.raft.links import Link
 from swarmlet.raft.membership import Members
 from swarmlet.raft.peers import (
     HELLO_TIMEOUT_S,
@@ -199,6 +210,48 @@ def test_frames_of_a_replaced_connection_are_dropped():
     play(2, story)
 
 
+def test_frames_that_still_come_on_a_replaced_connection_are_dropped():
+    async def story(world, group):
+        await begin(world, group)
+        one, two = world.nodes
+        await asyncio.sleep(5)
+        old = world.net.live("m1", "m2")[0]
+        old.near.close = old.far.close = lambda: None  # what is in the kernel comes all the same
+        near = await two.open("m1:2377")
+        dialling = group.create_task(two.peers._talk(near, one.member))
+        await until(lambda: [one.epochs, two.epochs] == [{2: 2}, {1: 2}], 1)
+        old.near._arrive(b"\x90late")
+        old.far._arrive(b"\x90late")
+        await asyncio.sleep(1)
+        assert one.frames == two.frames == []
+        old.abort()
+        dialling.cancel()
+
+    play(2, story)
+
+
+def link(*, is_by_lower, began, made=0):
+    made_link = Link(None, None, is_by_lower=is_by_lower, began=began)
+    made_link.made = made
+    return made_link
+
+
+@pytest.mark.parametrize("is_by_lower", [True, False])
+@pytest.mark.parametrize("was_by_lower", [True, False])
+def test_connection_that_began_after_another_was_made_takes_its_place(is_by_lower, was_by_lower):
+    old = link(is_by_lower=was_by_lower, began=1, made=2)
+    assert link(is_by_lower=is_by_lower, began=3).replaces(old)
+
+
+def test_of_connections_made_at_the_same_time_the_lower_ids_counts_then_the_later_one():
+    by_lower, by_higher = (link(is_by_lower=each, began=3, made=9) for each in (True, False))
+    assert link(is_by_lower=True, began=1).replaces(by_higher)
+    assert not link(is_by_lower=False, began=4).replaces(by_lower)
+    for old in (by_lower, by_higher):
+        assert link(is_by_lower=old.is_by_lower, began=4).replaces(old)
+        assert not link(is_by_lower=old.is_by_lower, began=2).replaces(old)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10_000), st.floats(0.0, 2.2))
 def test_both_ends_keep_the_same_one_of_two_that_are_made_at_once(seed, late_s):
@@ -215,6 +268,7 @@ def test_both_ends_keep_the_same_one_of_two_that_are_made_at_once(seed, late_s):
         await asyncio.sleep(12)
         assert world.is_whole()
         told = len(one.told)
+        assert told <= 5
         await asyncio.sleep(60)
         assert len(one.told) == told
 
@@ -346,6 +400,31 @@ def test_second_boot_of_a_member_is_refused_while_the_first_lives_and_disturbs_n
         clone.kill()
 
     play(3, story)
+
+
+def test_of_two_boots_that_come_at_once_one_is_let_in():
+    async def story(world, group):
+        one, two = world.nodes
+        one.start(group)
+        ends = []
+        for boot in (1, 2):
+            wire = Wire(world.net, two, one)
+            group.create_task(one.peers.serve(wire.far))
+            group.create_task(wire.near.write())
+            two.boot = boot
+            wire.near.send(encode_own(two.hello(1)))
+            ends.append(wire.near)
+        for end in ends:
+            assert decode_own(await end.receive()).sender == 1
+        for end in ends:
+            end.send(WELCOME)
+            await asyncio.sleep(0.1)
+        assert one.told == [("connected", 2, 1)]
+        said = [decode_own(await end.receive()) for end in ends]
+        assert [getattr(each, "reason", "") for each in said] == ["", CLONED]
+        ends[0].connection.abort()
+
+    play(2, story)
 
 
 @pytest.mark.parametrize("seed", range(6))

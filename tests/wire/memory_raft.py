@@ -51,7 +51,8 @@ class FrameEnd:
                 await self._carry()
         finally:
             self._is_writing = False
-            self._finish()
+            if not self._is_over:  # else what has arrived can still be read
+                self._finish()
 
     async def receive(self) -> bytes:
         self._use()

@@ -179,6 +179,27 @@ async def test_raft_channel_sends_what_was_sent_before_it_closed():
 
 
 @on_both_loops
+async def test_raft_channels_last_frame_is_read_though_nothing_can_be_sent_any_more():
+    async with opened() as world:
+
+        async def serve_raft(channel, _peer):
+            async with asyncio.TaskGroup() as group:
+                group.create_task(channel.write())
+                await asyncio.sleep(0.1)
+                channel.send(b"refused")
+                channel.close()
+
+        world.service.serve_raft = serve_raft
+        async with open_channel(world) as channel:
+            async with asyncio.timeout(5):
+                while channel.send(b"more"):  # noqa: ASYNC110 - nobody tells
+                    await asyncio.sleep(0.01)
+            assert await channel.receive() == b"refused"
+            with pytest.raises(ChannelClosedError):
+                await channel.receive()
+
+
+@on_both_loops
 async def test_raft_channel_that_is_not_read_is_closed_at_its_bound():
     async with opened() as world:
         frame = bytes(FRAME_SIZE_MAX_B)
