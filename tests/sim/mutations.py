@@ -4,17 +4,20 @@
 docs/design/raft-protocol.md; which seeds notice: docs/reliability.md.
 """
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from swarmlet.raft.acquaintance import Acquaintances
+from swarmlet.raft.changes import Changes
 from swarmlet.raft.core import Core
 from swarmlet.raft.hardening import Corrected
 from swarmlet.raft.journal import Journal
 from swarmlet.raft.messages import Append
 from swarmlet.raft.transport import Transport
 
+_in_turn = Changes._in_turn
 Replacement = tuple[type, str, Callable[..., Any]]
 
 
@@ -33,6 +36,12 @@ def _read_here(core: Any, done: Callable[[int | None], None]) -> None:
 def _may_always_change(core: Any, change: Any) -> bool:
     members = core._journal.newest_members
     return bool(core.is_leader and members.after(change) != members)
+
+
+async def _out_of_turn(changes: Any, change: Any) -> None:
+    """Callers do not wait for each other."""
+    changes._turn = asyncio.Lock()
+    await _in_turn(changes, change)
 
 
 def _beat_unlimited(core: Any, raft_id: Any, append: Append, *, match: int) -> None:
@@ -59,7 +68,10 @@ MUTATIONS: dict[str, tuple[Replacement, ...]] = {
     "hold acks until fsync": ((Transport, "hold", _send_now),),
     "trim": ((Core, "_store", _store_all),),
     "read index": ((Core, "begin_read", _read_here),),
-    "one-change gate": ((Corrected, "_may_change", _may_always_change),),
+    "one-change gate": (
+        (Corrected, "_may_change", _may_always_change),
+        (Changes, "_in_turn", _out_of_turn),
+    ),
     "commit clamp": ((Core, "_beat", _beat_unlimited),),
     "durable vote": ((Journal, "setCurrentTerm", _forget_vote),),
     "memory of acknowledgements": ((Acquaintances, "_check_memory", _trust),),

@@ -16,7 +16,8 @@ from tests.sim.mutations import without
 ROOT = Path(__file__).parent.parent.parent
 SEEDS = int(os.environ.get("SWARMLET_SIM_SEEDS", "40"))
 MINUTES = float(os.environ.get("SWARMLET_SIM_MINUTES", "0.7"))
-CUT_STEP = int(os.environ.get("SWARMLET_SIM_CUT_STEP", "3"))
+CUT_STEP = int(os.environ.get("SWARMLET_SIM_CUT_STEP", "2"))
+TOOTHLESS_SEEDS = 20  # half of them, or more, fail
 TRACE = "from tests.sim.group_runs import run_group; print(run_group(5, 0.5).trace)"
 
 
@@ -53,10 +54,12 @@ def test_power_cut_at_every_disk_operation_of_a_story_loses_nothing(story, where
     assert operation >= CUT_STEP
 
 
-@pytest.mark.parametrize(("piece", "seeds"), [("read index", range(4)), ("trim", range(4))])
-def test_without_a_piece_of_the_hardening_some_seed_fails_and_says_how_to_see_it(piece, seeds):
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # broken off
+@pytest.mark.parametrize("piece", ["hold acks until fsync", "trim"])
+def test_without_a_piece_of_the_hardening_some_seed_fails_and_says_how_to_see_it(piece):
+    """That the truth has teeth: docs/reliability.md has all pieces, and how many seeds see each."""
     stories = []
-    for seed in seeds:
+    for seed in range(TOOTHLESS_SEEDS):
         try:
             with without(piece):
                 run_group(seed, MINUTES)
