@@ -297,8 +297,6 @@ class Core(Corrected):
         )
 
     def _take_vote(self, raft_id: RaftID, vote: Vote) -> None:
-        if vote.term > self.term:
-            self._adopt(vote.term)
         if self._votes[0] != self.term:
             self._votes = (self.term, set())
         voted = self._votes[1]

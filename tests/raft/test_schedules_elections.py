@@ -5,8 +5,11 @@ import pytest
 from swarmlet.raft.hardening import NOT_LEADER, SUCCESS, RaftTiming
 from swarmlet.raft.messages import (
     Append,
+    Appended,
     PreVote,
     PreVoteRequest,
+    ReadRequest,
+    Rejected,
     StaleTerm,
     TimeoutNow,
     Vote,
@@ -145,6 +148,39 @@ def test_pre_vote_of_an_older_round_counts_for_nothing():
     assert group[A].term == 1
 
 
+def test_pre_votes_from_before_a_leader_was_heard_count_for_nothing():
+    group = Cores(A, B, C)
+    group[A].campaign()
+    group.step(A)
+    group.inject(B, A, PreVote(1))
+    group.inject(C, A, Append(0, 1, 0, 1, 0))
+    group[A].campaign()
+    group.step(A)
+    assert group[A].term == 0
+
+
+def test_answer_of_a_later_term_ends_leadership():
+    for answer in (Appended(9, 1, 0), Rejected(9, 1, 1, 0), ReadRequest(9, 1)):
+        group = Cores(A, B, C)
+        group.elect(A)
+        group.inject(B, A, answer)
+        assert (group[A].is_leader, group[A].term) == (False, 9)
+
+
+def test_leader_anew_begins_with_a_probe():
+    group = Cores(A, B, C)
+    group.elect(A)
+    group.run(0.1)
+    group.propose(A, *(b"x" for _ in range(9)))
+    group.step(A)
+    group.silence()
+    group[A].step_down()
+    group.elect(A, only=[A, C])
+    first = group.said(A, B)
+    appends = [m for m in first if isinstance(m, Append) and m.entries]
+    assert [m.prev_index for m in appends] == [group.end(A)[0] - 1]
+
+
 def test_vote_is_given_once_a_term_and_kept_over_a_crash():
     group = Cores(A, B, C)
     group.inject(A, C, VoteRequest(1, 1, 0))
@@ -228,6 +264,9 @@ def test_leader_that_steps_down_lets_others_stand_first():
     answers = group.read(A)
     group[A].step_down()
     assert answers == [None]
+    group.silence()
+    group.step(A)
+    assert group.said(A, B) == []
     group.run(1.5)
     assert len(group.leaders()) == 1
     assert group.leaders() != [A]

@@ -3,7 +3,15 @@
 from swarmlet.raft.hardening import CAUGHT_UP_ENTRIES, REQUEST_DENIED, SUCCESS
 from swarmlet.raft.journal import MEMBERSHIP
 from swarmlet.raft.membership import ADD_LEARNER, PROMOTE, REMOVE, encode_change
-from swarmlet.raft.messages import Append, Appended, PreVote, PreVoteRequest, Vote, VoteRequest
+from swarmlet.raft.messages import (
+    Append,
+    Appended,
+    PreVote,
+    PreVoteRequest,
+    TimeoutNow,
+    Vote,
+    VoteRequest,
+)
 from tests.raft.cores import A, B, C, Cores, D, E, member_change, members
 
 
@@ -85,6 +93,11 @@ def test_learner_asked_to_stand_does_not():
         group.step(C)
     assert group[C].term == group[A].term
     assert group.said(C, A) == []
+    group.inject(A, C, TimeoutNow(group[A].term))
+    group.change(A, PROMOTE, C)
+    group.run(0.5)  # nor does it remember that once it votes
+    assert group.leaders() == [A]
+    assert group[C].term == group[A].term
 
 
 def test_promotion_keeps_what_the_learner_proved():
