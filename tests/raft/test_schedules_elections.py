@@ -172,7 +172,8 @@ def test_leader_anew_begins_with_a_probe():
     group.elect(A)
     group.run(0.1)
     group.propose(A, *(b"x" for _ in range(9)))
-    group.step(A)
+    group.link(A, B)
+    group.step(A)  # probes B, and will not hear from it
     group.silence()
     group[A].step_down()
     group.elect(A, only=[A, C])
@@ -260,7 +261,7 @@ def test_only_the_leader_hands_over():
 def test_leader_that_steps_down_lets_others_stand_first():
     group = Cores(A, B, C)
     group.elect(A)
-    group.run(0.2)
+    group.run(1.2)
     answers = group.read(A)
     group[A].step_down()
     assert answers == [None]
