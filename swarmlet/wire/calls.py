@@ -26,20 +26,17 @@ _T = TypeVar("_T")
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
-    """`name` is the part of the route's path that differs, `raw_path` all of it, quoted already;
-    without credentials nobody is verified."""
+    """`name` is the part of the route's path that differs; without credentials nobody is
+    verified."""
 
     route: PortRoute
     name: str = ""
-    raw_path: str = ""
     body: bytes = b""
     credentials: Credentials | None = None
     checks_dates: bool = True
     timeout_s: float = REQUEST_TIMEOUT_S
 
     def path(self) -> str:
-        if self.raw_path:
-            return self.raw_path
         before, brace, _ = self.route.path.partition("{")
         return before + quote(self.name, safe="") if brace else before
 

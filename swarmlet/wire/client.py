@@ -24,8 +24,6 @@ from swarmlet.wire.node_api import (
 from swarmlet.wire.pools import PoolKind
 from swarmlet.wire.relay import ask_further, pass_back
 from swarmlet.wire.routes import (
-    API,
-    API_PREFIX,
     CERTIFICATE,
     HELLO,
     JOIN,
@@ -101,9 +99,3 @@ class TlsLink(ManagerLink):
                 answer = await ask_further(pool.client, url, request, origin=origin)
                 check_leads(answer)
             return await pass_back(answer, request)
-
-    async def read_api(self, addr: str, path: str, credentials: Credentials) -> bytes:
-        """The body of the API's answer to a GET of this node's own; `path` is raw."""
-        route = msgspec.structs.replace(API, method="GET")
-        call = Call(route=route, raw_path=API_PREFIX + path, credentials=credentials)
-        return await self._answer(addr, call)

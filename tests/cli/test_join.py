@@ -77,7 +77,7 @@ def test_join_sends_nothing_for_a_file_without_a_token(swarmlet, joining, tmp_pa
 
 
 def test_join_as_a_manager_passes_the_daemons_warnings_on(swarmlet, joining):
-    warning = "WARNING: This manager keeps no copy of the swarm's state."
+    warning = "WARNING: Running Swarm in a 2-manager configuration."
     joining.script["GET /info"] = (200, {**recorded.INFO, "Warnings": [warning]})
     result = swarmlet("join", TOKEN, ADDR)
     assert result.out == "This node joined a swarm as a manager.\n"

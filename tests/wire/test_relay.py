@@ -11,7 +11,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from yarl import URL
 
-from swarmlet.core.errors import ForbiddenError, UnavailableError
+from swarmlet.core.errors import NotLeaderError, UnavailableError
 from swarmlet.wire import relay
 from swarmlet.wire.answers import OWN_HEADERS
 from swarmlet.wire.forward import (
@@ -46,6 +46,9 @@ class LeaderApi:
 
     async def refuse(self, request):
         raise UnavailableError("not now", "later")
+
+    async def step_down(self, request):
+        raise NotLeaderError("not me", managers=("10.0.0.2:2377",))
 
     async def stream(self, request):
         response = web.StreamResponse(headers={"Content-Type": "application/x-lines"})
@@ -169,12 +172,25 @@ async def test_a_user_of_a_manager_s_own_api_speaks_for_nobody_else(leader):
     assert request.headers.getall(PROTOCOL_HEADER) == ["1"]
 
 
-async def test_a_node_reads_the_leader_s_api_for_itself(leader):
+async def test_who_does_not_lead_any_more_answers_nobody_s_user(leader):
     async with opened() as leading:
-        read = leading.link.read_api
-        assert await read(leading.addr, "/echo?filters={%22a%22}", OTHER_MANAGER) == b""
-        with pytest.raises(UnavailableError, match="not now"):
-            await read(leading.addr, "/refuse", OTHER_MANAGER)
-        with pytest.raises(ForbiddenError):
-            await read(leading.addr, "/echo", OURS.credentials("w1"))
-    assert leader.requests[0].rel_url.raw_path_qs == f"{API}/echo?filters={{%22a%22}}"
+        raised: list[NotLeaderError] = []
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            try:
+                return await leading.link.forward(
+                    leading.addr,
+                    request,
+                    f"{API}/step_down",
+                    origin=None,
+                    credentials=OTHER_MANAGER,
+                )
+            except NotLeaderError as problem:
+                raised.append(problem)
+                return web.Response(status=204)
+
+        app = web.Application()
+        app.router.add_route("*", "/any", handle)
+        async with TestClient(TestServer(app)) as user:
+            assert (await user.put("/any", data=b"body")).status == 204
+    assert [(one.message, one.managers) for one in raised] == [("not me", ("10.0.0.2:2377",))]
