@@ -3,6 +3,7 @@ Raft group, or on its way into it; again and again, if need be."""
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Final
@@ -58,6 +59,7 @@ class ManagerLife:
         self._contacts: tuple[Member, ...] = ()  # who let this manager into the group
         self._must_open = False
         self._keeper: PortKeeper | None = None
+        self._removed_s = math.inf  # since when it is no member, and waits for its new role
         self.problem = ""  # why this manager is not a member yet, for people
         self.notices: tuple[str, ...] = ()  # of this life of the daemon
         self.clone: MemberRefusedError | None = None
@@ -156,7 +158,7 @@ class ManagerLife:
                 await opened.wait()
                 self.is_open.set()
                 await self.may_enter.wait()
-                await self._enter()
+                await self._enter(life)
             refusal = await self._be_member(life, may_open, opened)
             if refusal is None or self.is_leaving:
                 await asyncio.Event().wait()  # the stay ends
@@ -254,8 +256,9 @@ class ManagerLife:
 
     # In and out of the group
 
-    async def _enter(self) -> None:
-        """Ask a manager for a place in the group, until one gives it."""
+    async def _enter(self, life: NodeLife) -> None:
+        """Ask a manager for a place in the group, until one gives it: to who was demoted none does,
+        and it needs another certificate."""
         pause_s = ENTER_RETRY_MIN_S
         while True:
             try:
@@ -265,8 +268,11 @@ class ManagerLife:
                     log.warning("member.not_entered", extra={"cause": problem.message})
                 self.problem = problem.message
             else:
-                self.problem = ""
+                self.problem, self._removed_s = "", math.inf
                 return
+            if self._host.env.clock.mono_s() - self._removed_s > ROLE_WAIT_S:
+                self._removed_s = math.inf
+                life.renewer.force("this manager was removed from the Raft group")
             await asyncio.sleep(pause_s * (0.5 + 0.5 * self._host.env.rng.random()))
             pause_s = min(2 * pause_s, ENTER_RETRY_MAX_S)
 
@@ -311,10 +317,8 @@ class ManagerLife:
             await self._forget_group(lost_raft_id=self.file.raft_id)
             return
         self.problem = refusal.message
+        self._removed_s = self._host.env.clock.mono_s()
         await self._forget_group()
-        await asyncio.sleep(ROLE_WAIT_S)
-        life.renewer.force("this manager was removed from the Raft group")
-        await asyncio.sleep(ROLE_WAIT_S)
 
     async def _forget_group(self, lost_raft_id: int = 0) -> None:
         """Be no member any more. The file comes first: a missing log would look like damage."""

@@ -180,9 +180,19 @@ def test_demoted_leader_keeps_its_tasks_and_is_promoted_again(managers):
 
 
 def set_role(client, node_id, role):
-    row = client.get(f"/nodes/{node_id}")
-    version = row["Version"]["Index"]
-    client.post(f"/nodes/{node_id}/update?version={version}", {**row["Spec"], "Role": role})
+    """The row may change meanwhile."""
+
+    def is_set():
+        row = client.get(f"/nodes/{node_id}")
+        path = f"/nodes/{node_id}/update?version={row['Version']['Index']}"
+        try:
+            client.post(path, {**row["Spec"], "Role": role})
+        except ApiError as problem:
+            assert "out of sequence" in problem.message
+            return False
+        return True
+
+    wait_for(is_set, what=f"the role {role} is wanted")
 
 
 def test_survivor_of_three_becomes_a_swarm_of_its_own(managers):
