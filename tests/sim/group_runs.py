@@ -1,6 +1,7 @@
 """What a run of a simulated group of managers consists of: faults, quiet, checks; and again."""
 
 import asyncio
+import logging
 import multiprocessing
 import time
 from collections import Counter
@@ -163,8 +164,12 @@ def run_groups(
         yield from (_told(seed, minutes, missing) for seed in seeds)
         return
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=spawn) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=spawn, initializer=_keep_quiet) as pool:
         yield from pool.map(_told, seeds, repeat(minutes), repeat(missing))
+
+
+def _keep_quiet() -> None:
+    logging.getLogger("swarmlet").addHandler(logging.NullHandler())
 
 
 def _told(seed: int, minutes: float, missing: str) -> GroupReport | str:
