@@ -96,5 +96,7 @@ def _kinds() -> dict[str, type[SwarmError]]:
 def _kinds_below(base: type[SwarmError]) -> dict[str, type[SwarmError]]:
     found: dict[str, type[SwarmError]] = {}
     for kind in base.__subclasses__():
-        found |= {kind.code: kind, **_kinds_below(kind)}
+        if "code" in vars(kind):  # others are known by what they are kinds of
+            found[kind.code] = kind
+        found |= _kinds_below(kind)
     return found

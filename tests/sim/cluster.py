@@ -107,7 +107,7 @@ class SimCluster:
         return [host for host in self.members() if host.node_id in left]
 
     def members(self) -> list[Host]:
-        return [host for host in self.hosts if host.member == "in"]
+        return [host for host in self.hosts if host.standing == "in"]
 
     # What operators do ----------------------------------------------------------------------------
     async def found(self) -> None:
@@ -116,13 +116,12 @@ class SimCluster:
             spec=complete_swarm(SwarmSpec()), listen_addr=f"{self.manager.host}:{PORT}"
         )
         await self.manager.engine.init_swarm(request)
-        self._enter(self.manager, "manager")
+        self._enter(self.manager)
         self.roots.append(cluster_of(await self.read()).root_ca.cert_pem)
 
     async def join(
         self,
         host: Host,
-        role: str = "worker",
         cut_at: int | None = None,
         asleep_s: float = 0.0,
     ) -> None:
@@ -131,10 +130,10 @@ class SimCluster:
             await host.switch_on()
         if cut_at is not None:
             host.disk.fail_at(cut_at, self.rng.choice(("before", "half", "after")))
-        self.tell(f"join {host.host} {role} {cut_at}")
+        self.tell(f"join {host.host} {cut_at}")
         self.joining += 1
         while not host.state.node_id:
-            await self._try_to_join(host, role)
+            await self._try_to_join(host)
             if host.disk.is_dead and asleep_s:
                 await self.switch_off(host, "power")
                 await self.skip(asleep_s)
@@ -142,12 +141,12 @@ class SimCluster:
             await self.revive()
             await self._forget_old_token(host)
         await host.until("active", RETRIES_WITHIN_S)
-        self._enter(host, role)
+        self._enter(host)
         self.joining -= 1
 
-    async def _try_to_join(self, host: Host, role: str) -> None:
+    async def _try_to_join(self, host: Host) -> None:
         """Unless it is on its way already."""
-        token = getattr((await self.root_ca()).tokens, role)
+        token = (await self.root_ca()).tokens.worker
         is_refused = False
         try:
             if host.state.state == "inactive":
@@ -165,14 +164,14 @@ class SimCluster:
         if host.state.state == "error" and not host.state.node_id:
             await host.engine.leave_swarm(force=True)
 
-    async def join_over_bad_net(self, host: Host, role: str = "worker") -> None:
+    async def join_over_bad_net(self, host: Host) -> None:
         """The net goes away meanwhile. Where the host gives up, it says so, and somebody removes
         the row that may be there already."""
         if not host.is_on:
             await host.switch_on()
-        self.tell(f"join {host.host} {role}, cut")
+        self.tell(f"join {host.host}, cut")
         self.joining += 1
-        request = self._request(host, getattr((await self.root_ca()).tokens, role))
+        request = self._request(host, (await self.root_ca()).tokens.worker)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._tries(host, request))
             await asyncio.sleep(self.rng.uniform(0, 0.05))
@@ -182,7 +181,7 @@ class SimCluster:
         while host.state.state == "pending":  # noqa: ASYNC110 - a state is no event
             await asyncio.sleep(1)
         if host.state.state == "active":
-            self._enter(host, role)
+            self._enter(host)
         await self._forget_old_token(host)
         await self._remove_orphans()
         self.joining -= 1
@@ -198,8 +197,8 @@ class SimCluster:
             await self._insist(lambda lost=node_id: self.control.remove_node(lost, force=True))
             self.orphans += 1
 
-    def _enter(self, host: Host, role: str) -> None:
-        host.member, host.role, host.node_id = "in", role, host.state.node_id
+    def _enter(self, host: Host) -> None:
+        host.standing, host.node_id = "in", host.state.node_id
         assert host.node_id not in self.removed
         self.rows.add(host.node_id)
 
@@ -216,7 +215,7 @@ class SimCluster:
         self.removed[host.node_id] = host.credentials()
         await self._insist(lambda: self.control.remove_node(host.node_id, force=True))
         self.rows.discard(host.node_id)
-        host.member = "removed"
+        host.standing = "removed"
 
     async def leave(self, host: Host) -> None:
         """The host forgets the swarm; its row, if it has one, stays until it is removed."""
@@ -229,10 +228,10 @@ class SimCluster:
             except (SimCrash, SwarmError, BaseExceptionGroup):
                 assert host.disk.is_dead
             await self.revive()
-        if host.member == "in":
+        if host.standing == "in":
             await self._insist(lambda: self.control.remove_node(host.node_id, force=True))
             self.rows.discard(host.node_id)
-        host.member, host.node_id = "out", ""
+        host.standing, host.node_id = "out", ""
 
     async def configure(self, change: Callable[[SwarmSpec], SwarmSpec], **rotate: bool) -> None:
         async def once() -> None:
@@ -424,10 +423,10 @@ class SimCluster:
         return found + self._of_tasks(view)
 
     def _of_host(self, host: Host, rows: dict[str, Node], cluster: Cluster) -> list[str]:
-        if host.member == "removed":
+        if host.standing == "removed":
             is_told = not host.is_there or host.state.state == "error"
             return [] if is_told else [f"{host.host} does not know that it was removed"]
-        if host.member == "out":
+        if host.standing == "out":
             return []
         row = rows[host.node_id]
         if not host.is_there:
@@ -460,7 +459,7 @@ class SimCluster:
         if not len(slots) == len(live) == len(running) == sum(self.services.values()):
             found.append(f"{len(running)} of {len(live)} tasks run in {len(slots)} slots")
         for host in self.hosts:
-            if host.is_there or (host.is_on and host.member != "in"):
+            if host.is_there or (host.is_on and host.standing != "in"):
                 found += self._of_runtime(host, running)
         away = {host.node_id for host in self.members() if not host.is_there}
         found += [
@@ -469,7 +468,7 @@ class SimCluster:
         return found
 
     def _of_runtime(self, host: Host, running: list[Task]) -> list[str]:
-        if host.member == "removed":
+        if host.standing == "removed":
             return []  # nobody tells it anything any more: its tasks are its own
         wanted = sorted(task.id for task in running if task.node_id == host.node_id)
         is_right = host.runtime.running() == wanted

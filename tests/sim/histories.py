@@ -40,7 +40,7 @@ class History:
         await world.found()
         for host in world.hosts[1:4]:
             host.clock.skew_ms = self.rng.randint(-SKEW_MAX_S, SKEW_MAX_S) * 1000
-            await world.join(host, self.rng.choice(("worker", "worker", "manager")))
+            await world.join(host)
         await world.scale("web", 5)
         for step in range(steps):
             await self.rng.choice(self.acts())()
@@ -106,7 +106,7 @@ class History:
         return [host for host in self.world.members()[1:] if host.is_there]
 
     def one(self, member: str) -> Host | None:
-        found = [host for host in self.world.hosts if host.member == member and not host.is_cut]
+        found = [host for host in self.world.hosts if host.standing == member and not host.is_cut]
         return self.rng.choice(found) if found else None
 
     def arm(self) -> None:
@@ -154,9 +154,8 @@ class History:
         await self.world.scale(self.rng.choice(("web", "db")), self.rng.randint(0, 9))
 
     async def join(self) -> None:
-        role = self.rng.choice(("worker", "worker", "manager"))
         cut_at = self.rng.choice((None, self.rng.randrange(40)))
-        await self.world.join(self.one("out"), role, cut_at)
+        await self.world.join(self.one("out"), cut_at)
 
     async def join_over_bad_net(self) -> None:
         await self.world.join_over_bad_net(self.one("out"))

@@ -14,11 +14,11 @@ CERTIFICATES = f"{DATA}/certificates"
 
 
 class Host(SimNode):
-    """A host of a swarm. `member`: "out" of any swarm, "in" it, or "removed" from it."""
+    """A host of a swarm. `standing`: "out" of any swarm, "in" it, or "removed" from it."""
 
     def __init__(self, net: MemoryNet, name: str, clock: HostClock) -> None:
         super().__init__(net, name, clock)
-        self.member, self.node_id, self.role = "out", "", "worker"
+        self.standing, self.node_id = "out", ""
         self.is_on = self.is_cut = False
         self.there_since_s = 0.0  # on and connected
 

@@ -61,9 +61,9 @@ class Year:
     async def begin(self) -> None:
         world = self.world
         await world.found()
-        for number, host in enumerate(world.hosts[1 : self.nodes], 1):
+        for host in world.hosts[1 : self.nodes]:
             self.shift_clock(host)
-            await world.join(host, "manager" if number == 1 else "worker")
+            await world.join(host)
         await world.scale("web", self.nodes)
         await world.scale("db", 2)
         await world.settle()
@@ -106,7 +106,7 @@ class Year:
             acts.append(self.remove)
         if self.spare() is not None:
             acts += [self.join, self.join_asleep, self.try_old_token]
-        if any(host.member == "removed" for host in self.world.hosts):
+        if any(host.standing == "removed" for host in self.world.hosts):
             acts.append(self.forget)
         if self.rng.random() < 0.02:
             acts = [self.sleep]
@@ -117,7 +117,7 @@ class Year:
         return [host for host in self.world.members()[1:] if host.is_there]
 
     def spare(self) -> Host | None:
-        spares = [host for host in self.world.hosts if host.member == "out"]
+        spares = [host for host in self.world.hosts if host.standing == "out"]
         return spares[0] if spares else None
 
     def shift_clock(self, host: Host) -> None:
@@ -173,12 +173,11 @@ class Year:
         await world.settle()
 
     async def remove(self) -> None:
-        workers = [host for host in self.world.members() if host.role == "worker"]
-        await self.world.remove(self.rng.choice(workers))
+        await self.world.remove(self.rng.choice(self.world.members()[1:]))
 
     async def forget(self) -> None:
         """A removed host leaves what does not know it any more, and is free to join again."""
-        host = next(host for host in self.world.hosts if host.member == "removed")
+        host = next(host for host in self.world.hosts if host.standing == "removed")
         if host.is_cut:
             self.world.mend(host)
         self.back_on.pop(host.host, None)
@@ -226,7 +225,7 @@ class Year:
                 await self.begin_rotation()
         elif self.world.day >= self.patience_on:
             for host in await self.world.holding_up():
-                if host.role == "worker" and not host.is_there:
+                if host is not self.world.manager and not host.is_there:
                     await self.world.remove(host)
                 else:
                     self.back_on[host.host] = min(self.back_on.get(host.host, 0.0), self.world.day)
