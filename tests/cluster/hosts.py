@@ -11,6 +11,7 @@ What runs in a host are the program's real daemons; `kill` and `start` are a cra
 
 import contextlib
 import ctypes
+import itertools
 import os
 import shutil
 import signal
@@ -26,6 +27,7 @@ SUBNET = "10.97.0"
 SUBNET6 = "fd97::"
 CLONE_NEWNET = 0x40000000  # linux/sched.h
 FAKETIME = "faketime/libfaketimeMT.so.1"
+_NUMBERS = itertools.count()  # several networks of one process may have hosts of one name
 NAMED = 'hostname "$1" && mount --bind "$2" /etc/hosts && shift 2 && exec "$@"'
 
 
@@ -58,7 +60,7 @@ class Host(Daemon):
 
     def __init__(self, directory: str, name: str, number: int, *options: str) -> None:
         super().__init__(directory, *options)
-        self.name, self.namespace = name, f"swt-{os.getpid()}-{name}"
+        self.name, self.namespace = name, f"swt-{os.getpid()}-{next(_NUMBERS)}-{name}"
         self.address, self.address6 = f"{SUBNET}.{number}", f"{SUBNET6}{number:x}"
         self.hosts_path = f"{directory}/hosts"  # what is /etc/hosts to its daemon
         self.clock_offset_s = 0.0
@@ -138,12 +140,9 @@ class Host(Daemon):
 
     def fill_disk(self) -> None:
         """Nothing is left of it; `free_disk` ends that."""
-        with open(self._ballast, "ab") as file, contextlib.suppress(OSError):
-            for size_b in (1 << 20, 1 << 12):
-                with contextlib.suppress(OSError):
-                    while True:
-                        file.write(bytes(size_b))
-                        file.flush()
+        with contextlib.suppress(OSError), open(self._ballast, "ab", buffering=0) as file:
+            while file.write(bytes(1 << 16)):
+                pass
 
     def free_disk(self) -> None:
         with contextlib.suppress(FileNotFoundError):

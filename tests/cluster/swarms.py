@@ -4,6 +4,7 @@ import base64
 import re
 import ssl
 import subprocess
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -99,6 +100,32 @@ def leader_of(net: Network, *asked: str) -> str:
         return names.pop() if len(names) == 1 else ""
 
     return str(wait_for(found, what="one leader", limit_s=20.0))
+
+
+def first_write(host: Host, name: str, limit_s: float = 20.0) -> float:
+    """Seconds until a write through this host is committed."""
+    began_s = time.monotonic()
+
+    def is_written() -> bool:
+        try:
+            host.client().post("/configs/create", config(name))
+        except ApiError as error:
+            return error.status == 409
+        except OSError:
+            return False
+        return True
+
+    wait_for(is_written, what=f"a write through {host.name}", limit_s=limit_s)
+    return time.monotonic() - began_s
+
+
+def refusal(host: Host) -> str:
+    """Why a write cannot be made now, or ""."""
+    try:
+        host.client().post("/configs/create", config(f"x-{time.monotonic_ns()}"))
+    except ApiError as error:
+        return error.message if error.status == 503 else ""
+    return ""
 
 
 def config(name: str, data: bytes = b"x") -> dict:

@@ -2,16 +2,14 @@
 
 import json
 import shutil
-import time
 
 import pytest
 
 from tests.cluster.hosts import Host, Network, network
 from tests.cluster.swarms import (
-    are_voters,
     config,
     configs_of,
-    form_managers,
+    first_write,
     leader_of,
     leave,
     managers_seen_by,
@@ -27,23 +25,6 @@ pytestmark = pytest.mark.timeout(180)
 NEEDS_CLI = pytest.mark.skipif(shutil.which("docker") is None, reason="there is no docker CLI")
 
 
-def first_write(host: Host, name: str, limit_s: float = 20.0) -> float:
-    """Seconds until a write through this host is committed."""
-    began_s = time.monotonic()
-
-    def is_written() -> bool:
-        try:
-            host.client().post("/configs/create", config(name))
-        except ApiError as error:
-            return error.status == 409
-        except OSError:
-            return False
-        return True
-
-    wait_for(is_written, what=f"a write through {host.name}", limit_s=limit_s)
-    return time.monotonic() - began_s
-
-
 @pytest.fixture(scope="module")
 def net():
     """Three managers by the CLI's `join`, and a worker."""
@@ -57,15 +38,6 @@ def net():
             assert "This node joined a swarm as a manager." in said.stdout
         found["w1"].join(found["m2"])
         yield found
-
-
-def refusal(host: Host) -> ApiError | None:
-    """Why a write cannot be made now."""
-    try:
-        host.client().post("/configs/create", config(f"x-{time.monotonic_ns()}"))
-    except ApiError as error:
-        return error if error.status == 503 else None
-    return None
 
 
 def managers(net: Network) -> list[Host]:
@@ -200,20 +172,3 @@ def test_manager_that_leaves_by_force_takes_itself_out_and_may_come_back(net):
     rest[0].client().delete(f"/nodes/{identity}?force=1")
     gone.join(rest[0], "Manager")
     assert node_id(gone) != identity
-
-
-@pytest.mark.parametrize("count", [5, 7])
-def test_more_managers_join_and_survive_the_loss_of_any_minority(count):
-    names = [f"m{number}" for number in range(1, count + 1)]
-    with network(*names) as net:
-        form_managers(net)
-        wait_for(lambda: are_voters(net), what="all vote", limit_s=30.0)
-        lost = [leader_of(net)]
-        lost += [name for name in names if name not in lost][: (count - 1) // 2 - 1]
-        for name in lost:
-            net[name].kill()
-        left = [name for name in names if name not in lost]
-        for name in left:
-            assert first_write(net[name], f"through-{name}") < 6.0
-        net[left[0]].kill()
-        assert isinstance(wait_for(lambda: refusal(net[left[1]]), what="a refusal"), ApiError)
