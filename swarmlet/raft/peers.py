@@ -174,13 +174,20 @@ class Peers:
         except SwarmError as error:
             self._unreached(dial.node_id, error.message)
         else:
-            dial.is_talking = True
-            try:
-                if await self._talk(channel, dial.member):
-                    return
-            finally:
-                dial.is_talking = False
+            if await self._talk_to(dial, channel):
+                return
         self._put_off(dial)
+
+    async def _talk_to(self, dial: Dial, channel: RaftChannel) -> bool:
+        if channel.node_id != dial.node_id:  # whose word is not that member's
+            channel.close()
+            self._unreached(dial.node_id, f"node {channel.node_id} answers there")
+            return False
+        dial.is_talking = True
+        try:
+            return await self._talk(channel, dial.member)
+        finally:
+            dial.is_talking = False
 
     def _put_off(self, dial: Dial) -> None:
         """After a failure, or a connection that did not hold."""
@@ -333,7 +340,9 @@ class Peers:
                 "raft.refused_by_peer",
                 extra={"node_id": node_id, "reason": reason, "cause": cause},
             )
-        self._events.refused(error.raft_id, error.refusal)
+        member = self._wanted.get(error.raft_id)
+        if member is not None and member.node_id == node_id:  # else it is nobody's to say
+            self._events.refused(error.raft_id, error.refusal)
 
     def _tell(self, raft_id: RaftID) -> None:
         dial = self._dials.get(raft_id)

@@ -18,6 +18,7 @@ from swarmlet.raft.hello import (
     STRANGER,
     WELCOME,
     WRONG_MEMBER,
+    Refusal,
     decode_own,
     encode_own,
 )
@@ -361,7 +362,7 @@ def test_address_that_is_another_members_now_is_not_talked_to():
         await asyncio.sleep(5)
         assert not one.epochs
         assert not other.epochs
-        assert set(one.refusals) == {(2, WRONG_MEMBER)}
+        assert one.refusals == []  # what another node says is not that member's word
         other.kill()
 
     play(2, story)
@@ -445,6 +446,54 @@ def test_member_that_is_killed_and_started_again_is_no_clone(is_host_lost, seed)
         assert set(refused) <= ({CLONED} if is_host_lost else set())
 
     play(3, story)
+
+
+async def refused_by(world, one, sender, *frames):
+    """`one`, after somebody with the certificate of `sender` dialled it and said `frames`."""
+    wire = Wire(world.net, sender, one)
+    serving = one._group.create_task(one.peers.serve(wire.far))
+    writing = one._group.create_task(wire.near.write())
+    for frame in frames:
+        wire.near.send(frame)
+    await asyncio.sleep(1)
+    wire.near.close()
+    await asyncio.wait((serving, writing))
+    return one.refusals
+
+
+@pytest.mark.parametrize("reason", [REMOVED, ROLLED_BACK, CLONED])
+def test_refusal_counts_from_members_of_the_group_alone(reason):
+    """Whoever is believed ends this member, and its data with it."""
+    refusal = encode_own(Refusal(reason=reason, term=9, index=99))
+
+    async def story(world, group):
+        one, two = world.nodes
+        one.start(group)
+        unknown = Node(world.net, "m9", 9)
+        thief = Node(world.net, "m9", 2, node_id="m9")
+        assert await refused_by(world, one, unknown, refusal) == []
+        assert await refused_by(world, one, unknown, encode_own(unknown.hello(1)), refusal) == []
+        assert await refused_by(world, one, thief, encode_own(thief.hello(1)), refusal) == []
+        said = await refused_by(world, one, two, encode_own(two.hello(1)), refusal)
+        assert said == [(2, reason)]
+
+    play(2, story)
+
+
+@pytest.mark.parametrize("reason", [REMOVED, ROLLED_BACK, CLONED])
+def test_whoever_answers_at_a_members_address_ends_nobody(reason):
+    async def story(world, group):
+        one = world.nodes[0]
+        thief = Node(world.net, "m2", 2, node_id="m9")
+        thief.judge = lambda *_: Refusal(reason=reason, term=9, index=99)
+        one.start(group)
+        thief.start(group)
+        await asyncio.sleep(20)
+        assert len(world.net.dials) > 5
+        assert one.refusals == []
+        thief.kill()
+
+    play(2, story)
 
 
 # Strangers and garbage
