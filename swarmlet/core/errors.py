@@ -247,14 +247,6 @@ def not_part_of_swarm() -> SwarmStateError:
     return SwarmStateError("This node is not part of a swarm")
 
 
-def leaving_manager() -> SwarmStateError:
-    """`leave` without force on one manager of several."""
-    return SwarmStateError(
-        "You are attempting to leave the swarm on a node that is participating as a manager. Use "
-        "`--force` to suppress this message.",
-    )
-
-
 def leaving_erases_swarm() -> SwarmStateError:
     """`leave` without force on the only manager; the blank at the end is Docker's."""
     return SwarmStateError(

@@ -62,10 +62,6 @@ class LockedNode:
     async def stop(self) -> None:
         """There is nobody to say goodbye to."""
 
-    def keeps_state(self) -> bool:
-        """Not so that anything could be done with it."""
-        return False
-
     def gauges(self) -> dict[str, float]:
         return {}
 

@@ -163,7 +163,7 @@ class ManagerLife:
             if refusal is None or self.is_leaving:
                 await asyncio.Event().wait()  # the stay ends
             else:
-                await self._heed(refusal, life)
+                await self._heed(refusal)
 
     async def _be_member(
         self, life: NodeLife, may_open: asyncio.Event, opened: asyncio.Event
@@ -303,7 +303,7 @@ class ManagerLife:
         )
         log.info("member.entered", extra={"node_id": self.file.node_id, "raft_id": grant.raft_id})
 
-    async def _heed(self, refusal: MemberRefusedError, life: NodeLife) -> None:
+    async def _heed(self, refusal: MemberRefusedError) -> None:
         """Do what follows from the others' refusal; return where this node is to ask again for a
         place in the group."""
         fields = {"reason": refusal.reason, "cause": refusal.message}
