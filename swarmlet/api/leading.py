@@ -140,7 +140,7 @@ def explained(problem: SwarmError, engine: Engine) -> SwarmError:
     if not isinstance(problem, OutcomeUnknownError):
         return problem
     try:
-        lost = engine.control().problem(after_ms=0)
+        lost = engine.control().problem(after_s=0)
     except SwarmError:  # it is no manager any more
         return problem
     if lost is None:

@@ -28,6 +28,7 @@ OUTCOMES_MAX: Final = 10_000  # proposals whose outcome is remembered
 SNAPSHOT_ENTRIES: Final = 10_000  # entries between snapshots, or the bytes below
 SNAPSHOT_LOG_SIZE_B: Final = 32 * 1024 * 1024  # whichever comes first
 PROPOSAL_TIMEOUT_S: Final = 20.0  # moby's time for a call to the cluster
+LEADERLESS_S: Final = 2.5  # then calls say so; the next leader is elected within 2 s of a loss
 
 # Cluster defaults: moby daemon/cluster, SwarmKit defaults
 TASK_HISTORY_RETENTION: Final = 5  # tasks a slot, the live one included; SwarmKit

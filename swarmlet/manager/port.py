@@ -11,6 +11,7 @@ from swarmlet.ca.own_identity import OwnIdentity
 from swarmlet.core.errors import ForbiddenError, NotLeaderError, UnavailableError
 from swarmlet.core.identity import Identity
 from swarmlet.core.ids import NodeID
+from swarmlet.core.limits import LEADERLESS_S
 from swarmlet.env.base import Clock, Env
 from swarmlet.manager.admission import Admission, DialBack
 from swarmlet.manager.ca_server import CertificateServer
@@ -37,9 +38,6 @@ from swarmlet.wire.node_api import (
 )
 from swarmlet.wire.port import LogSource
 
-ELECTION_WAIT_S: Final = (
-    2.5  # of an agent that lost its leader: who leads next is worth waiting for
-)
 GREETINGS_PER_S: Final = 700  # sessions that a leader can begin, measured
 AGAIN: Final = "Try again in a moment."
 
@@ -74,7 +72,7 @@ class Whereabouts:
         except UnavailableError:
             self._waiting += 1
         try:
-            async with asyncio.timeout(ELECTION_WAIT_S):
+            async with asyncio.timeout(LEADERLESS_S):
                 await self._known()
             await asyncio.sleep(self._env.rng.random() * self._waiting / GREETINGS_PER_S)
         except TimeoutError:

@@ -4,7 +4,6 @@ import asyncio
 from typing import Final
 
 from swarmlet.core.errors import FailedPreconditionError, UnavailableError
-from swarmlet.core.ids import RaftID
 from swarmlet.core.limits import PROPOSAL_TIMEOUT_S
 from swarmlet.raft.driver import Driver
 from swarmlet.raft.group_view import GroupView
@@ -13,7 +12,6 @@ from swarmlet.raft.membership import ADD_LEARNER, PROMOTE, REMOVE, SET_ADDRESS, 
 from swarmlet.raft.proposals import DeniedError
 from swarmlet.store.proposer import Member, MemberChange
 
-CAUGHT_UP_ENTRIES: Final = 1_000  # a learner this close to the end counts as caught up
 LOOK_S: Final = 0.05
 
 
@@ -32,7 +30,7 @@ class Changes:
             await self._view.ready()
             if not self._check(change):
                 return None
-            if change.verb != PROMOTE or self._has_caught_up(change.member.raft_id):
+            if change.verb != PROMOTE or self._driver.core.has_caught_up(change.member.raft_id):
                 try:
                     return await self._in_turn(change)
                 except DeniedError:
@@ -99,13 +97,7 @@ class Changes:
             )
         return True
 
-    def _has_caught_up(self, raft_id: RaftID) -> bool:
-        driver = self._driver
-        progress = driver.core.progress(raft_id)
-        behind = driver.journal.last_index - progress.match_index
-        return progress.is_connected and progress.match_index > 0 and behind <= CAUGHT_UP_ENTRIES
-
     def _obstacle(self, change: MemberChange) -> str:
-        if change.verb == PROMOTE and not self._has_caught_up(change.member.raft_id):
+        if change.verb == PROMOTE and not self._driver.core.has_caught_up(change.member.raft_id):
             return f"{change.member.node_id} ({change.member.address}) has not caught up yet"
         return "another change was not stored"

@@ -5,13 +5,12 @@ from typing import Final
 
 from swarmlet.core.errors import NotLeaderError, QuorumLostError
 from swarmlet.core.ids import RaftID
-from swarmlet.core.limits import MS_PER_S
+from swarmlet.core.limits import LEADERLESS_S, MS_PER_S
 from swarmlet.raft.driver import Driver
 from swarmlet.raft.health import Sign, judged, leader_address, leaderless, quorum_of
 from swarmlet.raft.proposals import not_leader
 from swarmlet.store.proposer import GroupHealth, Leadership, Member, MemberHealth
 
-LEADERLESS_S: Final = 2.5  # since a leader was last heard: then a call says so, all within 3 s
 PATIENCE_ELECTIONS: Final = 2  # election timeouts of silence: then a member does not answer
 
 

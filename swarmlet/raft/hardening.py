@@ -20,9 +20,6 @@ from swarmlet.core.limits import MS_PER_S
 from swarmlet.env.base import Env
 from swarmlet.raft.journal import MEMBERSHIP, REGULAR, Journal
 from swarmlet.raft.membership import PROMOTE, REMOVE, Members
-from swarmlet.raft.messages import (
-    COMMAND_SIZE_MAX_B as COMMAND_SIZE_MAX_B,
-)
 from swarmlet.raft.messages import PreVoteRequest, Standing
 from swarmlet.raft.pre_vote import PreVotes
 from swarmlet.raft.read_index import ReadRounds
@@ -195,6 +192,12 @@ class Corrected(SyncObj):  # type: ignore[misc]  # PySyncObj has no types
         """Leader of this term with its whole log applied and an entry of the term committed."""
         return self._is_established() and self.applied_index == self.commit_index
 
+    def has_caught_up(self, raft_id: RaftID) -> bool:
+        """Leader: whether this learner may be promoted."""
+        match = self._match(raft_id)
+        is_close = match + CAUGHT_UP_ENTRIES >= self._end()[0]
+        return is_close and match > 0 and self._transport.is_open(raft_id)
+
     # Overridden inner methods
 
     def _SyncObj__connectedToAnyone(self) -> bool:
@@ -307,8 +310,7 @@ class Corrected(SyncObj):  # type: ignore[misc]  # PySyncObj has no types
         if any(entry[0][:1] == MEMBERSHIP for entry in entries[after_commit:]):
             return False
         if change.verb == PROMOTE:
-            is_close = self._match(raft_id) + CAUGHT_UP_ENTRIES >= self._end()[0]
-            return is_close and self._match(raft_id) > 0 and self._transport.is_open(raft_id)
+            return self.has_caught_up(raft_id)
         return change.verb != REMOVE or raft_id != self._me
 
     def _send_appends(self, *, is_beat: bool) -> None:

@@ -19,11 +19,11 @@ from swarmlet.core.errors import (
     UnavailableError,
 )
 from swarmlet.core.ids import ClusterID, NodeID, RaftID, TaskID
+from swarmlet.core.limits import LEADERLESS_S
 from swarmlet.env.real import RealDisk
 from swarmlet.manager.dispatcher import LEADER_WEIGHT
 from swarmlet.manager.gatekeeper import StoreGatekeeper
 from swarmlet.manager.manager import Manager
-from swarmlet.manager.port import ELECTION_WAIT_S
 from swarmlet.manager.removals import follow_removals
 from swarmlet.model.change import Create, Remove, Update
 from swarmlet.model.cluster import RootCA
@@ -400,7 +400,7 @@ def test_agent_that_asks_during_an_election_is_told_who_has_won(tmp_path: Path):
         await asyncio.sleep(0)
         with pytest.raises(QuorumLostError):
             await service.serve_session(None, peer, "")
-        assert clock.mono_s() - began_s == pytest.approx(1.0 + ELECTION_WAIT_S, abs=0.01)
+        assert clock.mono_s() - began_s == pytest.approx(1.0 + LEADERLESS_S, abs=0.01)
 
     play(tmp_path, story)
 

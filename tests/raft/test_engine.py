@@ -15,7 +15,7 @@ from swarmlet.core.errors import (
 )
 from swarmlet.core.ids import RaftID
 from swarmlet.raft.engine import Origin, RaftLimits
-from swarmlet.raft.hardening import COMMAND_SIZE_MAX_B
+from swarmlet.raft.messages import COMMAND_SIZE_MAX_B
 from swarmlet.store.proposer import Leadership, Member, MemberChange
 from tests.raft.member import (
     JOURNAL,

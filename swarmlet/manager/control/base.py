@@ -12,6 +12,7 @@ from swarmlet.core.errors import (
     UnavailableError,
 )
 from swarmlet.core.ids import NodeID, ServiceID, new_id
+from swarmlet.core.limits import LEADERLESS_S, MS_PER_S
 from swarmlet.env.base import Env
 from swarmlet.manager.control.find import Finders
 from swarmlet.manager.log_broker import LogBroker
@@ -27,7 +28,6 @@ from swarmlet.wire.outgoing import HttpsAnswer, HttpsRequest
 
 log = logging.getLogger("swarmlet.manager")
 
-ELECTION_WAIT_MS: Final = 2_500  # without a leader, before a majority counts as lost
 _NOBODY_LEADS: Final = Leadership(term=0, leader=None, is_ready=False)
 
 
@@ -71,11 +71,11 @@ class ControlBase(Finders):
         """How long ago what this manager knows was sure to be the swarm's newest state."""
         return max(0, self._env.clock.wall_ms() - self._log.health().as_of_ms)
 
-    def problem(self, *, after_ms: int = ELECTION_WAIT_MS) -> SwarmError | None:
+    def problem(self, *, after_s: float = LEADERLESS_S) -> SwarmError | None:
         """Why what needs a majority of the managers fails, where there has been none for so long.
         None while there is one, or an election may still bring it about."""
         health, now_ms = self._log.health(), self._env.clock.wall_ms()
-        if not health.lost_since_ms or now_ms - health.lost_since_ms < after_ms:
+        if not health.lost_since_ms or now_ms - health.lost_since_ms < after_s * MS_PER_S:
             return None
         return leaderless(health, now_ms)
 
