@@ -80,6 +80,15 @@ def check_dates(identity: Identity, now_ms: int) -> None:
         )
 
 
+def begins_ms(chain_pem: bytes) -> int | None:
+    """Since when the leaf counts, None where there is none. Nothing is verified."""
+    try:
+        leaf = x509.load_pem_x509_certificate(chain_pem)
+    except _UNREADABLE:
+        return None
+    return _ms(leaf.not_valid_before_utc)
+
+
 def check_self_signed(root_pem: bytes) -> None:
     """Raises ValueError where a root of the bundle that names itself as its issuer was not signed
     by itself."""

@@ -9,12 +9,13 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Final
 
-from swarmlet.ca.identity import check_dates
+from swarmlet.ca.identity import begins_ms, check_dates
 from swarmlet.core.errors import ForbiddenError, UnauthorizedError, node_removed
 from swarmlet.core.identity import Identity
 from swarmlet.core.ids import ClusterID
 from swarmlet.core.limits import RENEWABLE_AFTER_EXPIRY_MS
 from swarmlet.env.base import Clock
+from swarmlet.model.node import Node
 from swarmlet.model.view import View
 from swarmlet.store.store import Store
 from swarmlet.wire.routes import RAFT, SNAPSHOT, PortRoute
@@ -55,8 +56,8 @@ class StoreGatekeeper(CertificateGatekeeper):
     A store may be behind, or empty still. So a manager that does not lead takes a node without a
     row for one that is new, unless the swarm remembers that it was removed; and passes what the
     leader decides on by the certificate, for the leader judges again. Without a leader it lets
-    other members in by their certificates: the one that may lead now may have become a manager
-    after all this store knows of, and the Raft room knows who was removed from the group.
+    a demoted node in among the members by a certificate that was issued after all it knows of: the
+    node may have become a manager again since, and lead. The one it was demoted with opens nothing.
     """
 
     def __init__(
@@ -91,7 +92,8 @@ class StoreGatekeeper(CertificateGatekeeper):
             return peer.role
         is_demoted = peer.role == "manager" and node.role != "manager"
         may_be_behind = standing is Standing.FOLLOWS and route.needs_leader
-        may_be_behind |= standing is Standing.ALONE and route in BETWEEN_MEMBERS
+        if standing is Standing.ALONE and route in BETWEEN_MEMBERS:
+            may_be_behind = _is_newer(peer, node)
         return "worker" if is_demoted and not may_be_behind else peer.role
 
     @staticmethod
@@ -101,6 +103,12 @@ class StoreGatekeeper(CertificateGatekeeper):
             for cluster in view.clusters.all()
             for removed in cluster.removed_certificates
         )
+
+
+def _is_newer(peer: Identity, node: Node) -> bool:
+    """Whether the certificate is of a time after the last one that the store knows of."""
+    known_ms = begins_ms(node.certificate.certificate)
+    return known_ms is not None and peer.begins_ms > known_ms
 
 
 def check_cluster(peer: Identity, cluster_id: ClusterID) -> None:

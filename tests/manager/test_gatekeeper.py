@@ -11,7 +11,7 @@ from swarmlet.core.limits import RENEWABLE_AFTER_EXPIRY_MS
 from swarmlet.manager.gatekeeper import CertificateGatekeeper, Standing, StoreGatekeeper
 from swarmlet.model.change import Create, Remove
 from swarmlet.model.cluster import Cluster, RemovedCertificate, SwarmSpec
-from swarmlet.model.node import Node
+from swarmlet.model.node import Node, NodeCertificate
 from swarmlet.wire.routes import (
     API,
     CERTIFICATE,
@@ -30,6 +30,7 @@ from swarmlet.wire.routes import (
     PortRoute,
 )
 from tests.store.worlds import START_MS, Direct, StepClock, node
+from tests.wire.identities import SwarmCA
 
 HOUR_MS = 3_600_000
 CLUSTER = ClusterID("c")
@@ -141,11 +142,16 @@ BEHIND = {
     ("removed worker", SESSION): set(),
     ("removed manager", RAFT): set(),
     ("removed manager", MEMBER_JOIN): set(),
-    ("manager that is a worker here", RAFT): {Standing.ALONE},
-    ("manager that is a worker here", SNAPSHOT): {Standing.ALONE},
+    ("manager that is a worker here", RAFT): set(),
+    ("manager that is a worker here", SNAPSHOT): set(),
     ("manager that is a worker here", MEMBER_JOIN): {Standing.FOLLOWS},
     ("manager that is a worker here", API): {Standing.FOLLOWS},
     ("manager that is a worker here", SESSION): set(Standing),
+    ("manager with an older certificate than its worker's", RAFT): set(),
+    ("manager with a certificate since", RAFT): {Standing.ALONE},
+    ("manager with a certificate since", SNAPSHOT): {Standing.ALONE},
+    ("manager with a certificate since", MEMBER_LEAVE): {Standing.FOLLOWS},
+    ("manager whose certificate nobody knows", RAFT): set(),
     ("worker", API): set(),
     ("worker", RAFT): set(),
     ("manager", RAFT): set(Standing),
@@ -156,6 +162,13 @@ SHOWN = {
     "removed worker": peer("removed", "worker"),
     "removed manager": peer("removed", "manager"),
     "manager that is a worker here": peer("worker", "manager"),
+    "manager with an older certificate than its worker's": peer(
+        "worker", "manager", begins_ms=START_MS - HOUR_MS - 1000
+    ),
+    "manager with a certificate since": peer(
+        "worker", "manager", begins_ms=START_MS - HOUR_MS + 1000
+    ),
+    "manager whose certificate nobody knows": peer("bare", "manager"),
     "worker": peer("worker", "worker"),
     "manager": peer("manager", "manager"),
 }
@@ -167,7 +180,12 @@ def test_store_that_may_be_behind_is_not_the_last_word(standing, who, route):
     direct = Direct()
     removed = RemovedCertificate(node_id="removed")
     row = Cluster(id=CLUSTER, spec=SwarmSpec(), removed_certificates=(removed,))
-    nodes = (node("worker", role="worker"), node("manager", role="manager"))
+    issued = SwarmCA(START_MS).credentials("worker").chain_pem  # backdated by an hour
+    nodes = (
+        node("worker", role="worker", certificate=NodeCertificate(certificate=issued)),
+        node("bare", role="worker"),
+        node("manager", role="manager"),
+    )
     assert direct.apply(*(Create(obj=each) for each in (row, *nodes))) == ""
     gatekeeper = StoreGatekeeper(direct.store, CLUSTER, StepClock(), lambda: standing)
     if standing in BEHIND[who, route]:
