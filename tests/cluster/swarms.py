@@ -77,7 +77,10 @@ def managers_seen_by(host: Host) -> dict[str, dict]:
 
 def are_voters(net: Network) -> bool:
     """Whether every host lists all hosts as reachable managers and names the same leader."""
-    seen = [managers_seen_by(host) for host in net.hosts.values()]
+    try:
+        seen = [managers_seen_by(host) for host in net.hosts.values()]
+    except (ApiError, OSError):
+        return False
     leaders = {name for one in seen for name, status in one.items() if status.get("Leader")}
     return len(leaders) == 1 and all(
         set(one) == set(net.hosts)

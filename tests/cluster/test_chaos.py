@@ -126,15 +126,8 @@ def test_every_acknowledged_write_survives_kills_stops_cuts_and_full_disks():
                     what=f"a write after {told}",
                     limit_s=RECOVERS_WITHIN_S,
                 )
-        wait_for(lambda: is_whole(net), what="three managers", limit_s=30.0)
+        wait_for(lambda: are_voters(net), what="three managers", limit_s=30.0)
         held = [configs_of(host) for host in net.hosts.values()]
         assert held[0] == held[1] == held[2]
         lost = {name for name, identity in writers.acked.items() if held[0].get(name) != identity}
         assert not lost, f"{len(lost)} of {len(writers.acked)} with SWARMLET_CHAOS_SEED={SEED}"
-
-
-def is_whole(net: Network) -> bool:
-    try:
-        return are_voters(net)
-    except (ApiError, OSError):
-        return False
