@@ -8,12 +8,14 @@ from typing import Final
 from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMessage
 
+from swarmlet.core.errors import SwarmError
 from swarmlet.core.ids import NodeID
 from swarmlet.env.base import Clock
 from swarmlet.model.address import Address
 from swarmlet.wire.connection import Connection, HttpSettings
 from swarmlet.wire.gate import Gate, GateLimits, address_of, listen
 from swarmlet.wire.reception import API_BODY_SIZE_MAX_B, PortParts, Reception, tell_protocol
+from swarmlet.wire.routes import RAFT, SNAPSHOT
 from swarmlet.wire.tls import Trust, keep_connections_small, new_front
 
 log = logging.getLogger("swarmlet.wire")
@@ -34,7 +36,8 @@ REFUSED_MAX: Final = 100
 """Connections beyond the bound that still hear why they are refused."""
 
 CERTIFICATE_PERIOD_S: Final = 1.0
-"""How soon a connection ends after the certificate it was let in by."""
+"""How soon a connection ends after the certificate it was let in by, and one between members after
+this manager has come to know better."""
 
 
 class _NoGarbage(logging.Filter):
@@ -68,6 +71,7 @@ class NodePort:
         limits: GateLimits | None = None,
     ) -> None:
         self._at, self._trust, self._clock = at, trust, clock
+        self._gatekeeper = parts.gatekeeper
         self._limits = limits or GateLimits(connections=room_for_connections())
         self._reception = Reception(parts, trust, self._limits.connections - REFUSED_MAX)
         self._gate: Gate | None = None
@@ -127,11 +131,26 @@ class NodePort:
             await asyncio.sleep(CERTIFICATE_PERIOD_S)
             now_ms = self._clock.wall_ms()
             for connection in list(gate.connections):
+                peer = connection.peer
+                node_id = "" if peer is None else peer.node_id
                 if connection.has_ended(now_ms):
-                    peer = connection.peer
-                    node_id = "" if peer is None else peer.node_id
                     log.info("port.certificate_ended", extra={"node_id": node_id})
                     connection.abort()
+                elif cause := self._refusal(connection):
+                    log.warning("port.member_refused", extra={"node_id": node_id, "cause": cause})
+                    connection.abort()
+
+    def _refusal(self, connection: Connection) -> str:
+        """Why the peer of a connection between members would not be let in now. It may have been
+        while this manager was behind, or knew no leader."""
+        route = connection.route
+        if route not in (RAFT, SNAPSHOT):
+            return ""
+        try:
+            self._gatekeeper.admit(connection.peer, route)
+        except SwarmError as refusal:
+            return refusal.message
+        return ""
 
     def _connections(self) -> list[Connection]:
         return [] if self._gate is None else list(self._gate.connections)

@@ -285,6 +285,24 @@ async def test_raft_channel_ends_in_the_moment_its_node_is_removed():
 
 
 @on_both_loops
+async def test_raft_channel_ends_soon_where_its_node_would_not_be_let_in_any_more(monkeypatch):
+    monkeypatch.setattr(server, "CERTIFICATE_PERIOD_S", 0.05)
+    other = OURS.credentials("m1", "manager")
+    async with (
+        opened() as world,
+        open_channel(world) as channel,
+        open_channel(world, other) as stays,
+    ):
+        for each in (channel, stays):
+            each.send(b"x")
+            await each.receive()
+        world.nodes["m2"].role = "worker"  # as a snapshot may say: no event tells of it
+        assert await lost(channel) < 0.5
+        stays.send(b"y")
+        assert await stays.receive() == b"y"
+
+
+@on_both_loops
 async def test_raft_channel_outlives_the_certificate_it_was_opened_with(monkeypatch):
     monkeypatch.setattr(server, "CERTIFICATE_PERIOD_S", 0.02)
     async with opened() as world, open_channel(world) as channel:
