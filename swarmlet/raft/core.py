@@ -58,6 +58,7 @@ class Core(Corrected):
         self._votes: tuple[int, set[RaftID]] = (0, set())  # in which term, whose
         self._leader_heard_s = float("-inf")
         self._told: dict[RaftID, Progress] = {}  # by the leader
+        self._told_by: tuple[int, RaftID | None] = (0, None)  # and in which term
         self._followed: tuple[int, RaftID | None] = (self.term, None)
         self._led_term = 0
         self._takers: dict[type[Message], Callable[[RaftID, Any], None]] = {
@@ -182,6 +183,8 @@ class Core(Corrected):
             return Progress(match_index=self._end()[0], heard_s=now_s, is_connected=True)
         told = Progress() if self.is_leader else self._told.get(raft_id, Progress())
         match_index = self._match(raft_id) if self.is_leader else told.match_index
+        if not self.is_leader and self._told_by != (self.term, self.leader):
+            match_index = 0  # another leader may have replaced those entries since
         if raft_id == self.leader:
             match_index = self.commit_index
         heard = [s for s in (told.heard_s, self._heard.get(raft_id)) if s is not None]
@@ -379,7 +382,7 @@ class Core(Corrected):
 
     def _note_standings(self, append: Append) -> None:
         if append.standings:
-            now_s = self._env.clock.mono_s()
+            now_s, self._told_by = self._env.clock.mono_s(), (self.term, self.leader)
             self._told = {
                 raft_id: Progress(
                     match_index=match, heard_s=None if age < 0 else now_s - age / MS_PER_S

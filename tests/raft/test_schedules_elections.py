@@ -294,6 +294,29 @@ def test_followers_know_from_their_leader_how_the_others_stand():
     assert group[B].progress(D).heard_s is None
 
 
+def test_what_an_older_leader_told_of_a_match_is_not_paired_with_a_newer_commit_index():
+    """The entries that C had acknowledged to A were replaced since: with less it is not to blame."""
+    group = Cores(A, B, C, D, E)
+    group.elect(A)
+    group.run(0.3)
+    index, term = group.end(B)
+    told = ((C, index + 3, 5),)
+    group.inject(A, B, Append(group[A].term, index, term, index, 0, (), told))
+    assert group[B].progress(C).match_index == index + 3
+    heard_s = group[B].progress(C).heard_s
+    group.crash(A)
+    group.cut(B, D)
+    group.elect(D)
+    group.link(B, D)
+    for number in range(6):  # no time passes: D tells B nothing yet
+        group.propose(D, b"%d" % number)
+        group.round((B, D, E))
+        group.round((B, D, E))
+    assert group[B].commit_index > index + 3
+    assert group[B].progress(C).match_index == 0
+    assert group[B].progress(C).heard_s >= heard_s  # when it was heard is true for ever
+
+
 def test_larger_groups_elect_and_commit():
     group = Cores(*range(1, 8))
     group.run(3)
