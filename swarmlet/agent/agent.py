@@ -110,6 +110,11 @@ class Agent:
         return self._session.refusal
 
     @property
+    def is_removed(self) -> bool:
+        """Whether that is because the swarm removed this node."""
+        return self._session.is_removed
+
+    @property
     def problem(self) -> str:
         """Why this node has no session now, in a sentence; "" while it has one."""
         return "" if self._session.is_registered else self._db.problem or self._session.problem

@@ -14,7 +14,7 @@ from swarmlet.agent.description import OwnDescription
 from swarmlet.agent.logs import LogPublisher
 from swarmlet.agent.reporter import Reporter
 from swarmlet.agent.worker import Worker
-from swarmlet.core.errors import SwarmError, UnavailableError, first_of
+from swarmlet.core.errors import NodeRemovedError, SwarmError, UnavailableError, first_of
 from swarmlet.core.ids import NodeID, TaskID
 from swarmlet.core.limits import CONDITION_LENGTH_MAX
 from swarmlet.env.base import Env
@@ -118,8 +118,8 @@ class _Inventory:
 
 class Session:
     """One agent's session after session. `refusal`: why the manager asked last would not have this
-    node, until one takes it; `problem`: how the last try or session ended. `on_info` hears what
-    managers tell of the swarm."""
+    node, until one takes it; `is_removed`: because it was removed; `problem`: how the last try or
+    session ended. `on_info` hears what managers tell of the swarm."""
 
     def __init__(
         self,
@@ -141,6 +141,7 @@ class Session:
         self._alone_since_s = env.clock.mono_s()
         self.was_registered = asyncio.Event()
         self.refusal = self.problem = ""
+        self.is_removed = False
         self.on_info: Callable[[SwarmInfo], None] = _nothing
 
     @property
@@ -199,6 +200,7 @@ class Session:
         except UnavailableError:
             raise
         except SwarmError as refusal:
+            self.is_removed = isinstance(refusal, NodeRemovedError)
             raise SessionRefusedError(refusal.message, refusal.remedy) from refusal
 
     async def _one_session(self) -> None:
@@ -209,6 +211,7 @@ class Session:
             async with asyncio.timeout(REGISTER_TIMEOUT_S):
                 welcome = await self._register(channel, description, problem)
             self._channel, self._backoff_s, self.refusal = channel, 0.0, ""
+            self.is_removed = False
             self.was_registered.set()
             self._reporter.note_all(self._worker.statuses())
             period_s = welcome.heartbeat_period_s

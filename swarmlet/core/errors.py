@@ -5,6 +5,7 @@
       FailedPreconditionError 400 the request is right, the cluster's state forbids it
       UnauthorizedError      401  a key or token does not match
       ForbiddenError         403  the caller may not do this
+        NodeRemovedError          the swarm does not have its node any more
       NotFoundError          404  no such object
       ConflictError          409  the name or the place is taken
       StaleVersionError      500  somebody wrote first (Docker's status and words for it)
@@ -64,6 +65,12 @@ class UnauthorizedError(SwarmError):
 
 class ForbiddenError(SwarmError):
     code, http_status = "forbidden", 403
+
+
+class NodeRemovedError(ForbiddenError):
+    """The swarm does not have this node any more."""
+
+    code = "node-removed"
 
 
 _LISTED: Final = ("node", "service", "secret", "config")  # what `swarmlet ... ls` lists
@@ -190,6 +197,14 @@ def certificates_expired() -> NotManagerError:
     )
 
 
+def removed_here(refusal: str) -> NotManagerError:
+    """On the removed node itself; `refusal`: what it was told by `node_removed`."""
+    return NotManagerError(
+        f"This node is not a swarm manager. {refusal}",
+        remedy="Let it leave here (`swarmlet leave --force`) and join again with a token.",
+    )
+
+
 def manager_not_ready() -> NotManagerError:
     return NotManagerError(
         "This node is not a swarm manager. Manager is being prepared or has trouble connecting to "
@@ -224,9 +239,9 @@ def already_in_swarm() -> SwarmStateError:
     )
 
 
-def node_removed(node_id: str) -> ForbiddenError:
+def node_removed(node_id: str) -> NodeRemovedError:
     """Its certificate counts for nothing any more."""
-    return ForbiddenError(
+    return NodeRemovedError(
         f"Node {node_id} is not part of this swarm: it was removed.",
         remedy="Let it leave there (`swarmlet leave --force`) and join again with a token.",
     )

@@ -16,6 +16,7 @@ from swarmlet.core.errors import (
     certificates_expired,
     manager_not_ready,
     not_manager_worker,
+    removed_here,
 )
 from swarmlet.core.ids import NodeID
 from swarmlet.core.limits import NS_PER_S
@@ -127,6 +128,8 @@ class SwarmNode:
     def control(self) -> Control:
         member = self.manager.member
         if member is not None and member.is_ready:
+            if self._is_forgotten(member):
+                raise removed_here(self.life.agent.refusal)
             return member.control
         if self._is_lost():
             raise certificates_expired()
@@ -186,12 +189,18 @@ class SwarmNode:
         """Why the swarm does not know this node any more, as far as that is known."""
         if self.manager.clone is not None:
             return self.manager.clone
-        if self._is_member_ready():
+        member = self.manager.member
+        if member is not None and member.is_ready and not self._is_forgotten(member):
             return None
         if self._is_lost():
             return certificates_expired()
         refusal = self.life.agent.refusal
         return UnavailableError(refusal) if refusal else None
+
+    def _is_forgotten(self, member: Membership) -> bool:
+        """Whether the swarm goes on without this manager, which was removed while it was off: it
+        has no leader any more, and is not to take the others for silent."""
+        return self.life.agent.is_removed and bool(member.log.health().lost_since_ms)
 
     def _is_lost(self) -> bool:
         """Whether the certificate has expired, and is not renewed."""

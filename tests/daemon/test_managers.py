@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from swarmlet.api.engine import JoinRequest
-from swarmlet.core.errors import QuorumLostError, SwarmError, SwarmStateError
+from swarmlet.core.errors import NotManagerError, QuorumLostError, SwarmError, SwarmStateError
 from swarmlet.model.node import NodeState
 from tests.daemon.sim_nodes import run_managers
 from tests.sim.world import DATA
@@ -237,6 +237,29 @@ def test_rolled_back_manager_comes_back_as_another_member_and_says_so():
         assert len(back.member.log.members()) == 3
 
     run_managers(3, story, limit_s=900)
+
+
+def test_manager_that_was_removed_while_it_was_off_says_so_and_not_that_others_are_silent():
+    async def story(clock, swarm):
+        leader = await swarm.until_led()
+        goes = next(one for one in swarm.nodes if one is not leader)
+        gone_id = goes.state.node_id
+        await goes.lose()
+        await set_role(leader, goes, "worker")
+        await until(lambda: len(leader.member.log.members()) == 2)
+        await leader.engine.control().remove_node(gone_id, force=True)
+        await goes.start()
+        await goes.until("error")
+        assert goes.state.error.endswith("is not part of this swarm: it was removed.")
+        with pytest.raises(NotManagerError, match="it was removed") as found:
+            goes.engine.control()
+        assert "swarmlet leave --force" in found.value.remedy
+        await goes.engine.leave_swarm(force=True)
+        await goes.join(leader, "manager")
+        assert goes.state.error == ""
+        assert len(leader.member.log.members()) == 3
+
+    run_managers(3, story, limit_s=600)
 
 
 def test_copy_of_a_manager_takes_no_part_beside_the_one_that_runs():
