@@ -148,7 +148,8 @@ class Receiver:
 
     def _is_wanted(self, head: SnapshotHead, facts: SnapshotFacts) -> bool:
         core = self._driver.core
-        return head.term >= core.term and facts.index > core.commit_index
+        is_led = core.leader in (None, head.sender)  # whoever leads is heard before its snapshot
+        return is_led and head.term >= core.term and facts.index > core.commit_index
 
     def _check_sender(self, head: SnapshotHead, peer_node_id: NodeID) -> None:
         """Raises ForbiddenError. A member we do not know yet is believed: we may be behind."""

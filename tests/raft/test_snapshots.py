@@ -115,6 +115,32 @@ def test_stream_that_ends_early_leaves_nothing_behind():
     World(limits=OFTEN).run(story)
 
 
+def test_sender_that_goes_away_leaves_the_next_one_to_wait_for_what_it_began():
+    """Its snapshot is being put in place: another one gathered over it would be taken for it."""
+
+    async def story(world):
+        a, late = await behind(world)
+        _, head, chunks = sent_by(a)
+        await late.boot(Origin.JOIN)
+        world.wire.apart.add("a")
+        await late.engine._compaction.lock.acquire()  # a snapshot of its own is being written
+        first = world.begin(late.engine.take_snapshot(head, each(chunks), NodeID("a")))
+        await asyncio.sleep(1)
+        first.cancel()
+        for number in range(COUNT):
+            await world.write(b"more %d" % number)
+        await asyncio.sleep(1)
+        facts, head, chunks = sent_by(a)
+        second = world.begin(late.engine.take_snapshot(head, each(chunks), NodeID("a")))
+        await asyncio.sleep(1)
+        late.engine._compaction.lock.release()
+        assert (await second).index == facts.index == late.engine.applied_index
+        assert late.memory.seen == a.memory.seen[: len(late.memory.seen)]
+        assert late.memory.seen[-1][0] == facts.index
+
+    World(limits=OFTEN).run(story)
+
+
 @pytest.mark.parametrize(
     ("change", "error"),
     [
@@ -142,6 +168,33 @@ def test_snapshot_that_is_not_for_us_is_refused_or_answered_with_our_index(chang
             await late.engine.take_snapshot(head, each(chunks), NodeID("b"))
 
     World(limits=OFTEN).run(story)
+
+
+def test_snapshot_of_another_than_the_leader_is_not_taken():
+    """Whatever term it claims: neither by who leads, nor by who follows."""
+
+    async def story(world):
+        a, b, c = await world.found("a", "b", "c")
+        await world.write(b"kept")
+        await world.agree()
+        leader = next(host for host in (a, b, c) if host.engine._driver.core.is_leader)
+        follower, other = (host for host in (a, b, c) if host is not leader)
+        for host in (leader, follower):
+            core = host.engine._driver.core
+            ends = [(b"\x00x", 1_000, core.term), (b"\x00y", 1_001, core.term)]
+            facts = {"index": 1_001, "term": core.term, "members": {}, "entries": ends}
+            head = SnapshotHead(
+                sender=other.me.raft_id,
+                receiver=host.me.raft_id,
+                term=core.term + 1,
+                facts=msgspec.msgpack.encode(facts),
+            )
+            answer = await host.engine.take_snapshot(head, each([b"forged"]), NodeID(other.name))
+            assert answer.index < 1_000
+            assert host.entries == [b"kept"]
+        await world.write(b"more")
+
+    World().run(story)
 
 
 def installing(world, operation, where, seed):
