@@ -121,13 +121,21 @@ class Driver:
 
     async def alone(self, work: Callable[[], Awaitable[None]]) -> None:
         """Run `work` between two rounds; what it raises is raised here. Raises UnavailableError
-        where the member ends before."""
+        where the member ends before. A caller that is cancelled takes along what has not begun,
+        and goes when what has begun is over: it may own what `work` is about."""
         if self.is_stopping:
             raise _ending()
         job = _Job(work, asyncio.get_running_loop().create_future())
         self._jobs.append(job)
         self._wake.set()
-        await job.done
+        try:
+            await asyncio.shield(job.done)
+        except asyncio.CancelledError:
+            if job in self._jobs:
+                self._jobs.remove(job)
+            else:
+                await asyncio.wait((job.done,))
+            raise
 
     # Life
 

@@ -295,7 +295,7 @@ def test_followers_know_from_their_leader_how_the_others_stand():
 
 
 def test_what_an_older_leader_told_of_a_match_is_not_paired_with_a_newer_commit_index():
-    """The entries that C had acknowledged to A were replaced since: with less it is not to blame."""
+    """C had acknowledged entries to A that were replaced since: with less it is not to blame."""
     group = Cores(A, B, C, D, E)
     group.elect(A)
     group.run(0.3)
