@@ -19,22 +19,25 @@ ADDRESS_RETRY_S: Final = 5.0  # between tries to tell the group of another addre
 
 
 class GroupMember:
-    """`follow` has to run. `leadership` is the newest there is."""
+    """`follow` has to run."""
 
     def __init__(self, me: Member, group: RaftLog, link: NodeLink, own: OwnIdentity) -> None:
         self.me, self._group, self._link, self._own = me, group, link, own
-        self.leadership = Leadership(term=0, leader=None, is_ready=False)
         self._changed = asyncio.Event()
 
     async def follow(self, on_lead: Callable[[], None]) -> None:
         """Until the log ends. `on_lead` is called whenever this member begins to lead."""
+        was_ready = False
         async for leadership in self._group.leadership():
-            began = leadership.is_ready and not self.leadership.is_ready
-            self.leadership = leadership
             changed, self._changed = self._changed, asyncio.Event()
             changed.set()
-            if began:
+            if leadership.is_ready and not was_ready:
                 on_lead()
+            was_ready = leadership.is_ready
+
+    @property
+    def leadership(self) -> Leadership:
+        return self._group.leadership_now()
 
     def leads(self) -> bool:
         return self.leadership.is_ready

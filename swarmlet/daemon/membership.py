@@ -94,7 +94,6 @@ class Membership:
                 group.create_task(self.group.follow(on_lead), name="leadership")
                 if founding is not None:
                     await self._found(founding)
-                group.create_task(self.control.run(), name="control")
                 group.create_task(self.manager.run(), name="manager")
                 await self._prepared()
                 self.is_ready = True

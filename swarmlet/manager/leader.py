@@ -38,7 +38,6 @@ class Leader:
         self._failures = 0
         self._term: int | None = None  # of the reign that is not to end
         self.is_leading = False
-        self.leadership: Leadership | None = None  # the newest there is
         self._changed = asyncio.Event()  # replaced whenever it is set
 
     async def run(self) -> None:
@@ -52,7 +51,6 @@ class Leader:
     async def _follow(self, group: asyncio.TaskGroup) -> None:
         reign: asyncio.Task[None] | None = None
         async for leadership in self._log.leadership():
-            self.leadership = leadership
             self._tell()
             if reign is not None and (not leadership.is_ready or leadership.term != self._term):
                 await self._end(reign, leadership)

@@ -79,8 +79,7 @@ class Manager:
         """What its store is good for: the gatekeeper's question."""
         if self._leader.is_leading:
             return Standing.LEADS
-        seen = self._leader.leadership
-        return Standing.ALONE if seen is None or seen.leader is None else Standing.FOLLOWS
+        return Standing.ALONE if self._log.leadership_now().leader is None else Standing.FOLLOWS
 
     def gauges(self) -> dict[str, float]:
         """Numbers for /metrics."""

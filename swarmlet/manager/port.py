@@ -55,9 +55,9 @@ class Whereabouts:
         which managers answer, and which do not."""
         if self._leader.is_leading:
             return None
-        members, seen = self._log.members(), self._leader.leadership
+        members, leader = self._log.members(), self._log.leadership_now().leader
         for member in members:
-            if seen is not None and member.raft_id == seen.leader:
+            if member.raft_id == leader:
                 return self._addr_of(member)
         if not members:
             raise NotLeaderError("This manager does not know the others yet.", remedy=AGAIN)

@@ -122,6 +122,9 @@ class RaftEngine:
             else:
                 await changed.wait()
 
+    def leadership_now(self) -> Leadership:
+        return self._driver.leadership
+
     def members(self) -> tuple[Member, ...]:
         return self._driver.members().members
 
@@ -186,7 +189,7 @@ class RaftEngine:
         """
         recovered = await self._files.recover(self._state_machine, origin)
         driver = self._driver
-        driver.journal = recovered.journal
+        driver.journal, driver.contacts = recovered.journal, contacts
         self._events.begin()
         driver.on_full, driver.on_round = self._full_disk.look, self._look
         await driver.begin(self._send, recovered.snapshot_index)

@@ -107,6 +107,10 @@ class RaftLog(Protocol):
         """The present leadership, then every change of it; ends when the member stops."""
         ...
 
+    def leadership_now(self) -> Leadership:
+        """The present leadership, at this moment."""
+        ...
+
     def members(self) -> tuple[Member, ...]:
         """The newest configuration."""
         ...

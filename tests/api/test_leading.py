@@ -24,6 +24,7 @@ from swarmlet.model.change import Create
 from swarmlet.model.config import Config, ConfigSpec
 from tests.api.group import LOST, OTHER
 from tests.api.world import NOW_MS, Api, service_body
+from tests.store.memory_log import ME
 
 
 def refused(addr: str) -> UnavailableError:
@@ -56,7 +57,7 @@ class Leader:
 def led(api: Api) -> Api:
     """The API of a manager that another one leads."""
     api.world.leader = Leader()
-    api.world.lead(raft_id=OTHER.raft_id)
+    api.world.log.leader = OTHER.raft_id
     return api
 
 
@@ -107,7 +108,7 @@ async def test_body_that_was_compressed_arrives_whole(led):
 async def test_call_goes_on_here_once_this_manager_leads(led):
     def elected() -> None:
         led.world.leader = None
-        led.world.lead()
+        led.world.log.leader = ME.raft_id
 
     led.world.leader = Leader(NotLeaderError("not me"), on_call=elected)
     status, made = await led("POST", "/services/create", service_body("web"))
@@ -189,7 +190,7 @@ async def test_leader_that_falls_silent_is_not_waited_for_once_another_leads(led
 
     class Silent(Leader):
         async def pass_on(self, request: web.Request) -> web.StreamResponse:
-            led.world.lead(raft_id=3)
+            led.world.log.leader = 3
             return await asyncio.Event().wait()
 
     led.world.leader = Silent()
@@ -208,7 +209,7 @@ async def test_stream_that_has_begun_outlasts_its_leader(led, monkeypatch):
             response = web.StreamResponse()
             await response.prepare(request)
             await response.write(b"one ")
-            led.world.lead(raft_id=3)
+            led.world.log.leader = 3
             await asyncio.sleep(0.2)
             await response.write(b"two")
             return response

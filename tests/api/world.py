@@ -21,7 +21,7 @@ from swarmlet.core.errors import (
     not_manager_worker,
 )
 from swarmlet.core.errors import not_part_of_swarm as nothing_to_leave
-from swarmlet.core.ids import ClusterID, NodeID, RaftID, ServiceID, TaskID, new_id
+from swarmlet.core.ids import ClusterID, NodeID, ServiceID, TaskID, new_id
 from swarmlet.env.base import Disk, Env
 from swarmlet.manager.bootstrap import Founding, first_changes
 from swarmlet.manager.control import Control
@@ -40,7 +40,6 @@ from swarmlet.model.service import (
 )
 from swarmlet.model.task import Task, TaskState, TaskStatus
 from swarmlet.runtime.base import RuntimeDescription
-from swarmlet.store.proposer import Leadership
 from swarmlet.store.store import Store
 from swarmlet.wire.messages import LogLine, LogOptions
 from tests.api.group import GroupLog
@@ -176,7 +175,6 @@ class World:
         )
         await self.store.commit(first_changes(founding, self.env.entropy))
         await self._describe_node()
-        self.lead(control)
         self._control = control
         self.state = SwarmState(state="active", node_id=NODE_ID, node_addr="127.0.0.1")
         return NODE_ID
@@ -227,13 +225,6 @@ class World:
             }
         )
         await self.commit(Update(obj=described, seen=node.version))
-
-    def lead(self, control: Control | None = None, raft_id: int | None = ME.raft_id) -> None:
-        """What the verbs know of who leads."""
-        control = control or self._control
-        assert control is not None
-        leader = None if raft_id is None else RaftID(raft_id)
-        control._leadership = Leadership(term=1, leader=leader, is_ready=leader == ME.raft_id)
 
     async def commit(self, *changes: Change) -> None:
         assert self.store is not None

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
 
 from msgspec.structs import replace
 
@@ -16,7 +15,6 @@ from swarmlet.core.ids import RaftID
 from swarmlet.raft.membership import ADD_LEARNER, PROMOTE, REMOVE, Members
 from swarmlet.store.proposer import (
     GroupHealth,
-    Leadership,
     Member,
     MemberChange,
     MemberHealth,
@@ -52,7 +50,6 @@ class GroupLog(MemoryLog):
         self.refusals: deque[SwarmError] = deque()
         self.changes: list[tuple[str, int]] = []
         self.heirs: list[int | None] = []
-        self.leader: RaftID | None = ME.raft_id
 
     def members(self) -> tuple[Member, ...]:
         return self.group.members
@@ -66,12 +63,6 @@ class GroupLog(MemoryLog):
             ),
             quorum=len(self.group.voters()) // 2 + 1,
         )
-
-    async def leadership(self) -> AsyncIterator[Leadership]:
-        while True:
-            self._changed.clear()
-            yield Leadership(term=self._term, leader=self.leader, is_ready=self.is_leader)
-            await self._changed.wait()
 
     async def change_members(self, change: MemberChange) -> None:
         await asyncio.sleep(CHANGE_S)
@@ -107,10 +98,6 @@ class GroupLog(MemoryLog):
         """Another member leads from now on, or none."""
         self.lose()
         self.leader = leader
-
-    def lead_again(self) -> None:
-        self.leader = ME.raft_id
-        self.lead()
 
     def move(self, number: int, address: str) -> None:
         """A member has another address, whoever decided that."""

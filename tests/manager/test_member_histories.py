@@ -115,7 +115,7 @@ class History:
     async def change_leader(self) -> None:
         await self.end_reign()
         await asyncio.sleep(self.rng.random())
-        self.world.log.lead_again()
+        self.world.log.lead()
         self.begin_reign()
 
     def begin_reign(self) -> None:
@@ -141,7 +141,7 @@ class History:
             each.clear()
         await until(lambda: self.reign.done() or self.world.members.is_at_rest(), limit_s=120)
         if self.reign.done():  # it handed over, as a drained or demoted leader does
-            log.lead_again()
+            log.lead()
             self.begin_reign()
             await until(self.world.members.is_at_rest, limit_s=120)
         self.check()

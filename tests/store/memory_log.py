@@ -43,7 +43,7 @@ class MemoryLog:
     def __init__(self, state_machine: StateMachine, *, delay_s: float = 0.0) -> None:
         self.entries: list[bytes] = []
         self.delay_s = delay_s
-        self.is_leader = True
+        self.is_leader, self.leader = True, ME.raft_id
         self.proposals = 0
         self._state_machine = state_machine
         self._queue: deque[tuple[bytes, str, asyncio.Future[int]]] = deque()
@@ -81,16 +81,18 @@ class MemoryLog:
     async def leadership(self) -> AsyncIterator[Leadership]:
         while True:
             self._changed.clear()
-            leader = ME.raft_id if self.is_leader else None
-            yield Leadership(term=self._term, leader=leader, is_ready=self.is_leader)
+            yield self.leadership_now()
             await self._changed.wait()
+
+    def leadership_now(self) -> Leadership:
+        return Leadership(term=self._term, leader=self.leader, is_ready=self.is_leader)
 
     def members(self) -> tuple[Member, ...]:
         return (ME,)
 
     def health(self) -> GroupHealth:
         me = MemberHealth(member=ME, answers=True)
-        return GroupHealth(leader=ME.raft_id if self.is_leader else None, members=(me,), quorum=1)
+        return GroupHealth(leader=self.leader, members=(me,), quorum=1)
 
     async def change_members(self, change: MemberChange) -> None:
         raise UnsupportedError("This log has one member.")
@@ -114,7 +116,7 @@ class MemoryLog:
 
     def lose(self) -> None:
         """Lose leadership: what is in flight is never applied, and nobody knows."""
-        self.is_leader = False
+        self.is_leader, self.leader = False, None
         queue, self._queue = self._queue, deque()
         for _, _, done in queue:
             if not done.done():
@@ -123,7 +125,7 @@ class MemoryLog:
 
     def lead(self) -> None:
         """Lead again, in a new term."""
-        self.is_leader, self._term = True, self._term + 1
+        self.is_leader, self.leader, self._term = True, ME.raft_id, self._term + 1
         self._changed.set()
 
     def replay(self, into: StateMachine, after: int = 0) -> None:

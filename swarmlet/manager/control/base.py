@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import AsyncIterator, Sequence
-from typing import Final
 
 from swarmlet.ca.external import ExternalSigner
 from swarmlet.core.errors import (
@@ -28,11 +27,9 @@ from swarmlet.wire.outgoing import HttpsAnswer, HttpsRequest
 
 log = logging.getLogger("swarmlet.manager")
 
-_NOBODY_LEADS: Final = Leadership(term=0, leader=None, is_ready=False)
-
 
 class ControlBase(Finders):
-    """Reading and finding. `run` follows the leadership for `leadership()` while it runs."""
+    """Reading and finding."""
 
     def __init__(
         self,
@@ -50,12 +47,6 @@ class ControlBase(Finders):
         self._env = env
         self._node_id = node_id
         self._external = external or no_external_ca()
-        self._leadership = _NOBODY_LEADS
-
-    async def run(self) -> None:
-        """Keep `leadership()` up to date until the log stops. Owned by the manager's TaskGroup."""
-        async for leadership in self._log.leadership():
-            self._leadership = leadership
 
     async def read(self, *, stale: bool = False) -> View:
         """A linearizable live view: consistent until the next await of the caller. With `stale`
@@ -80,8 +71,8 @@ class ControlBase(Finders):
         return leaderless(health, now_ms)
 
     def leadership(self) -> Leadership:
-        """Who leads, as `run` last heard."""
-        return self._leadership
+        """Who leads, as far as this manager knows."""
+        return self._log.leadership_now()
 
     def health(self) -> GroupHealth:
         """Which managers answer, as this one hears it or as the leader told it."""
