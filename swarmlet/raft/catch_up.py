@@ -24,6 +24,7 @@ log = logging.getLogger("swarmlet.raft")
 RETRY_MIN_S: Final = 0.2
 RETRY_MAX_S: Final = 5.0
 HOLD_S: Final = 60.0  # the log behind a snapshot is kept while it is sent, but no longer
+CONTACTS_S: Final = 10.0  # what a new member gives those who let it in, before it believes others
 AFTER_S: Final = 1.0  # until its answers to heartbeats say where it stands
 
 
@@ -152,9 +153,10 @@ class Receiver:
         return is_led and head.term >= core.term and facts.index > core.commit_index
 
     def _check_sender(self, head: SnapshotHead, peer_node_id: NodeID) -> None:
-        """Raises ForbiddenError. A member we do not know yet is believed: we may be behind."""
+        """Raises ForbiddenError. A member we do not know yet is believed: we may be behind. One
+        that knows nothing waits for those who let it in: whoever comes first makes its state."""
         driver = self._driver
-        members = driver.members()
+        members = driver.known()
         sender = members.member(RaftID(head.sender))
         if head.receiver != driver.me.raft_id:
             raise ForbiddenError(
@@ -164,6 +166,10 @@ class Receiver:
             sender is not None and sender.node_id != peer_node_id
         ):
             raise ForbiddenError(f"Node {peer_node_id} is not member {head.sender:x}.")
+        is_new = bool(driver.contacts) and not driver.members().members
+        age_s = driver.env.clock.mono_s() - driver.born_s
+        if is_new and sender is None and age_s < CONTACTS_S:
+            raise ForbiddenError(f"Member {head.sender:x} is none that let this one in.")
 
 
 def _facts(head: SnapshotHead) -> SnapshotFacts:

@@ -123,7 +123,7 @@ class Conversations:
         """The newest configuration; of removals only the committed ones, others may be undone."""
         driver = self._driver
         committed = driver.journal.members(as_of=driver.core.commit_index)
-        return Members(members=driver.members().members, removed=committed.removed)
+        return Members(members=driver.known().members, removed=committed.removed)
 
     def _refused(self, reason: str, sentence: str) -> MemberRefusedError:
         return MemberRefusedError(reason, sentence, remedy=_REMEDIES[reason])

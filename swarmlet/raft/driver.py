@@ -87,6 +87,7 @@ class Driver:
         self.timing, self.is_stopping, self.ended = limits.timing, False, asyncio.Event()
         self.on_round: Callable[[], None] = lambda: None
         self.on_full: Callable[[], bool] = lambda: False  # whether somebody else takes over
+        self.contacts: tuple[Member, ...] = ()  # who let this member into the group
         self.problem: SwarmError | None = None  # ends the member at the next round
         self.lost_s = self.born_s = 0.0  # since when no leader is known; and this member
         self.durable = (0, 0)  # term and last index that are surely on disk
@@ -110,6 +111,10 @@ class Driver:
     def members(self) -> Members:
         """The newest configuration, committed or not."""
         return self.journal.newest_members
+
+    def known(self) -> Members:
+        """Who is who: before there is a configuration, those who let this member in."""
+        return self.members() if self.members().members else Members(members=self.contacts)
 
     def is_single(self) -> bool:
         """Whether there is nobody else, not even a learner."""

@@ -9,7 +9,9 @@ import pytest
 
 from swarmlet.core.errors import DamagedError, ForbiddenError, SwarmError
 from swarmlet.core.ids import NodeID
+from swarmlet.raft.catch_up import CONTACTS_S
 from swarmlet.raft.engine import Origin
+from swarmlet.raft.hello import WRONG_MEMBER
 from swarmlet.wire.node_api import SnapshotHead
 from tests.raft.group import OFTEN, World
 from tests.raft.member import DIRECTORY, JOURNAL, SNAPSHOT
@@ -195,6 +197,44 @@ def test_snapshot_of_another_than_the_leader_is_not_taken():
         await world.write(b"more")
 
     World().run(story)
+
+
+def test_new_member_takes_its_first_state_of_those_who_let_it_in():
+    """Of others only where none of them comes: one of them may have been replaced since."""
+
+    async def story(world):
+        a, late = await behind(world)
+        facts, head, chunks = sent_by(a)
+        contacts = a.engine.members()
+        world.wire.apart.add("a")
+        await late.boot(Origin.JOIN, contacts)
+        unknown = msgspec.structs.replace(head, sender=77)
+        for said, node_id in ((unknown, "x"), (head, "x"), (unknown, "a")):
+            with pytest.raises(ForbiddenError):
+                await late.engine.take_snapshot(said, each(chunks), NodeID(node_id))
+        assert late.engine.applied_index < facts.index
+        await asyncio.sleep(CONTACTS_S + 1)
+        with pytest.raises(ForbiddenError):
+            await late.engine.take_snapshot(head, each(chunks), NodeID("x"))
+        answer = await late.engine.take_snapshot(unknown, each(chunks), NodeID("x"))
+        assert answer.index == facts.index
+
+    World(limits=OFTEN).run(story)
+
+
+def test_new_member_lets_nobody_in_as_one_of_those_who_let_it_in():
+    async def story(world):
+        a, late = await behind(world)
+        contacts = a.engine.members()
+        world.wire.apart.add("a")
+        await late.boot(Origin.JOIN, contacts)
+        hello = a.engine._events.hello(late.me.raft_id)
+        assert late.engine._events.judge(hello, "a") is None
+        refusal = late.engine._events.judge(hello, "x")
+        assert refusal is not None
+        assert refusal.reason == WRONG_MEMBER
+
+    World(limits=OFTEN).run(story)
 
 
 def installing(world, operation, where, seed):
