@@ -340,8 +340,8 @@ class Peers:
                 "raft.refused_by_peer",
                 extra={"node_id": node_id, "reason": reason, "cause": cause},
             )
-        member = self._wanted.get(error.raft_id)
-        if member is not None and member.node_id == node_id:  # else it is nobody's to say
+        # A node of ours by whatever raft id, for ours may be of old; others' word is nobody's.
+        if any(member.node_id == node_id for member in self._wanted.values()):
             self._events.refused(error.raft_id, error.refusal)
 
     def _tell(self, raft_id: RaftID) -> None:

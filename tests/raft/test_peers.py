@@ -480,6 +480,20 @@ def test_refusal_counts_from_members_of_the_group_alone(reason):
     play(2, story)
 
 
+def test_refusal_counts_from_a_member_that_has_joined_anew_since():
+    """Whose disk is old knows the others by ids that they have no more."""
+
+    async def story(world, group):
+        one, _ = world.nodes
+        one.start(group)
+        anew = Node(world.net, "m2", 9)
+        refusal = encode_own(Refusal(reason=ROLLED_BACK, term=9, index=99))
+        said = await refused_by(world, one, anew, encode_own(anew.hello(1)), refusal)
+        assert said == [(9, ROLLED_BACK)]
+
+    play(2, story)
+
+
 @pytest.mark.parametrize("reason", [REMOVED, ROLLED_BACK, CLONED])
 def test_whoever_answers_at_a_members_address_ends_nobody(reason):
     async def story(world, group):
