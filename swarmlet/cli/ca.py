@@ -10,6 +10,7 @@ from swarmlet.cli.client import Client, Json, Object
 from swarmlet.cli.errors import CommandError
 from swarmlet.cli.external_ca import external_ca_option, external_cas_of, read_pem
 from swarmlet.cli.lazy import example
+from swarmlet.cli.stale import warn
 from swarmlet.cli.swarm import post_update
 from swarmlet.cli.units import DURATION_NS
 from swarmlet.cli.world import wall_s
@@ -41,6 +42,8 @@ def ca(client: Client, /, *, rotate: bool, detach: bool, quiet: bool, **options:
     A terminal also shows whose it is and how long it lasts.
     """
     _check(options, rotate=rotate)
+    if not rotate:
+        client.allow_stale(warn)
     swarm = client.get("/swarm")
     if rotate:
         _put(swarm["Spec"], options)

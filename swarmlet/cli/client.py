@@ -367,10 +367,12 @@ def _refusal(status: int, value: Json) -> ApiError:
     message = str(answer.get("message") or f"The daemon answered with status {status}.")
     if message.startswith("rpc error: code = "):
         message = message.partition(" desc = ")[2] or message
-    message = (
-        message.strip()
-        .replace('"docker swarm ', '"swarmlet ')
-        .replace('"docker info"', '"swarmlet info"')
-    )
     remedy, problem = str(answer.get("remedy") or ""), str(answer.get("code") or "")
-    return ApiError(status, message, remedy, problem)
+    return ApiError(status, own_words(message.strip()), remedy, problem)
+
+
+def own_words(message: str) -> str:
+    """With this command where Docker's sentences name docker's."""
+    return message.replace('"docker swarm ', '"swarmlet ').replace(
+        '"docker info"', '"swarmlet info"'
+    )

@@ -5,7 +5,7 @@ from typing import Final
 
 import click
 
-from swarmlet.cli.client import Client, Object
+from swarmlet.cli.client import Client, Object, own_words
 from swarmlet.cli.errors import ApiError
 from swarmlet.cli.format import human_duration, human_size
 from swarmlet.cli.lazy import example
@@ -43,6 +43,8 @@ def info(client: Client, *, form: str) -> None:
 def _swarm(swarm: Object, rotation: str, group: Sequence[str]) -> Iterator[str]:
     state = swarm.get("LocalNodeState", "inactive")
     yield f"Swarm: {state}"
+    if state == "locked" and swarm.get("Error"):
+        yield f" Error: {own_words(swarm['Error'])}"
     if state in ("inactive", "locked"):
         return
     yield f" NodeID: {swarm.get('NodeID', '')}"

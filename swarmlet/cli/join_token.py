@@ -10,6 +10,7 @@ from swarmlet.cli.format import expiry, natural
 from swarmlet.cli.lazy import LazyGroup, example
 from swarmlet.cli.options import format_option, pairs_of, quiet_option
 from swarmlet.cli.output import Row, for_each, print_ids, print_rows
+from swarmlet.cli.stale import may_be_stale
 from swarmlet.cli.swarm import post_update
 from swarmlet.cli.swarm_options import join_text, manager_address
 from swarmlet.cli.units import DURATION_NS
@@ -146,6 +147,7 @@ def create(
 @format_option
 @quiet_option
 @click.pass_obj
+@may_be_stale
 def ls(client: Client, *, form: str, quiet: bool) -> None:
     """List the extra tokens, oldest first; never what they say."""
     found = client.get(PATH)

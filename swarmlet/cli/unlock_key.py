@@ -5,6 +5,7 @@ import click
 from swarmlet.cli.client import Client
 from swarmlet.cli.errors import CommandError
 from swarmlet.cli.lazy import example
+from swarmlet.cli.stale import warn
 from swarmlet.cli.swarm import post_update
 from swarmlet.cli.swarm_options import print_unlock_key
 
@@ -23,6 +24,8 @@ def unlock_key(client: Client, *, rotate: bool, quiet: bool) -> None:
         _rotate(client)
         if not quiet:
             click.echo("Successfully rotated manager unlock key.\n")
+    else:
+        client.allow_stale(warn)  # it may be what brings a majority back
     key = client.get("/swarm/unlockkey").get("UnlockKey", "")
     if not key:
         raise CommandError("no unlock key is set", "`swarmlet swarm update --autolock=true`")

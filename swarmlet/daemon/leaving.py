@@ -31,4 +31,9 @@ def leaving_refusal(health: GroupHealth | None) -> SwarmStateError:
 
 
 def _refusal(cause: str) -> SwarmStateError:
-    return SwarmStateError(f"{_PARTICIPATES}{cause}{_RESTORE}")
+    return SwarmStateError(
+        f"{_PARTICIPATES}{cause}{_RESTORE}",
+        remedy="Demote it first (`swarmlet node demote self`): it leaves as a worker then. With "
+        "--force it leaves as a manager, and the others, where they are a majority, count it no "
+        "more.",
+    )

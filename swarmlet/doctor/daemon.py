@@ -10,6 +10,8 @@ from swarmlet.doctor.finding import Judgement, Probe, fail, ok, skipped, warn
 from swarmlet.doctor.world import Asked, World, ask
 
 MANAGERS_MAX: Final = 7  # more make every change slower and nothing safer
+_OF_MANAGERS: Final = (" managers are more than ", "Running Swarm in a ")
+"""In warnings of `info` about the number of managers, which `judge_swarm` counts itself."""
 _NO_DAEMON: Final = "No daemon answers, so there is no swarm to ask about."
 
 
@@ -99,7 +101,7 @@ def look_at_swarm(world: World) -> Swarm:
         state=state,
         is_manager=is_manager,
         error=str(found.get("Error") or ""),
-        warnings=_warnings(answer),
+        warnings=warnings_of(answer),
     )
     if not is_manager:
         return swarm
@@ -112,9 +114,14 @@ def look_at_swarm(world: World) -> Swarm:
     )
 
 
-def _warnings(answer: Asked) -> tuple[str, ...]:
+def warnings_of(answer: Asked) -> tuple[str, ...]:
+    """Of `info`, but for those of the number of managers."""
     found = answer.body.get("Warnings") if answer.is_object else None
-    return tuple(str(warning).removeprefix("WARNING: ").rstrip(".") for warning in found or ())
+    return tuple(
+        str(warning).removeprefix("WARNING: ").rstrip(".")
+        for warning in found or ()
+        if not any(words in str(warning) for words in _OF_MANAGERS)
+    )
 
 
 def _members(answer: Asked) -> tuple[Member, ...]:
@@ -135,6 +142,8 @@ def judge_swarm(facts: Swarm) -> Judgement:
         return skipped(_NO_DAEMON)
     if facts.state == "inactive":
         return skipped("This node is in no swarm.", "swarmlet init")
+    if facts.state == "locked":
+        return fail("This node is locked: it needs the swarm's unlock key.", "swarmlet unlock")
     if facts.error or facts.state != "active":
         why = f": {facts.error.rstrip('.')}" if facts.error else ""
         return fail(f"This node is {facts.state}{why}.", _remedy(facts))
@@ -177,7 +186,8 @@ def judge_node(facts: Swarm) -> Judgement:
         why = f": {facts.node_message.rstrip('.')}" if facts.node_message else ""
         return fail(f"This node is {facts.node_state}{why}.", "swarmlet doctor runtimes")
     if facts.warnings and not facts.error:  # the swarm's own are said already
-        return warn(f"The daemon warns: {'; '.join(facts.warnings)}.", "swarmlet doctor runtimes")
+        warned = "; ".join(facts.warnings)
+        return warn(f"The daemon warns: {warned}.", "swarmlet info; swarmlet doctor runtimes")
     if not facts.node_state:
         return skipped("Only a manager knows what the swarm makes of this node.")
     return ok("This node is ready: its runtime can run tasks.")

@@ -34,6 +34,8 @@ def leaderless(swarm):
         "GET /services/api-web": (200, recorded.services()[0]),
         "GET /secrets": (200, []),
         "GET /configs": (200, []),
+        "GET /swarm/unlockkey": (200, {"UnlockKey": "SWMKEY-1-x"}),
+        "GET /swarmlet/v1/join-tokens": (200, []),
     }
     paths = [each.removeprefix("GET ") for each in swarm.script if each.startswith("GET /")]
     without_leader(swarm, *(path for path in paths if path not in ("/info", "/_ping")))
@@ -51,6 +53,9 @@ def leaderless(swarm):
         ["service", "inspect", "api-web"],
         ["secret", "ls"],
         ["config", "ls"],
+        ["ca"],
+        ["unlock-key"],
+        ["join-token", "ls"],
     ],
     ids=" ".join,
 )

@@ -148,6 +148,23 @@ def test_update_shows_the_key_when_it_turns_autolock_on_alone(swarmlet, swarm, l
     assert sent == [True, True, False, False]
 
 
+def test_info_of_a_locked_node_says_how_to_unlock_it(swarmlet, daemon):
+    in_state(daemon, "locked")
+    said = 'Please use "docker swarm unlock" to unlock it.'
+    daemon.script["GET /info"][1]["Swarm"] |= {"Error": said, "ControlAvailable": False}
+    lines = swarmlet("info").out.splitlines()
+    assert lines[:2] == ["Swarm: locked", ' Error: Please use "swarmlet unlock" to unlock it.']
+
+
+@pytest.mark.parametrize("words", [["unlock-key", "--rotate"], ["ca", "--rotate"]])
+def test_key_and_root_are_not_changed_without_a_majority(words, swarmlet, locking):
+    lost = {"message": "1 of 3 managers answers", "code": "quorum-lost"}
+    locking.script["GET /swarm"] = (503, lost)
+    result = swarmlet(*words)
+    assert (result.code, result.err) == (1, "Error: 1 of 3 managers answers\n")
+    assert [one.query.get("stale") for one in locking.requests] == [None]
+
+
 def test_locked_node_says_how_to_unlock_it(swarmlet, daemon):
     message = (
         "Swarm is encrypted and needs to be unlocked before it can be used. Please use "

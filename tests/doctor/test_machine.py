@@ -4,8 +4,10 @@ import errno
 
 import pytest
 
+from swarmlet.api.render.info import manager_warnings
 from swarmlet.core.version import VERSION
 from swarmlet.doctor import cgroups, daemon, kernel, limits, network, ports, runtimes
+from swarmlet.doctor.world import Asked
 from tests.doctor.test_host import check
 
 
@@ -410,6 +412,11 @@ def members(count: int, *, has_leader: bool = True) -> tuple[daemon.Member, ...]
             "fail",
             ("None of 3 managers leads",),
         ),
+        (
+            daemon.Swarm(state="locked", error='Please use "docker swarm unlock" to unlock it.'),
+            "fail",
+            ("is locked", "swarmlet unlock"),
+        ),
     ],
 )
 def test_swarm_is_judged_by_its_managers(facts, verdict, words):
@@ -436,3 +443,11 @@ def test_swarm_is_judged_by_its_managers(facts, verdict, words):
 )
 def test_node_that_is_not_ready_fails_with_the_reason(facts, verdict, word):
     check(daemon.judge_node(facts), verdict, word)
+
+
+@pytest.mark.parametrize("managers", [2, 4, 8, 9])
+def test_number_of_managers_is_the_swarms_line_and_not_the_nodes(managers):
+    counted = manager_warnings(managers)
+    body = {"Warnings": [*counted, "WARNING: the Docker Engine is away."]}
+    assert counted
+    assert daemon.warnings_of(Asked(status=200, body=body)) == ("the Docker Engine is away",)
