@@ -4,8 +4,8 @@ Owns `DATA/raft/`: `journal` (term, vote, entries, members) and `snapshot` (the 
 whole); nobody else writes there. `engine` fulfils store.proposer.RaftLog, `driver` is its loop,
 `core` what moves in it; `hardening` holds PySyncObj and all that is corrected in it, and alone
 imports it. `journal`, `snapshots` and `membership` are what survives; `peers` is the way to other
-members; `reads`, `changes`, `transfer`, `catch_up`, `compaction` and `key_change` are what callers
-and other members wait for.
+members; `reads`, `member_changes`, `transfer`, `catch_up`, `compaction` and `key_rotation` are what
+callers and other members wait for. docs/design/raft.md says which file has what.
 
 After a crash at any instant: every acknowledged entry is there, in its place; an entry that was not
 acknowledged is there whole or not at all; a vote once given is remembered. Data that a crash cannot

@@ -13,7 +13,6 @@ from swarmlet.env.base import Env
 from swarmlet.env.sealed import SealKey, SealKeys
 from swarmlet.raft.background import Background
 from swarmlet.raft.catch_up import Receiver, Sender
-from swarmlet.raft.changes import Changes
 from swarmlet.raft.compaction import Compaction
 from swarmlet.raft.conversations import Conversations
 from swarmlet.raft.driver import DEFAULTS as DEFAULTS
@@ -21,7 +20,8 @@ from swarmlet.raft.driver import SLACK_B, Driver
 from swarmlet.raft.driver import RaftLimits as RaftLimits
 from swarmlet.raft.group_view import GroupView
 from swarmlet.raft.hardening import RaftTiming
-from swarmlet.raft.key_change import KeyChange
+from swarmlet.raft.key_rotation import KeyRotation
+from swarmlet.raft.member_changes import MemberChanges
 from swarmlet.raft.membership import Members
 from swarmlet.raft.messages import COMMAND_SIZE_MAX_B
 from swarmlet.raft.peers import Dialer, Peers
@@ -63,10 +63,10 @@ class RaftEngine:
         self._driver = Driver(env, self._files, state_machine, me, limits)
         self._view = GroupView(self._driver)
         self._reads = Reads(self._driver, self._view)
-        self._changes = Changes(self._driver, self._view)
+        self._changes = MemberChanges(self._driver, self._view)
         self._transfer = Transfer(self._driver, self._view)
         self._compaction = Compaction(self._driver, state_machine)
-        self._keys = KeyChange(self._driver, self._compaction)
+        self._keys = KeyRotation(self._driver, self._compaction)
         self._receiver = Receiver(self._driver, self._compaction, state_machine)
         self._events = Conversations(self._driver, lambda raft_id: self._peers.live(raft_id))
         self._peers = Peers(env, me, dialer or _NoDialer(), self._events)
@@ -179,6 +179,10 @@ class RaftEngine:
         self._driver.core.set_timing(timing)
         self._driver.wake()
 
+    def call_members(self, hostname_of: Callable[[str], str]) -> None:
+        """By node id, what people call a member, "" where that is not known."""
+        self._view.hostname_of = hostname_of
+
     async def start(self, origin: Origin, contacts: tuple[Member, ...] = ()) -> None:
         """Load snapshot and journal and replay them; a group of one then leads and is caught up.
 
@@ -194,6 +198,7 @@ class RaftEngine:
         driver.on_full, driver.on_round = self._full_disk.look, self._look
         await driver.begin(self._send, recovered.snapshot_index)
         self._compaction.begun_at(recovered.snapshot_index)
+        self._view.listen()
         if not self.members():
             self._peers.want(contacts)
         log.info(
@@ -237,6 +242,7 @@ class RaftEngine:
         members = self._driver.members()
         if members is not self._wanted:
             self._wanted = members
+            self._view.listen()
             if members.members:
                 self._peers.want(members.members)
         self._reads.look()

@@ -10,14 +10,14 @@ from contextlib import contextmanager
 from typing import Any
 
 from swarmlet.raft.acquaintance import Acquaintances
-from swarmlet.raft.changes import Changes
 from swarmlet.raft.core import Core
 from swarmlet.raft.hardening import Corrected
 from swarmlet.raft.journal import Journal
+from swarmlet.raft.member_changes import MemberChanges
 from swarmlet.raft.messages import Append
 from swarmlet.raft.transport import Transport
 
-_in_turn = Changes._in_turn
+_in_turn = MemberChanges._in_turn
 Replacement = tuple[type, str, Callable[..., Any]]
 
 
@@ -70,7 +70,7 @@ MUTATIONS: dict[str, tuple[Replacement, ...]] = {
     "read index": ((Core, "begin_read", _read_here),),
     "one-change gate": (
         (Corrected, "_may_change", _may_always_change),
-        (Changes, "_in_turn", _out_of_turn),
+        (MemberChanges, "_in_turn", _out_of_turn),
     ),
     "commit clamp": ((Core, "_beat", _beat_unlimited),),
     "durable vote": ((Journal, "setCurrentTerm", _forget_vote),),

@@ -11,7 +11,7 @@ from swarmlet.raft.driver import Driver
 log = logging.getLogger("swarmlet.raft")
 
 
-class KeyChange:
+class KeyRotation:
     """First the journal, between two rounds, then the snapshot. A crash anywhere in between leaves
     files of which each names its own key."""
 

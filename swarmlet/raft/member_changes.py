@@ -15,7 +15,7 @@ from swarmlet.store.proposer import Member, MemberChange
 LOOK_S: Final = 0.05
 
 
-class Changes:
+class MemberChanges:
     """Changes of the group, proposed at the leader."""
 
     def __init__(self, driver: Driver, view: GroupView) -> None:
