@@ -5,7 +5,7 @@ are PySyncObj's, corrected in `hardening`; here is what comes from other members
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -33,6 +33,9 @@ from swarmlet.raft.messages import (
 from swarmlet.raft.read_index import REQUESTS_MAX, ReadAnswer, ReadRequests
 from swarmlet.raft.transport import Send, Transport
 from swarmlet.store.proposer import MemberChange
+
+TERM_JUMP_MAX: Final = 2**32
+"""Further ahead nobody can be by elections; the last number of all would be the group's end."""
 
 
 class Core(Corrected):
@@ -104,6 +107,8 @@ class Core(Corrected):
         self._enter()
         self._heard[raft_id] = self._env.clock.mono_s()
         for message in decode_frame(frame):
+            if message.term > self.term + TERM_JUMP_MAX:
+                raise ValueError(f"term {message.term}, and here it is {self.term}")
             self._takers[type(message)](raft_id, message)
             self._look_around()
 

@@ -4,11 +4,11 @@ Whoever dialled says `Hello` first. The other answers with its own, or with a `R
 then says `Welcome`, or refuses. A `Ping` says no more than that its sender lives.
 """
 
-from typing import Final, TypeAlias
+from typing import Annotated, Final, TypeAlias
 
 import msgspec
 
-from swarmlet.core.ids import RaftID
+from swarmlet.raft.messages import Id, UInt
 
 RAFT_PROTOCOL: Final = 1
 MARK: Final = b"\xc1"
@@ -23,15 +23,17 @@ STRANGER: Final = "stranger"
 
 class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello"):
     """`boot` is drawn at each start of a member. `term` and `last_index` as they are on its disk:
-    what a crash takes away was never said. `receiver` is whom it takes the other side for."""
+    what a crash takes away was never said. `receiver` is whom it takes the other side for.
+    `commit_term` is that of the entry at `commit_index`; 0 where that is not said."""
 
-    protocol: int = RAFT_PROTOCOL
-    sender: RaftID
-    receiver: RaftID
-    boot: int
-    term: int
-    last_index: int
-    commit_index: int = 0
+    protocol: UInt = RAFT_PROTOCOL
+    sender: Id
+    receiver: Id
+    boot: UInt
+    term: UInt
+    last_index: UInt
+    commit_index: UInt = 0
+    commit_term: int = 0
 
 
 class Welcome(msgspec.Struct, frozen=True, kw_only=True, tag="welcome"):
@@ -43,10 +45,10 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True, tag="refusal"):
     what one that is rolled back is known to have reached; it may have said its hello before that,
     and knows better then."""
 
-    reason: str
-    sentence: str = ""
-    term: int = 0
-    index: int = 0
+    reason: Annotated[str, msgspec.Meta(max_length=100)]
+    sentence: Annotated[str, msgspec.Meta(max_length=1_000)] = ""
+    term: UInt = 0
+    index: UInt = 0
 
 
 class Ping(msgspec.Struct, frozen=True, kw_only=True, tag="ping"):

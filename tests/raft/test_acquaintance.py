@@ -283,6 +283,23 @@ def test_own_frames_are_told_from_the_cores(value):
     assert not is_own(b"")
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        hello(sender=0),
+        hello(sender=-1),
+        hello(term=2**63),
+        hello(last_index=-1),
+        refusal("x" * 101),
+        msgspec.structs.replace(refusal(REMOVED), sentence="x" * 1_001),
+        msgspec.structs.replace(refusal(REMOVED), index=2**63),
+    ],
+)
+def test_numbers_and_words_have_bounds(value):
+    with pytest.raises(ValueError, match="Expected"):
+        decode_own(encode_own(value))
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=60))
 def test_garbage_is_no_frame(garbage):

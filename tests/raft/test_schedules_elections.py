@@ -2,6 +2,7 @@
 
 import pytest
 
+from swarmlet.raft.core import TERM_JUMP_MAX
 from swarmlet.raft.hardening import NOT_LEADER, SUCCESS, RaftTiming
 from swarmlet.raft.messages import (
     Append,
@@ -111,6 +112,28 @@ def candidate():
     group.step(A)
     assert group[A].term == 1
     return group
+
+
+@pytest.mark.parametrize(
+    "say",
+    [
+        lambda term: Append(term, 1, 0, 1, 0),
+        lambda term: Appended(term, 1, 0),
+        lambda term: Rejected(term, 1, 1, 0),
+        lambda term: VoteRequest(term, 1, 0),
+        StaleTerm,
+        lambda term: ReadRequest(term, 1),
+    ],
+)
+def test_term_that_no_election_leads_to_is_not_followed_into(say):
+    """The numbers would end there, and with them all elections."""
+    group = Cores(A, B, C)
+    for term in (2**63 - 1, group[A].term + TERM_JUMP_MAX + 1):
+        with pytest.raises(ValueError, match="here it is 0"):
+            group.inject(B, A, say(term))
+    assert group[A].term == 0
+    group.inject(B, A, say(7))
+    assert group[A].term == 7
 
 
 def test_vote_counts_once():
