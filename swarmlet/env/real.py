@@ -7,10 +7,12 @@ import random
 import shutil
 import threading
 import time
+import weakref
 from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import TypeVar
+from contextlib import contextmanager, suppress
+from functools import partial
+from queue import SimpleQueue
+from typing import Any, NamedTuple, TypeVar
 
 from swarmlet.core.errors import DiskFullError
 from swarmlet.env.base import Env, File
@@ -140,17 +142,67 @@ class RealDisk:
             os.close(descriptor)
 
 
+class _Job(NamedTuple):
+    """Work for another thread, and who waits for it in which loop."""
+
+    work: Callable[[], object]
+    done: asyncio.Future[Any]
+    loop: asyncio.AbstractEventLoop
+
+
 class WorkerThread:
-    """One thread for blocking work: calls run in order, and the loop goes on meanwhile."""
+    """One thread for blocking work: calls run in order, and the loop goes on meanwhile. Work that
+    nobody waits for any more is not begun.
+
+    Not an executor: each sync of the log goes through here, and the locks and the second future of
+    concurrent.futures cost as much as sealing what is written.
+    """
 
     def __init__(self, name: str) -> None:
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._thread = threading.Thread(target=_work_off, args=(self._jobs,), name=name)
+        self._thread.daemon = True  # who needs the end of a call awaits it
+        self._end = weakref.finalize(self, self._jobs.put, None)
 
     def __call__(self, work: Callable[[], T]) -> Awaitable[T]:
-        return asyncio.get_running_loop().run_in_executor(self._pool, work)
+        loop = asyncio.get_running_loop()
+        if self._thread.ident is None:
+            self._thread.start()
+        job = _Job(work, loop.create_future(), loop)
+        self._jobs.put(job)
+        return job.done
 
     def close(self) -> None:
-        self._pool.shutdown()
+        """Wait for what was asked for; then the thread ends."""
+        self._end()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+
+def _work_off(jobs: SimpleQueue[_Job | None]) -> None:
+    while (job := jobs.get()) is not None:
+        if not job.done.cancelled():
+            _run(job)
+        del job  # what it holds must not stay until the next one comes
+
+
+def _run(job: _Job) -> None:
+    try:
+        settle = partial(_answer, job.done, job.work())
+    except BaseException as error:  # noqa: BLE001 - whoever waits for the work gets it
+        settle = partial(_fail, job.done, error)
+    with suppress(RuntimeError):  # the loop is closed: nobody waits
+        job.loop.call_soon_threadsafe(settle)
+
+
+def _answer(done: asyncio.Future[Any], answer: object) -> None:
+    if not done.done():
+        done.set_result(answer)
+
+
+def _fail(done: asyncio.Future[Any], error: BaseException) -> None:
+    if not done.done():
+        done.set_exception(error)
 
 
 class PooledEntropy:
