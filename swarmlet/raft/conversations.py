@@ -13,7 +13,7 @@ from swarmlet.core.ids import RaftID
 from swarmlet.env.frames import REMEDY
 from swarmlet.raft.acquaintance import Acquaintance, Acquaintances, Live, Refusals
 from swarmlet.raft.driver import Driver
-from swarmlet.raft.hello import CLONED, REMOVED, ROLLED_BACK, Hello, Refusal
+from swarmlet.raft.hello import CLONED, REMOVED, ROLLED_BACK, STRANGER, Hello, Refusal
 from swarmlet.raft.membership import Members
 
 REMEMBER_PERIOD_S: Final = 1.0
@@ -78,13 +78,15 @@ class Conversations:
     def hello(self, to: RaftID) -> Hello:
         driver = self._driver
         term, last_index = driver.durable
+        commit_index = min(driver.core.commit_index, last_index)
         return Hello(
             sender=driver.me.raft_id,
             receiver=to,
             boot=self._boot,
             term=term,
             last_index=last_index,
-            commit_index=min(driver.core.commit_index, last_index),
+            commit_index=commit_index,
+            commit_term=driver.journal.term_at(commit_index) or 0,
         )
 
     def judge(self, hello: Hello, node_id: str) -> Refusal | None:
@@ -95,7 +97,7 @@ class Conversations:
             me=driver.me,
             members=self._members(),
             live=self._live(hello.sender),
-        )
+        ) or self._check_history(hello)
         if refusal is None:
             self._known.saw_term(hello.sender, hello.term)
         return refusal
@@ -118,6 +120,21 @@ class Conversations:
         if self._refusals.believed(raft_id, refusal, driver.env.clock.mono_s()):
             driver.problem = self._refused(refusal.reason, refusal.sentence)
             driver.wake()
+
+    def _check_history(self, hello: Hello) -> Refusal | None:
+        """What is committed is the same everywhere. A disk put back to when it was the only one
+        goes on alone, and may come with more than it ever had; it cannot know, and neither side
+        ends for the other's word, but no entry of the one may count for the other's."""
+        term = self._driver.journal.term_at(hello.commit_index)
+        is_committed = hello.commit_index <= self._driver.core.commit_index
+        if not is_committed or 0 in (hello.commit_term, term or 0) or term == hello.commit_term:
+            return None
+        return Refusal(
+            reason=STRANGER,
+            sentence=f"Members {self._driver.me.raft_id:x} and {hello.sender:x} have committed "
+            f"different entries {hello.commit_index}, of terms {term} and {hello.commit_term}: "
+            "the data of one of them were put back to when it was alone, and it went on since.",
+        )
 
     def _members(self) -> Members:
         """The newest configuration; of removals only the committed ones, others may be undone."""

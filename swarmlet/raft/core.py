@@ -208,6 +208,7 @@ class Core(Corrected):
             return
         if append.term == self.term and self.leader not in (None, raft_id):
             raise ValueError(f"a second leader in term {append.term}")
+        self._check_committed(append)
         self._leader_heard_s = self._env.clock.mono_s()
         self._pre_votes.cancel()
         problem = self._misfit(append)
@@ -221,6 +222,15 @@ class Core(Corrected):
         self._follow_log()
         self._transport.hold(raft_id, answer)
         self._note_standings(append)
+
+    def _check_committed(self, append: Append) -> None:
+        """Raises ValueError where it is of another history than what is committed here: one of the
+        two went on from older data, and what it has must not count as the other's."""
+        terms = (append.prev_term, *(entry[1] for entry in append.entries))
+        last = min(self.commit_index, append.prev_index + len(append.entries))
+        for index in range(max(1, append.prev_index), last + 1):
+            if self._journal.term_at(index) not in (None, terms[index - append.prev_index]):
+                raise ValueError(f"entry {index} is committed here, and is another one there")
 
     def _misfit(self, append: Append) -> int | None:
         """None where the entries fit behind ours, else from which one on they may.

@@ -48,6 +48,49 @@ def test_disk_put_back_to_an_older_state_is_refused_and_joins_anew(limits):
     World(limits=limits).run(story)
 
 
+def test_disk_put_back_to_when_it_was_alone_counts_for_nothing_whatever_it_wrote_since():
+    """It leads itself, and has more entries in the end than the others remember of it."""
+
+    async def story(world):
+        a = world.add("a", 10)
+        await a.boot(Origin.FOUND)
+        await world.write(*ENTRIES)
+        await a.kill(power=True)
+        old = copy.deepcopy((a.disk._names, a.disk._kept_names))
+        await a.boot()
+        b, c = (world.add(name, number) for name, number in (("b", 11), ("c", 12)))
+        await world.join(b)
+        await world.join(c)
+        await world.write(*ENTRIES)
+        await world.agree()
+        await asyncio.sleep(3)
+        await a.kill(power=True)
+        await world.write(b"without it")
+        leader = await world.leader()
+        term = leader.engine._driver.core.term
+        a.disk._names, a.disk._kept_names = old
+        world.wire.apart.add("a")
+        await a.boot()
+        for number in range(100):
+            await a.engine.propose(b"alone %d" % number, 0)
+        assert a.engine.applied_index > leader.engine.applied_index
+        world.wire.mend()
+        await asyncio.sleep(5)
+        for number in range(200):
+            await leader.engine.propose(b"together %d" % number, 0)
+        await asyncio.sleep(5)
+        assert leader.engine._driver.core.term == term  # nor does it disturb
+        for host in (b, c):
+            progress = host.engine._driver.core.progress(a.me.raft_id)
+            assert not progress.is_connected
+            assert progress.match_index == 0
+            assert host.entries[-1] == b"together 199"
+        assert a.entries[-1] == b"alone 99"
+        assert a.engine._driver.core.is_leader
+
+    World().run(story)
+
+
 def test_hints_survive_a_restart_of_those_who_remember():
     async def story(world):
         a, b, c = await world.found("a", "b", "c")

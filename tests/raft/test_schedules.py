@@ -316,6 +316,27 @@ def test_second_leader_of_a_term_is_refused():
         group.inject(C, B, Append(group[A].term, 1, 0, 1, 0))
 
 
+def test_append_of_another_history_than_what_is_committed_is_refused_and_changes_nothing():
+    """No leader of the same group has other entries there: it must not count as acknowledged."""
+    group = Cores(A, B, C)
+    group.elect(A)
+    group.propose(A, b"x", b"y")
+    group.run(0.5)
+    index, term = group.end(B)
+    assert group[B].commit_index == index
+    before = group.log(B)
+    for append in (
+        Append(term + 5, index - 1, term - 1, index, 0),
+        Append(term + 5, index - 1, term, index, 0, ((b"\x00z", term + 1),)),
+    ):
+        with pytest.raises(ValueError, match="is committed here, and is another one there"):
+            group.inject(C, B, append)
+    assert group[B].term == term
+    assert group.log(B) == before
+    group.step(B)
+    assert group.said(B, C) == []
+
+
 def test_frames_of_an_older_connection_are_dropped():
     group = Cores(A, B, C)
     group.elect(A)
