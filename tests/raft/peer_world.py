@@ -10,7 +10,7 @@ from swarmlet.raft.hello import Hello
 from swarmlet.raft.membership import Members
 from swarmlet.raft.peers import Peers
 from swarmlet.store.proposer import Member
-from tests.agent.virtual_time import run_virtual, virtual_env
+from tests.agent.virtual_time import run_virtual, until, virtual_env
 from tests.sim.disk import SimDisk
 from tests.wire.memory_raft import FrameEnd
 
@@ -227,6 +227,17 @@ class World:
             other.member.raft_id in one.epochs and len(self.net.live(one.name, other.name)) == 1
             for one, other in pairs
         )
+
+
+async def begin(world, group):
+    """Start all, and wait until each has its connection to each other."""
+    for node in world.nodes:
+        node.start(group)
+    await until(world.is_whole, 5)
+
+
+def now_s():
+    return asyncio.get_running_loop().time()
 
 
 def play(number, story, limit_s=100_000.0):
