@@ -22,11 +22,12 @@ def group_lines(group: Object, own_id: str, now_s: float) -> list[str]:
         lines.append(f"  Without A Leader Since: {ago(group['LostSince'], now_s)}")
     if stale := _stale(group, now_s):
         lines.append(f"  State As Of: {stale}")
-    width = max((len(one["Addr"]) for one in members), default=0)
-    return lines + [
-        f"  {one['Addr']:<{width}}  {one['NodeID']}  {member_state(one, own_id, now_s)}"
-        for one in members
-    ]
+    rows = [(one["Addr"], one["Hostname"], one["NodeID"]) for one in members]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for one, row in zip(members, rows, strict=True):
+        cells = "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
+        lines.append(f"  {cells}  {member_state(one, own_id, now_s)}")
+    return lines
 
 
 def member_state(member: Object, own_id: str, now_s: float) -> str:

@@ -58,6 +58,7 @@ class Membership:
         )
         self.group = GroupMember(me, self.log, link, own)
         self.store.attach(self.log)
+        self.log.call_members(self._hostname)
         external = ExternalSigner(host.network.exchange, lambda: own.credentials)
         self.manager = Manager(env, self.store, self.log, node_id, all_deciders(), external)
         self.control = Control(
@@ -120,6 +121,10 @@ class Membership:
         return (
             self.manager.ca.source_of(NodeID(self.group.me.node_id)) if self.group.leads() else None
         )
+
+    def _hostname(self, node_id: str) -> str:
+        node = self.store.view().nodes.get(node_id)
+        return "" if node is None else node.description.hostname
 
     def gauges(self) -> dict[str, float]:
         members, health = self.log.members(), self.log.health()

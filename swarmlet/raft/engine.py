@@ -5,7 +5,7 @@ The loop is `driver`; each thing that a caller waits for has a file of its own.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 
 from swarmlet.core.errors import InvalidArgumentError, UnavailableError, first_of
 from swarmlet.core.ids import NodeID, RaftID

@@ -1,6 +1,7 @@
 """The group as this member sees it, and how long a call waits for a leader."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 from swarmlet.core.errors import NotLeaderError, QuorumLostError
@@ -20,15 +21,18 @@ class GroupView:
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
         self._seen_s: dict[RaftID, float] = {}  # since when each member is listened for
+        self.hostname_of: Callable[[str], str] = _nameless  # by node id
+
+    def listen(self) -> None:
+        """Whenever the members have changed: who is new is listened for from now on."""
+        now_s, members = self._driver.env.clock.mono_s(), self._driver.members().members
+        self._seen_s = {one.raft_id: self._seen_s.get(one.raft_id, now_s) for one in members}
 
     def health(self) -> GroupHealth:
         """See RaftLog."""
         driver, now_ms = self._driver, self._driver.env.clock.wall_ms()
         now_s, members = driver.env.clock.mono_s(), driver.members()
         leader = driver.leadership.leader
-        self._seen_s = {
-            one.raft_id: self._seen_s.get(one.raft_id, now_s) for one in members.members
-        }
         led_s = driver.lost_s if leader is None else driver.led_until_s(leader)
         since_ms = now_ms - int((now_s - led_s) * MS_PER_S)
         return GroupHealth(
@@ -79,14 +83,20 @@ class GroupView:
 
     def _judged(self, member: Member, now_s: float, now_ms: int) -> MemberHealth:
         driver, raft_id = self._driver, member.raft_id
+        hostname = self.hostname_of(member.node_id)
         if raft_id == driver.me.raft_id:
-            return MemberHealth(member=member, answers=True)
+            return MemberHealth(member=member, answers=True, hostname=hostname)
         progress = driver.core.progress(raft_id)
         is_told = driver.leadership.leader not in (None, driver.me.raft_id)
         sign = Sign(
             member=member,
+            hostname=hostname,
             silent_s=None if progress.heard_s is None else max(0.0, now_s - progress.heard_s),
-            listened_s=now_s - self._seen_s[raft_id],
+            listened_s=now_s - self._seen_s.get(raft_id, now_s),
             is_open=is_told or progress.is_connected,
         )
         return judged(sign, now_ms, PATIENCE_ELECTIONS * driver.timing.election_max_s)
+
+
+def _nameless(_node_id: str) -> str:
+    return ""

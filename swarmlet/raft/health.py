@@ -20,6 +20,7 @@ class Sign(msgspec.Struct, frozen=True, kw_only=True):
     member: Member
     silent_s: float | None  # None: never heard
     listened_s: float
+    hostname: str = ""
     is_open: bool = True  # it could be heard: connected to us, or known by way of the leader
 
 
@@ -43,6 +44,7 @@ def judged(sign: Sign, now_ms: int, patience_s: float) -> MemberHealth:
         answers=answers,
         silent_since_ms=0 if answers else now_ms - int(silent_s * MS_PER_S),
         is_known=sign.silent_s is not None or sign.listened_s > patience_s,
+        hostname=sign.hostname,
     )
 
 
@@ -60,15 +62,15 @@ def leaderless(health: GroupHealth, now_ms: int) -> QuorumLostError | NotLeaderE
     return QuorumLostError(
         f"{answering} of {len(voters)} managers {'answers' if answering == 1 else 'answer'}, and "
         f"{health.quorum} are needed: {_silent(silent, now_ms)}.",
-        remedy="Start the silent managers again or restore their network. If they are lost for "
-        "good, run `swarmlet init --force-new-cluster` on a manager that is left: it goes on "
-        "alone with what it has.",
+        remedy="Start the silent managers again, unlock those that are locked (`swarmlet unlock`), "
+        "or restore their network. If they are lost for good, run `swarmlet init "
+        "--force-new-cluster` on a manager that is left: it goes on alone with what it has.",
     )
 
 
 def _silent(silent: Sequence[MemberHealth], now_ms: int) -> str:
     named = [
-        f"{one.member.node_id} ({one.member.address}) has been silent for "
+        f"{one.hostname or one.member.node_id} ({one.member.address}) has been silent for "
         f"{_span(max(0, now_ms - one.silent_since_ms) // MS_PER_S)}"
         for one in silent[:NAMED_MAX]
     ]

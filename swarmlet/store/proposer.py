@@ -39,12 +39,14 @@ class MemberChange(msgspec.Struct, frozen=True, kw_only=True):
 class MemberHealth(msgspec.Struct, frozen=True, kw_only=True):
     """A member as others hear it. `silent_since_ms`: wall time of the last sign of life of one that
     does not answer, 0 where it answers. `is_known`: false while nobody could say yet (a learner, a
-    member just added, a leader just elected)."""
+    member just added, a leader just elected). `hostname`: as people call it, "" where this member's
+    state does not say."""
 
     member: Member
     answers: bool
     silent_since_ms: int = 0
     is_known: bool = True
+    hostname: str = ""
 
 
 class GroupHealth(msgspec.Struct, frozen=True, kw_only=True):

@@ -316,7 +316,10 @@ def test_manager_outside_of_the_group_is_of_unknown_reach_and_a_worker_of_none()
 def test_group_is_printed_with_who_is_silent_and_what_is_lost():
     voter = Member(raft_id=2**62, node_id="a", address="10.0.0.1:2377")
     silent = MemberHealth(
-        member=replace(voter, raft_id=7, node_id="b"), answers=False, silent_since_ms=AT_MS
+        member=replace(voter, raft_id=7, node_id="b"),
+        answers=False,
+        silent_since_ms=AT_MS,
+        hostname="db-2",
     )
     health = replace(
         group(MemberHealth(member=voter, answers=True), silent, leader=None), lost_since_ms=AT_MS
@@ -326,6 +329,7 @@ def test_group_is_printed_with_who_is_silent_and_what_is_lost():
     assert shown["LostSince"] == shown["Members"][1]["SilentSince"] == rfc3339(AT_MS)
     assert shown["AsOf"] is None
     assert [one["RaftID"] for one in shown["Members"]] == [str(2**62), "7"]
+    assert [one["Hostname"] for one in shown["Members"]] == ["", "db-2"]
     assert [one["Reachability"] for one in shown["Members"]] == ["reachable", "unreachable"]
     assert not any(one["IsLeader"] for one in shown["Members"])
 

@@ -80,6 +80,7 @@ GROUP: dict[str, Any] = {
         {
             "RaftID": "7",
             "NodeID": NODE_ID,
+            "Hostname": "vm",
             "Addr": "127.0.0.1:2377",
             "IsVoter": True,
             "IsLeader": True,

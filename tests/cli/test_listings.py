@@ -259,7 +259,7 @@ def test_info_prints_the_swarm_and_the_host(swarmlet, swarm):
         "  Heartbeat Period: 5 seconds",
         "  127.0.0.1:2377",
         "  Quorum: 1 of 1, 1 answer",
-        f"  127.0.0.1:2377  {recorded.NODE_ID}  leader, this node",
+        f"  127.0.0.1:2377  vm  {recorded.NODE_ID}  leader, this node",
         "Total Memory: 23.54GiB",
         "Default Runtime: process",
     ):

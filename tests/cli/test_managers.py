@@ -137,7 +137,8 @@ def test_init_that_forces_a_new_cluster_says_so_to_the_daemon(swarmlet, swarm):
 
 
 def member(number: int, **fields):
-    found = {**recorded.GROUP["Members"][0], "NodeID": f"n{number}", "IsLeader": False}
+    named = {"NodeID": f"n{number}", "Hostname": f"host{number}", "IsLeader": False}
+    found = {**recorded.GROUP["Members"][0], **named}
     return {**found, "RaftID": str(number), "Addr": f"10.0.0.{number}:2377", **fields}
 
 
@@ -149,7 +150,7 @@ def test_info_lists_the_managers_with_what_is_heard_of_them(swarmlet, swarm):
         "LostSince": stamp(30),
         "AsOf": stamp(30),
         "Members": [
-            member(3, Reachability="unknown", IsVoter=False),
+            member(3, Hostname="", Reachability="unknown", IsVoter=False),
             member(2, Reachability="unreachable", SilentSince=stamp(40)),
             member(1, NodeID=NODE_ID),
         ],
@@ -163,9 +164,9 @@ def test_info_lists_the_managers_with_what_is_heard_of_them(swarmlet, swarm):
         "  Quorum: 2 of 2, 1 answer",
         "  Without A Leader Since: 30 seconds ago",
         "  State As Of: 30 seconds ago",
-        f"  10.0.0.1:2377  {NODE_ID}  reachable, this node",
-        "  10.0.0.2:2377  n2  unreachable, silent for 40 seconds",
-        "  10.0.0.3:2377  n3  catching up",
+        f"  10.0.0.1:2377  host1  {NODE_ID}  reachable, this node",
+        f"  10.0.0.2:2377  host2  {'n2':<{len(NODE_ID)}}  unreachable, silent for 40 seconds",
+        f"  10.0.0.3:2377         {'n3':<{len(NODE_ID)}}  catching up",
     ]
 
 

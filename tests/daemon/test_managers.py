@@ -117,7 +117,7 @@ def test_majority_that_is_lost_is_said_and_the_swarm_goes_on_when_it_is_back():
         for node in swarm.nodes[1:]:
             await node.lose()
         await asyncio.sleep(3)
-        with pytest.raises(QuorumLostError, match="1 of 3 managers"):
+        with pytest.raises(QuorumLostError, match=r"1 of 3 managers .* needed: sim-1 \(m"):
             await alone.engine.control().read()
         await swarm.start(*swarm.nodes[1:])
         await swarm.until_led()

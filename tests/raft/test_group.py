@@ -328,6 +328,12 @@ def test_member_that_starts_alone_says_after_a_moment_that_the_others_are_missin
         with pytest.raises(QuorumLostError, match="1 of 3 managers answers"):
             await hosts[1].engine.read_barrier()
         assert 2 < world.now_s - began_s < 3
+        await asyncio.sleep(7)
+        health = hosts[1].engine.health()  # counted from its start, not from the first question
+        lost = [one for one in health.members if not one.answers]
+        assert [one.is_known for one in lost] == [True, True]
+        silent_ms = [world.clock.wall_ms() - one.silent_since_ms for one in lost]
+        assert all(9_000 < each < 11_000 for each in silent_ms)
 
     World().run(story)
 

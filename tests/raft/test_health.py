@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from swarmlet.core.errors import NotLeaderError, QuorumLostError
 from swarmlet.core.ids import RaftID
@@ -67,6 +68,14 @@ def test_lost_quorum_says_how_many_are_needed_who_is_silent_and_what_to_do(
     assert isinstance(error, QuorumLostError)
     assert error.message == sentence
     assert "`swarmlet init --force-new-cluster`" in error.remedy
+    assert "`swarmlet unlock`" in error.remedy
+
+
+def test_silent_member_is_called_as_people_call_it():
+    known = health((0, 12))
+    answers, silent = known.members
+    known = replace(known, members=(answers, replace(silent, hostname="db-2")))
+    assert "needed: db-2 (10.0.0.2:2377) has been silent" in leaderless(known, NOW_MS).message
 
 
 def test_long_list_of_silent_members_is_cut():

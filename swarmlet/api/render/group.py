@@ -13,6 +13,7 @@ class MemberJson(ApiStruct, frozen=True, kw_only=True):
 
     raft_id: str = always("")
     node_id: str = always("")
+    hostname: str = always("")
     addr: str = always("")
     is_voter: bool = always(True)
     is_leader: bool = always(False)
@@ -49,6 +50,7 @@ def _member(one: MemberHealth, leader: RaftID | None) -> MemberJson:
     return MemberJson(
         raft_id=str(one.member.raft_id),
         node_id=one.member.node_id,
+        hostname=one.hostname,
         addr=one.member.address,
         is_voter=one.member.is_voter,
         is_leader=one.member.raft_id == leader,
