@@ -61,6 +61,13 @@ class Conversations:
         if now_s - self._remembered_s < REMEMBER_PERIOD_S or driver.is_single():
             return
         self._remembered_s = now_s
+        self._learn()
+        if self._known.take_news():
+            driver.journal.remember(_encode(self._known.hints()))
+
+    def _learn(self) -> None:
+        """What the log's progress says of the others at this moment."""
+        driver = self._driver
         me = driver.me.raft_id
         others = [one.raft_id for one in driver.members().members if one.raft_id != me]
         for raft_id in others:
@@ -70,8 +77,6 @@ class Conversations:
         if leader is not None and leader != me:
             self._known.saw_term(leader, driver.leadership.term)
         self._known.keep(others)
-        if self._known.take_news():
-            driver.journal.remember(_encode(self._known.hints()))
 
     # PeerEvents
 
@@ -91,6 +96,7 @@ class Conversations:
 
     def judge(self, hello: Hello, node_id: str) -> Refusal | None:
         driver = self._driver
+        self._learn()
         refusal = self._known.judge(
             hello,
             node_id,

@@ -89,6 +89,7 @@ class Core(Corrected):
         if was_open:
             self._lost(raft_id)
         self._replication.reconnected(raft_id, self._match(raft_id))
+        self._told_s = float("-inf")  # the next heartbeat says how all stand
 
     def disconnected(self, raft_id: RaftID, epoch: int) -> None:
         """It is closed; nothing where a newer one is open. What waited for it is dropped."""
