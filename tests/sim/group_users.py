@@ -266,7 +266,7 @@ class Operator:
     async def move(self) -> None:
         """A member has another address from now on; nobody reaches it at the old one."""
         up = self.group.up()
-        if up:
+        if up and self._finds_all():
             member = self.rng.choice(up)
             self.group.net.ports.pop(member.address, None)
             member.moves += 1
@@ -275,6 +275,16 @@ class Operator:
                 self.group.net.drop(member.name, other.name)
             self.group.tell(f"{member.name} moves to {member.address}")
             await self._insist(SET_ADDRESS, member)
+
+    def _finds_all(self) -> bool:
+        """Whether the leader knows where all are: two that move at once may lose each other."""
+        leader = self.group.leader()
+        if leader is None or leader.engine is None:
+            return False
+        known = {member.raft_id: member.address for member in leader.engine.members()}
+        return all(
+            known.get(one.record.raft_id, one.address) == one.address for one in self.group.up()
+        )
 
     async def rotate(self) -> None:
         up = self.group.up()
