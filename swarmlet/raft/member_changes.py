@@ -10,6 +10,7 @@ from swarmlet.raft.group_view import GroupView
 from swarmlet.raft.health import quorum_of
 from swarmlet.raft.membership import ADD_LEARNER, PROMOTE, REMOVE, SET_ADDRESS, encode_change
 from swarmlet.raft.proposals import DeniedError
+from swarmlet.raft.transfer import Transfer
 from swarmlet.store.proposer import Member, MemberChange
 
 LOOK_S: Final = 0.05
@@ -18,8 +19,8 @@ LOOK_S: Final = 0.05
 class MemberChanges:
     """Changes of the group, proposed at the leader."""
 
-    def __init__(self, driver: Driver, view: GroupView) -> None:
-        self._driver, self._view = driver, view
+    def __init__(self, driver: Driver, view: GroupView, transfer: Transfer) -> None:
+        self._driver, self._view, self._transfer = driver, view, transfer
         self._turn = asyncio.Lock()
 
     async def make(self, change: MemberChange) -> None:
@@ -29,8 +30,9 @@ class MemberChanges:
         while clock.mono_s() < until_s:
             await self._view.ready()
             if not self._check(change):
-                return None
-            if change.verb != PROMOTE or self._driver.core.has_caught_up(change.member.raft_id):
+                if self._is_committed():
+                    return None
+            elif change.verb != PROMOTE or self._driver.core.has_caught_up(change.member.raft_id):
                 try:
                     return await self._in_turn(change)
                 except DeniedError:
@@ -44,15 +46,21 @@ class MemberChanges:
 
     async def _in_turn(self, change: MemberChange) -> None:
         async with self._turn:
+            await self._transfer.released()
             await self._view.ready()
-            if not self._check(change):
-                return
+            if self._transfer.is_held or not self._check(change):
+                raise DeniedError  # look again: what is asked for may have been done meanwhile
             driver = self._driver
             size_b = driver.proposals.check(encode_change(change))
             future, answer = driver.proposals.open(size_b)
             driver.core.propose_change(change, answer)
             driver.wake()
             await future
+
+    def _is_committed(self) -> bool:
+        """Whether the newest configuration is: else what it says may be taken back."""
+        journal = self._driver.journal
+        return journal.members(as_of=self._driver.core.commit_index) == journal.newest_members
 
     def _check(self, change: MemberChange) -> bool:
         """Whether there is anything to do. Raises FailedPreconditionError."""

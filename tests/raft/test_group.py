@@ -14,6 +14,7 @@ from swarmlet.core.errors import (
     UnavailableError,
 )
 from swarmlet.raft.engine import Origin
+from swarmlet.store.proposer import MemberChange
 from tests.raft.group import OFTEN, World
 from tests.raft.member import outcome
 
@@ -205,6 +206,61 @@ def test_transfer_to_a_member_that_is_away_fails_and_this_one_leads_on():
         with pytest.raises(UnavailableError, match="leads on"):
             await a.engine.transfer(b.me.raft_id)
         await a.engine.propose(b"after", 1)
+
+    World().run(story)
+
+
+def ids(host):
+    return [one.raft_id for one in host.engine.members()]
+
+
+def test_change_that_is_asked_for_again_is_not_done_before_it_is_committed():
+    """Its first caller went away while nobody acknowledged it; it may still be taken back."""
+
+    async def story(world):
+        a, b, c = await world.found("a", "b", "c")
+        extra = world.add("d", 99)
+        change = MemberChange(verb="add-learner", member=extra.me)
+        world.wire.apart.update(("b", "c"))
+        first = world.begin(a.engine.change_members(change))
+        await asyncio.sleep(0.1)
+        assert 99 in ids(a)
+        first.cancel()
+        again = world.begin(outcome(a.engine.change_members(change)))
+        other = MemberChange(verb="remove", member=c.me)
+        another = world.begin(outcome(a.engine.change_members(other)))
+        await asyncio.sleep(0.3)
+        assert not again.done()
+        assert not another.done()
+        assert c.me.raft_id in ids(a)  # one at a time
+        world.wire.mend()
+        await asyncio.wait((again, another))
+        await world.agree()
+        leader = await world.leader()
+        for work in (again, another):
+            assert isinstance(work.result(), UnavailableError | None)
+        if again.result() is None:
+            assert 99 in ids(leader)
+        assert b.is_up
+
+    World().run(story)
+
+
+def test_members_change_once_a_transfer_is_over():
+    async def story(world):
+        a, b, _ = await world.found("a", "b", "c")
+        extra = world.add("d", 99)
+        world.wire.apart.add("b")
+        moving = world.begin(outcome(a.engine.transfer(b.me.raft_id)))
+        await asyncio.sleep(0.1)
+        change = MemberChange(verb="add-learner", member=extra.me)
+        adding = world.begin(a.engine.change_members(change))
+        await asyncio.sleep(0.5)
+        assert 99 not in ids(a)
+        await asyncio.wait((moving, adding))
+        assert isinstance(moving.result(), UnavailableError)
+        assert adding.result() is None
+        assert 99 in ids(a)
 
     World().run(story)
 
