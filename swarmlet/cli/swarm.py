@@ -78,6 +78,7 @@ def _set(spec: Object, options: dict[str, Json], root_pem: str = "") -> None:
     epilog=example(
         "swarmlet init",
         "swarmlet init --advertise-addr 192.168.0.10 --runtime process",
+        "swarmlet init --autolock                # managers need a key after each restart",
         "swarmlet init --force-new-cluster       # on a manager that is left",
     )
 )
