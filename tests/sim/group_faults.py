@@ -4,7 +4,7 @@ import asyncio
 import contextvars
 from collections.abc import Callable, Coroutine
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 from tests.sim.disk import ROOMY_B, WHERES
 from tests.sim.group import UP_AGAIN_S, Group
@@ -21,13 +21,22 @@ CLONE_S = 14.0  # the refused one gives up after ten
 LOOK_S = 0.1
 
 
+class _Backup(NamedTuple):
+    """An image of a member's disk, and the nodes that were its others then."""
+
+    at_s: float
+    names: Any
+    record: Record
+    others: frozenset[str]
+
+
 class Nemesis:
     """Does something every now and then. What needs the rest of the group to be well (a disk that
     is rolled back, a clone: Raft trusts what members remember) waits until it is."""
 
     def __init__(self, group: Group) -> None:
         self.group, self.rng = group, Random(f"{group.seed}/nemesis")
-        self._backups: dict[str, tuple[float, Any]] = {}
+        self._backups: dict[str, _Backup] = {}
         self.is_busy = False
         self._acts: tuple[tuple[int, Callable[[], Coroutine[Any, Any, None]]], ...] = (
             (8, self.kill),
@@ -188,31 +197,37 @@ class Nemesis:
         """Not of a group of one or two: what that was, it would be again, and ask nobody."""
         member = self._one()
         if member is not None and not member.disk.is_dead and self.group.votes_of(member) > 2:
-            self._backups[member.name] = (self.group.clock.now_s, member.backup())
+            members = () if member.engine is None else member.engine.members()
+            others = {one.node_id for one in members} - {member.node_id}
+            now_s = self.group.clock.now_s
+            self._backups[member.name] = _Backup(now_s, *member.backup(), frozenset(others))
 
     async def roll_back(self) -> None:
         """An image of the disk takes its place, as after a restored virtual machine. All others
         are well, and stay so until it is refused: a member is trusted in what it remembers."""
         group = self.group
-        found = [(n, s, b) for n, (s, b) in self._backups.items() if self._is_old(n, s, b)]
+        found = [name for name in self._backups if self._is_old(name)]
         if not found or not await self._quiet(3.0):
             return
-        name, _, saved = self.rng.choice(found)
-        member = group.named(name)
-        if member is None or member.record.raft_id != saved[1].raft_id or not self._spares_one():
+        name = self.rng.choice(found)
+        saved, member = self._backups[name], group.named(name)
+        if member is None or not self._is_old(name) or not self._spares_one():
             return
         self._backups.pop(name)
         await group.kill(member, is_power=True)
         self._count("disk rolled back", name)
-        member.roll_back(saved)
+        member.roll_back((saved.names, saved.record))
         group.suspects[name] = None
         group.boot(member)
         await self._until(lambda: member.state != "in", 8.0)
 
-    def _is_old(self, name: str, since_s: float, saved: tuple[Any, Record]) -> bool:
-        member = self.group.named(name)
-        is_same = member is not None and member.record.raft_id == saved[1].raft_id
-        return is_same and self.group.clock.now_s - since_s > BACKUP_AGE_S
+    def _is_old(self, name: str) -> bool:
+        """And knows of somebody who is there: others' word that it is old would count for nothing,
+        and an operator had to let it leave."""
+        saved, member = self._backups[name], self.group.named(name)
+        is_same = member is not None and member.record.raft_id == saved.record.raft_id
+        knows_one = any(one.node_id in saved.others for one in self.group.up() if one is not member)
+        return is_same and knows_one and self.group.clock.now_s - saved.at_s > BACKUP_AGE_S
 
     async def clone(self) -> None:
         """A copy of a member's disk starts on another host while the member runs."""

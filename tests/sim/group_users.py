@@ -277,14 +277,14 @@ class Operator:
             await self._insist(SET_ADDRESS, member)
 
     def _finds_all(self) -> bool:
-        """Whether the leader knows where all are: two that move at once may lose each other."""
-        leader = self.group.leader()
-        if leader is None or leader.engine is None:
-            return False
-        known = {member.raft_id: member.address for member in leader.engine.members()}
-        return all(
-            known.get(one.record.raft_id, one.address) == one.address for one in self.group.up()
-        )
+        """Whether everybody knows where all are: two that move at once may lose each other."""
+        there = [one for one in self.group.members if one.state == "in"]
+        for viewer in there:
+            members = () if viewer.engine is None else viewer.engine.members()
+            known = {member.raft_id: member.address for member in members}
+            if any(known.get(one.record.raft_id, one.address) != one.address for one in there):
+                return False
+        return True
 
     async def rotate(self) -> None:
         up = self.group.up()
