@@ -22,7 +22,7 @@ from swarmlet.api.call import (
     version_text,
 )
 from swarmlet.api.engine import Engine
-from swarmlet.api.leading import answer_as_leader, explained, not_leader, while_electing
+from swarmlet.api.leading import answer_as_leader, explained, while_electing
 from swarmlet.api.router import RouteTable, path_parts
 from swarmlet.api.routes import ROUTES
 from swarmlet.core.errors import (
@@ -32,6 +32,7 @@ from swarmlet.core.errors import (
     OutcomeUnknownError,
     SwarmError,
 )
+from swarmlet.wire.forward import passed_on_once
 
 log = logging.getLogger("swarmlet.api")
 
@@ -130,7 +131,7 @@ class Door:
         if route.is_local:
             raise ForbiddenError(f"{call.request.path} is answered by a node's own daemon alone")
         if self._context.engine.forwarder() is not None:
-            raise not_leader()
+            raise passed_on_once()
         return await _answer_here(call, route)
 
 

@@ -183,11 +183,3 @@ def _plain(headers: CIMultiDictProxy[str]) -> CIMultiDictProxy[str]:
     for name in (hdrs.CONTENT_ENCODING, hdrs.CONTENT_LENGTH):
         mine.popall(name, None)
     return CIMultiDictProxy(mine)
-
-
-def not_leader() -> NotLeaderError:
-    """For a call that another manager passed on."""
-    return NotLeaderError(
-        "This manager does not lead the swarm, and a call is passed on only once.",
-        remedy="Try again in a moment.",
-    )

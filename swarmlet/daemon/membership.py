@@ -21,6 +21,7 @@ from swarmlet.manager.bootstrap import Founding, first_changes
 from swarmlet.manager.control import Control
 from swarmlet.manager.gatekeeper import StoreGatekeeper
 from swarmlet.manager.manager import Manager
+from swarmlet.manager.port import Ties
 from swarmlet.manager.removals import follow_removals
 from swarmlet.model.change import Event
 from swarmlet.model.cluster import Cluster, RaftConfig
@@ -60,11 +61,11 @@ class Membership:
         self.store.attach(self.log)
         self.log.call_members(self._hostname)
         external = ExternalSigner(host.network.exchange, lambda: own.credentials)
-        self.manager = Manager(env, self.store, self.log, node_id, all_deciders(), external)
+        ties = Ties(own=own, peers=self.log, dial_back=link.hello, external=external)
+        self.manager = Manager(env, self.store, self.log, node_id, all_deciders(), ties)
         self.control = Control(
             self.store, self.log, self.manager.logs, env, node_id, external=external
         )
-        self.manager.attach(own, self.log, link.hello)
         self.gatekeeper = StoreGatekeeper(
             self.store, own.identity.cluster_id, env.clock, self.manager.standing
         )

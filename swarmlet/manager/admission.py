@@ -20,7 +20,7 @@ from swarmlet.core.identity import Identity
 from swarmlet.core.ids import NodeID, RaftID
 from swarmlet.core.limits import UINT63_MAX
 from swarmlet.env.base import Env
-from swarmlet.manager.group import Group
+from swarmlet.manager.group import Group, check_removable
 from swarmlet.manager.member_requests import (
     address_of,
     demotion,
@@ -30,7 +30,7 @@ from swarmlet.manager.member_requests import (
     problem_of,
 )
 from swarmlet.raft.membership import ADD_LEARNER, REMOVE, SET_ADDRESS
-from swarmlet.reconcile.roles import MANAGER, can_remove
+from swarmlet.reconcile.roles import MANAGER
 from swarmlet.store.proposer import Member
 from swarmlet.store.store import Store
 from swarmlet.wire.node_api import MemberGrant, MemberInfo, MemberRequest, PortHello
@@ -87,11 +87,7 @@ class Admission:
             seat = next((one for one in seats if one.node_id == peer.node_id), None)
             if seat is None or request.raft_id not in (0, seat.raft_id):
                 return
-            if not can_remove(seats, seat.raft_id):
-                raise FailedPreconditionError(
-                    "can't remove member from the raft: this would result in a loss of quorum",
-                    remedy="Bring the other managers back first, or add one.",
-                )
+            check_removable(seats, seat.raft_id)
             if seat.node_id == self._me:
                 await self._group.hand_over(None)
             await self._store.update(lambda view: demotion(view, peer.node_id))

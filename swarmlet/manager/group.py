@@ -1,12 +1,13 @@
 """The Raft group as the leader's components see and change it."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
-from swarmlet.core.errors import NotLeaderError
+from swarmlet.core.errors import FailedPreconditionError, NotLeaderError
 from swarmlet.core.ids import RaftID
-from swarmlet.reconcile.roles import Seat
+from swarmlet.raft.health import leader_address
+from swarmlet.reconcile.roles import Seat, can_remove
 from swarmlet.store.proposer import Member, MemberChange, RaftLog
 
 
@@ -23,6 +24,15 @@ def seats_of(raft: RaftLog) -> tuple[Seat, ...]:
         )
         for member in sorted(raft.members(), key=lambda member: member.raft_id)
     )
+
+
+def check_removable(seats: Sequence[Seat], raft_id: RaftID) -> None:
+    """Raises FailedPreconditionError in SwarmKit's words where the rest would have no quorum."""
+    if not can_remove(seats, raft_id):
+        raise FailedPreconditionError(
+            "can't remove member from the raft: this would result in a loss of quorum",
+            remedy="Bring the other managers back first, or promote another node.",
+        )
 
 
 class Group:
@@ -52,12 +62,9 @@ class Group:
         """Always raises: NotLeaderError once another member leads, UnavailableError where none
         does."""
         await self._raft.transfer(heir)
-        leader = self._raft.health().leader
-        managers = tuple(
-            member.address for member in self._raft.members() if member.raft_id == leader
-        )
+        leader = self._raft.leadership_now().leader
         raise NotLeaderError(
             "This manager has handed leadership over.",
             remedy="Ask the manager that leads.",
-            managers=managers,
+            managers=leader_address(self._raft.members(), leader),
         )

@@ -1,13 +1,12 @@
 """The manager: puts the store's shells together; what they do is decided elsewhere."""
 
 from collections.abc import Iterable
+from typing import Final
 
-from swarmlet.ca.external import ExternalSigner
-from swarmlet.ca.own_identity import OwnIdentity
 from swarmlet.ca.signing import SwarmAuthority
 from swarmlet.core.ids import NodeID
 from swarmlet.env.base import Env
-from swarmlet.manager.admission import Admission, DialBack
+from swarmlet.manager.admission import Admission
 from swarmlet.manager.ca_server import CertificateServer
 from swarmlet.manager.control.base import no_external_ca
 from swarmlet.manager.dispatcher import Dispatcher
@@ -17,17 +16,19 @@ from swarmlet.manager.leader import Component, Leader
 from swarmlet.manager.log_broker import LogBroker
 from swarmlet.manager.loop import ControlLoop
 from swarmlet.manager.members import Members
-from swarmlet.manager.port import ManagerPort, PeerService, Rooms, Ties, Whereabouts
+from swarmlet.manager.port import ManagerPort, Rooms, Ties, Whereabouts
 from swarmlet.manager.root_rotation import RootRotator
 from swarmlet.reconcile.base import Decider
 from swarmlet.store.proposer import RaftLog
 from swarmlet.store.store import Store
 from swarmlet.wire.channel import AgentChannel, AgentConnector, LogSink, memory_channel
 
+_ALONE: Final = Ties()
+
 
 class Manager:
     """One manager's node. `logs` serves readers and `port` other nodes; everything else runs only
-    while this one leads. `external` asks external CAs, where the swarm has any."""
+    while this one leads."""
 
     def __init__(
         self,
@@ -36,30 +37,24 @@ class Manager:
         log: RaftLog,
         node_id: NodeID,
         deciders: Iterable[Decider],
-        external: ExternalSigner | None = None,
+        ties: Ties = _ALONE,
     ) -> None:
         self._node_id, self._log = node_id, log
-        authority = SwarmAuthority(env, external or no_external_ca())
+        authority = SwarmAuthority(env, ties.external or no_external_ca())
         self._loops = tuple(ControlLoop(decider, store, env) for decider in deciders)
         self.dispatcher = Dispatcher(store, env, node_id, log.members)
         self.logs = LogBroker(store, self.dispatcher, env)
         self.ca = CertificateServer(store, env, authority)
         self._rotator = RootRotator(store, env)
-        ties = self._ties = Ties()
         group = Group(log, self.dispatcher.tell_members)
         self.members = Members(store, group, node_id)
-        admission = Admission(store, group, env, node_id, lambda addr: ties.dial_back(addr))
+        admission = Admission(store, group, env, node_id, ties.dial_back)
         signing = (self.ca, self._rotator)
         parts: tuple[Component, ...] = (*self._loops, self.dispatcher, *signing, self.members)
         self._leader = Leader(parts, log, env)
         whereabouts = Whereabouts(log, self._leader, node_id, env)
         rooms = Rooms(ca=self.ca, dispatcher=self.dispatcher, logs=self.logs, admission=admission)
         self.port = ManagerPort(store, env.clock, whereabouts, rooms, ties)
-
-    def attach(self, own: OwnIdentity, peers: PeerService, dial_back: DialBack) -> None:
-        """What a manager needs that is not to be the only one: who it is by its certificate, its
-        Raft engine, and how to ask another port for its hello. Once, before it runs."""
-        self._ties.own, self._ties.peers, self._ties.dial_back = own, peers, dial_back
 
     async def run(self) -> None:
         """Until the log ends or this is cancelled."""

@@ -7,6 +7,7 @@ from typing import Final, Protocol
 
 import msgspec
 
+from swarmlet.ca.external import ExternalSigner
 from swarmlet.ca.own_identity import OwnIdentity
 from swarmlet.core.errors import ForbiddenError, NotLeaderError, UnavailableError
 from swarmlet.core.identity import Identity
@@ -106,14 +107,18 @@ class PeerService(Protocol):
     ) -> SnapshotAnswer: ...
 
 
-class Ties:
-    """What a manager needs that is not to be the only one; it comes after the manager was made and
-    before its port opens. `dial_back` asks another port for its hello."""
+async def _unreachable(addr: str) -> PortHello:
+    raise UnavailableError(f"this manager calls no other, so not {addr}")
 
-    def __init__(self) -> None:
-        self.own: OwnIdentity | None = None
-        self.peers: PeerService | None = None
-        self.dial_back: DialBack = _unreachable
+
+class Ties(msgspec.Struct, frozen=True, kw_only=True):
+    """What a manager needs that is not to be the only one: who it is by its certificate, its Raft
+    engine, how to ask another port for its hello, and external CAs."""
+
+    own: OwnIdentity | None = None
+    peers: PeerService | None = None
+    dial_back: DialBack = _unreachable
+    external: ExternalSigner | None = None
 
 
 class Rooms(msgspec.Struct, frozen=True, kw_only=True):
@@ -224,7 +229,3 @@ def _check_leads(leader_addr: str | None) -> None:
             remedy="Ask the manager that leads.",
             managers=(leader_addr,),
         )
-
-
-async def _unreachable(addr: str) -> PortHello:
-    raise UnavailableError(f"this manager calls no other, so not {addr}")

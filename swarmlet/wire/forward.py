@@ -94,3 +94,12 @@ def _decode(text: str, kind: type[_T]) -> _T:
         return msgspec.json.decode(base64.b64decode(text, validate=True), type=kind)
     except (ValueError, RecursionError) as error:
         raise InvalidArgumentError("a header between nodes cannot be read") from error
+
+
+def passed_on_once(*managers: str) -> NotLeaderError:
+    """For a call that another manager passed on; `managers` may be asked instead."""
+    return NotLeaderError(
+        "This manager does not lead the swarm, and a call is passed on only once.",
+        remedy="Try again in a moment.",
+        managers=managers,
+    )

@@ -19,7 +19,6 @@ from swarmlet.core.errors import (
     ForbiddenError,
     InvalidArgumentError,
     NotFoundError,
-    NotLeaderError,
     SwarmError,
     UnauthorizedError,
     UnavailableError,
@@ -41,6 +40,7 @@ from swarmlet.wire.forward import (
     Origin,
     decode_origin,
     encode_problem,
+    passed_on_once,
     problem_of,
 )
 from swarmlet.wire.messages import PROTOCOL_VERSION
@@ -252,11 +252,7 @@ class Reception:
         self, leader: str, request: web.Request, route: PortRoute, caller: Caller
     ) -> web.StreamResponse:
         if caller.is_forwarded:
-            raise NotLeaderError(
-                "This manager does not lead any more, and a call is passed on only once.",
-                remedy="Try again in a moment.",
-                managers=(leader,),
-            )
+            raise passed_on_once(leader)
         if route is not API:
             check_length(request)
         return await self._parts.forward(

@@ -24,6 +24,7 @@ from swarmlet.env.real import RealDisk
 from swarmlet.manager.dispatcher import LEADER_WEIGHT
 from swarmlet.manager.gatekeeper import StoreGatekeeper
 from swarmlet.manager.manager import Manager
+from swarmlet.manager.port import Ties
 from swarmlet.manager.removals import follow_removals
 from swarmlet.model.change import Create, Remove, Update
 from swarmlet.model.cluster import RootCA
@@ -155,8 +156,8 @@ def new_follower(own: OwnIdentity) -> tuple[Manager, GroupLog]:
     )
     log.is_leader, log.leader = False, RaftID(1)
     store.attach(log)
-    manager = Manager(env, store, log, NodeID("joined"), ())
-    manager.attach(own, Peers(), _nobody)
+    ties = Ties(own=own, peers=Peers(), dial_back=_nobody)
+    manager = Manager(env, store, log, NodeID("joined"), (), ties)
     return manager, log
 
 

@@ -14,14 +14,14 @@ from swarmlet.core.limits import (
     RENEWABLE_AFTER_EXPIRY_MS,
 )
 from swarmlet.manager.control.base import ControlBase, check_version
-from swarmlet.manager.group import seats_of
+from swarmlet.manager.group import check_removable, seats_of
 from swarmlet.model.change import Change, Remove, SetStatus, Update
 from swarmlet.model.cluster import Cluster, RemovedCertificate
 from swarmlet.model.node import Node, NodeSpec, NodeState
 from swarmlet.model.task import TaskState
 from swarmlet.model.validate import check_node
 from swarmlet.model.view import View, cluster_of
-from swarmlet.reconcile.roles import MANAGER, WORKER, can_remove
+from swarmlet.reconcile.roles import MANAGER, WORKER
 
 ORPHANED_MESSAGE: Final = "Task belonged to a node that has been deleted"  # SwarmKit node.go
 REMOVED_KEPT_MS: Final = 7 * 24 * 3_600 * 1_000  # beyond its end; SwarmKit controlapi/cluster.go
@@ -94,11 +94,7 @@ class NodeVerbs(ControlBase):
                 remedy="It was promoted and is on its way in: try again once `swarmlet node ls` "
                 "shows it reachable. `swarmlet node rm --force` removes one that never comes.",
             )
-        if not can_remove(seats, seat.raft_id):
-            raise FailedPreconditionError(
-                "can't remove member from the raft: this would result in a loss of quorum",
-                remedy="Bring the other managers back first, or promote another node.",
-            )
+        check_removable(seats, seat.raft_id)
 
     def _check_removable(self, node: Node, *, force: bool) -> None:
         if any(member.node_id == node.id for member in self._log.members()):
