@@ -86,6 +86,7 @@ class ManagerLife:
                 await self._while_manager(life)
             else:
                 await self._forget_group()
+                self._removed_s = math.inf
                 self.is_open.set()
                 await self._role_changes()
 
@@ -268,6 +269,8 @@ class ManagerLife:
                     log.warning("member.not_entered", extra={"cause": problem.message})
                 self.problem = problem.message
             else:
+                if self._removed_s != math.inf:  # members that missed it go by the certificate
+                    life.renewer.force("this manager was removed, and is one again")
                 self.problem, self._removed_s = "", math.inf
                 return
             if self._host.env.clock.mono_s() - self._removed_s > ROLE_WAIT_S:

@@ -179,6 +179,23 @@ def test_demoted_leader_keeps_its_tasks_and_is_promoted_again(managers):
     assert {pid_of(task) for task in running(client, "web")} == pids
 
 
+def test_manager_that_was_demoted_and_promoted_while_it_was_off_gets_another_certificate(managers):
+    """Whoever missed the promotion tells it by that from one that was demoted for good."""
+    whole(managers)
+    leader = leader_of(managers)
+    off = next(one for one in managers if one is not leader)
+    client, node_id = leader.client(), swarm_of(off)["NodeID"]
+    certificate = Path(off.data, "certificates/swarm-node.crt")
+    before = certificate.read_bytes()
+    off.kill()
+    set_role(client, node_id, "worker")
+    wait_for(lambda: "ManagerStatus" not in client.get(f"/nodes/{node_id}"), what="it is out")
+    set_role(client, node_id, "manager")
+    off.start()
+    whole(managers)
+    wait_for(lambda: certificate.read_bytes() != before, what="another certificate")
+
+
 def set_role(client, node_id, role):
     """The row may change meanwhile."""
 
