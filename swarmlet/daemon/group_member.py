@@ -72,10 +72,9 @@ class GroupMember:
 
     async def withdraw(self) -> None:
         """Leave the group, which goes on without this member; as long as it takes. Raises
-        SwarmError: also where the others would have no quorum."""
-        health = self._group.health()
-        if health.lost_since_ms or health.answering() < health.quorum:
-            raise UnavailableError("The managers have no quorum.")
+        SwarmError: also where the others would have no quorum. A member that has just started, or
+        lost its leader, first hears who leads now."""
+        await self._group.read_barrier()
         await self.hand_over()
         request = MemberRequest(addr=self.me.address, raft_id=self.me.raft_id)
         while True:

@@ -4,6 +4,7 @@ a manager does more comes and goes with the role that the certificate says."""
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
@@ -261,6 +262,8 @@ class SwarmNode:
                 await member.group.withdraw()
         except (TimeoutError, SwarmError) as problem:
             log.warning("member.not_withdrawn", extra={"cause": str(problem) or "it took too long"})
+        else:
+            await self._taken_in()
 
     async def _hand_over(self, member: Membership) -> None:
         if not member.leads() or not any(one.is_voter for one in member.group.others()):
@@ -268,10 +271,16 @@ class SwarmNode:
         try:
             async with asyncio.timeout(HAND_OVER_WAIT_S):
                 await member.group.hand_over()
-                while not self.life.agent.is_registered():  # noqa: ASYNC110 - a state is no event
-                    await asyncio.sleep(0.02)
+                await self._taken_in()
         except (TimeoutError, SwarmError) as problem:
             log.info("member.not_handed_over", extra={"cause": str(problem) or "it took too long"})
+
+    async def _taken_in(self) -> None:
+        """Wait a moment for a session with whoever leads now: it is the one to say goodbye to."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(HAND_OVER_WAIT_S):
+                while not self.life.agent.is_registered():  # noqa: ASYNC110 - a state is no event
+                    await asyncio.sleep(0.02)
 
 
 class _Present:

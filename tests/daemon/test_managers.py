@@ -171,6 +171,33 @@ def test_manager_that_is_forced_to_leave_takes_itself_out_of_the_group(leads):
     run_managers(3, story, limit_s=600)
 
 
+def test_leaders_that_leave_one_after_the_other_all_say_goodbye():
+    async def story(clock, swarm):
+        for left in range(7, 1, -1):
+            goes = await swarm.until_led()
+            gone = goes.state.node_id
+            await goes.engine.leave_swarm(force=True)
+            stays = await swarm.until_led()
+            assert len(stays.member.log.members()) == left - 1
+            row = stays.member.store.view().nodes.get
+            await until(lambda row=row, gone=gone: row(gone).status.state == NodeState.DOWN, 1)
+
+    run_managers(7, story, limit_s=600)
+
+
+def test_manager_that_leaves_as_soon_as_it_is_back_is_no_member_any_more():
+    async def story(clock, swarm):
+        leader = await swarm.until_led()
+        goes = next(one for one in swarm.nodes if one is not leader)
+        await goes.lose()
+        await goes.start()
+        await until(lambda: goes.member is not None and goes.member.is_ready)
+        await goes.engine.leave_swarm(force=True)
+        assert len(swarm.leader.member.log.members()) == 2
+
+    run_managers(3, story, limit_s=600)
+
+
 @pytest.mark.parametrize("leads", [True, False])
 def test_demoted_manager_goes_on_as_a_worker_and_may_come_back(leads):
     async def story(clock, swarm):
