@@ -12,7 +12,7 @@ from swarmlet.core.errors import DamagedError, ForbiddenError, SwarmError
 from swarmlet.core.ids import NodeID, RaftID
 from swarmlet.raft.background import Background
 from swarmlet.raft.compaction import Compaction
-from swarmlet.raft.driver import Driver
+from swarmlet.raft.driver import Driver, known_members
 from swarmlet.raft.peers import Peers
 from swarmlet.raft.recovery import adopt, stored
 from swarmlet.raft.snapshots import SnapshotFacts, decode_facts, encode_facts
@@ -156,7 +156,7 @@ class Receiver:
         """Raises ForbiddenError. A member we do not know yet is believed: we may be behind. One
         that knows nothing waits for those who let it in: whoever comes first makes its state."""
         driver = self._driver
-        members = driver.known()
+        members = known_members(driver)
         sender = members.member(RaftID(head.sender))
         if head.receiver != driver.me.raft_id:
             raise ForbiddenError(

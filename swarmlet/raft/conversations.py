@@ -12,7 +12,7 @@ from swarmlet.core.errors import DamagedError, MemberRefusedError
 from swarmlet.core.ids import RaftID
 from swarmlet.env.frames import REMEDY
 from swarmlet.raft.acquaintance import Acquaintance, Acquaintances, Live, Refusals
-from swarmlet.raft.driver import Driver
+from swarmlet.raft.driver import Driver, known_members
 from swarmlet.raft.hello import CLONED, REMOVED, ROLLED_BACK, STRANGER, Hello, Refusal
 from swarmlet.raft.membership import Members
 
@@ -146,7 +146,7 @@ class Conversations:
         """The newest configuration; of removals only the committed ones, others may be undone."""
         driver = self._driver
         committed = driver.journal.members(as_of=driver.core.commit_index)
-        return Members(members=driver.known().members, removed=committed.removed)
+        return Members(members=known_members(driver).members, removed=committed.removed)
 
     def _refused(self, reason: str, sentence: str) -> MemberRefusedError:
         return MemberRefusedError(reason, sentence, remedy=_REMEDIES[reason])

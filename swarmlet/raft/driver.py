@@ -112,10 +112,6 @@ class Driver:
         """The newest configuration, committed or not."""
         return self.journal.newest_members
 
-    def known(self) -> Members:
-        """Who is who: before there is a configuration, those who let this member in."""
-        return self.members() if self.members().members else Members(members=self.contacts)
-
     def is_single(self) -> bool:
         """Whether there is nobody else, not even a learner."""
         members = self.journal.newest_members.members
@@ -355,6 +351,12 @@ class Driver:
         )
         self._wake.set()
         return self.problem
+
+
+def known_members(driver: Driver) -> Members:
+    """Who is who: before there is a configuration, those who let this member in."""
+    members = driver.members()
+    return members if members.members else Members(members=driver.contacts)
 
 
 def _ending() -> UnavailableError:
