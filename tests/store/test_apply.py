@@ -373,3 +373,17 @@ def test_entries_are_applied_in_order(direct):
 
 def test_kinds_used_here_are_tables():
     assert {Config, Network, Secret, Service, SpecVersion, Task} <= set(TABLES)
+
+
+def test_unsubscribing_during_an_event_ends_only_that_subscriber(direct):
+    told = []
+
+    def once(events):
+        told.append("once")
+        end()
+
+    end = direct.store.subscribe(once)
+    direct.store.subscribe(lambda events: told.append("always"))
+    direct.apply(Create(obj=config("c0")))
+    direct.apply(Create(obj=config("c1")))
+    assert told == ["once", "always", "always"]
