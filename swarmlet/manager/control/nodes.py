@@ -130,8 +130,8 @@ class NodeVerbs(ControlBase):
 def still_refused(
     removed: Sequence[RemovedCertificate], now_ms: int
 ) -> tuple[RemovedCertificate, ...]:
-    """Without those that are long over. Who is not in the list is refused as well, for want of a
-    row: the list only tells a removed node from one that never was."""
+    """Without those that are long over. A leader refuses also who is not in the list, for want of a
+    row; the others tell a removed node by it from one that they have not heard of yet."""
     horizon_ms = now_ms - REMOVED_KEPT_MS
     kept = [each for each in removed if not each.expires_ms or each.expires_ms >= horizon_ms]
     return tuple(kept[-REMOVED_MAX:])
