@@ -8,18 +8,13 @@ Each proposal is fsynced by a majority before it is answered. Members share one 
 their frames go through memory, without TLS.
 """
 
-import argparse
 import asyncio
-import json
-import shutil
-import tempfile
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
 from contextlib import suppress
-from pathlib import Path
 
-from raft import POINTS, Counter, writes
+from raft import POINTS, Counter, run, writes
 
 from swarmlet.core.errors import UnavailableError
 from swarmlet.env.real import real_env
@@ -148,25 +143,5 @@ async def bench_group(folder: str, count: int) -> dict[str, object]:
     return results
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--writes", type=int, default=8_000, help="proposals for each point")
-    parser.add_argument("--folder", help="where to write (default: a temporary folder)")
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
-    given = parser.parse_args()
-    folder = tempfile.mkdtemp(dir=given.folder)
-    try:
-        import uvloop
-
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            results = runner.run(bench_group(folder, given.writes))
-    finally:
-        shutil.rmtree(folder)
-    for name, figures in results.items():
-        print(f"{name:20} {figures}")
-    if given.json:
-        given.json.write_text(json.dumps(results, indent=2) + "\n")
-
-
 if __name__ == "__main__":
-    main()
+    run(__doc__.splitlines()[0], bench_group, 8_000)

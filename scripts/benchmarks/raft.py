@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
 
 from swarmlet.env.real import real_env
@@ -26,6 +26,9 @@ ME = Member(raft_id=1, node_id="bench", address="127.0.0.1:2377")
 POINTS = ((1, 300), (16, 300), (16, 2_000), (256, 300))  # clients, bytes
 SNAPSHOT_CHUNKS = 64  # of 256 KiB: a state of 16 MiB
 IDLE_S = 3.0
+
+Bench = Callable[[str, int], Awaitable[dict[str, object]]]
+"""Given a folder and how many proposals to make for each point."""
 
 
 class Counter:
@@ -102,9 +105,10 @@ async def restart(folder: str, keys: SealKeys, count: int) -> dict[str, float]:
     return {"entries": count, "ms": round(elapsed_s * 1e3, 1)}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--writes", type=int, default=16_000, help="proposals for each point")
+def run(about: str, bench: Bench, writes: int) -> None:
+    """What the command line says, in a folder of its own."""
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("--writes", type=int, default=writes, help="proposals for each point")
     parser.add_argument("--folder", help="where to write (default: a temporary folder)")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     given = parser.parse_args()
@@ -113,7 +117,7 @@ def main() -> None:
         import uvloop
 
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            results = runner.run(bench_raft(folder, given.writes))
+            results = runner.run(bench(folder, given.writes))
     finally:
         shutil.rmtree(folder)
     for name, figures in results.items():
@@ -123,4 +127,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(__doc__.splitlines()[0], bench_raft, 16_000)
