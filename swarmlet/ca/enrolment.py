@@ -10,8 +10,9 @@ import msgspec
 
 from swarmlet.ca.join_record import JoinRecord, JoinRecordFile
 from swarmlet.ca.join_token import cert_digest, parse_join_token
+from swarmlet.ca.key_file import NodeKeys, new_node_keys
 from swarmlet.ca.keys import new_key
-from swarmlet.ca.node_files import NodeFiles, NodeKeys, new_node_keys
+from swarmlet.ca.node_files import NodeFiles
 from swarmlet.ca.own_identity import OwnIdentity
 from swarmlet.ca.source import csr_of, holder_of, is_issued
 from swarmlet.ca.unlock_key import UNLOCKED, kek_in

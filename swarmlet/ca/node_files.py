@@ -17,12 +17,15 @@ from typing import Final
 from msgspec.structs import replace
 
 from swarmlet.ca.identity import check_self_signed, verify_chain
-from swarmlet.ca.key_file import KEY_FILE as KEY_FILE
-from swarmlet.ca.key_file import PENDING_FILE as PENDING_FILE
-from swarmlet.ca.key_file import REMEDY, KeyFiles, decode_keys, encode_keys
-from swarmlet.ca.key_file import KekHolder as KekHolder
-from swarmlet.ca.key_file import NodeKeys as NodeKeys
-from swarmlet.ca.key_file import new_node_keys as new_node_keys
+from swarmlet.ca.key_file import (
+    KEY_FILE,
+    PENDING_FILE,
+    REMEDY,
+    KeyFiles,
+    NodeKeys,
+    decode_keys,
+    encode_keys,
+)
 from swarmlet.ca.own_identity import OwnIdentity
 from swarmlet.ca.unlock_key import UNLOCKED, Kek, WrongKeyError, is_newer
 from swarmlet.core.errors import DamagedError, LockedError

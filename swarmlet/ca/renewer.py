@@ -9,8 +9,9 @@ from typing import Final, TypeVar
 import msgspec
 
 from swarmlet.ca.join_token import cert_digest
+from swarmlet.ca.key_file import NodeKeys
 from swarmlet.ca.keys import key_to_pem, new_key
-from swarmlet.ca.node_files import NodeFiles, NodeKeys
+from swarmlet.ca.node_files import NodeFiles
 from swarmlet.ca.own_identity import OwnIdentity
 from swarmlet.ca.source import CertificateSource, csr_of, holder_of, is_issued
 from swarmlet.ca.successor import check_successor

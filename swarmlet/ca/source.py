@@ -6,8 +6,8 @@ from typing import Final, Protocol, TypeVar
 
 from swarmlet.ca.csr import new_csr
 from swarmlet.ca.identity import belongs_to, verify_chain
+from swarmlet.ca.key_file import NodeKeys
 from swarmlet.ca.keys import key_from_pem
-from swarmlet.ca.node_files import NodeKeys
 from swarmlet.ca.own_identity import OwnIdentity
 from swarmlet.core.errors import UnauthorizedError, UnavailableError
 from swarmlet.core.identity import Identity

@@ -5,8 +5,9 @@ import msgspec
 from swarmlet.api.engine import InitRequest
 from swarmlet.ca.csr import new_csr, public_key_of
 from swarmlet.ca.issuer import Subject, issue
+from swarmlet.ca.key_file import new_node_keys
 from swarmlet.ca.keys import new_key
-from swarmlet.ca.node_files import NodeFiles, new_node_keys
+from swarmlet.ca.node_files import NodeFiles
 from swarmlet.ca.root import new_root
 from swarmlet.ca.unlock_key import Kek, new_unlock_key
 from swarmlet.core.ids import ClusterID, NodeID, RaftID, new_id

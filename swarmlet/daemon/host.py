@@ -10,7 +10,8 @@ from aiohttp import web
 
 from swarmlet.api.engine import EngineFacts
 from swarmlet.ca.external import Exchange
-from swarmlet.ca.node_files import KekHolder, NodeFiles
+from swarmlet.ca.key_file import KekHolder
+from swarmlet.ca.node_files import NodeFiles
 from swarmlet.ca.own_identity import OwnIdentity
 from swarmlet.core.ids import ClusterID, NodeID
 from swarmlet.daemon.addresses import Addresses

@@ -9,7 +9,7 @@ from typing import Final
 from swarmlet.agent.agent import Agent
 from swarmlet.api.engine import OwnCertificate
 from swarmlet.api.render.certificate import read_certificate
-from swarmlet.ca.node_files import NodeKeys
+from swarmlet.ca.key_file import NodeKeys
 from swarmlet.ca.own_identity import OwnIdentity
 from swarmlet.ca.renewer import Renewer
 from swarmlet.ca.source import CertificateSource

@@ -10,8 +10,9 @@ from swarmlet.ca.csr import new_csr, public_key_of
 from swarmlet.ca.identity import check_dates, verify_chain
 from swarmlet.ca.issuer import Subject, issue
 from swarmlet.ca.join_token import cert_digest, new_join_token, parse_join_token
+from swarmlet.ca.key_file import new_node_keys
 from swarmlet.ca.keys import key_from_pem, new_key
-from swarmlet.ca.node_files import NodeFiles, new_node_keys
+from swarmlet.ca.node_files import NodeFiles
 from swarmlet.ca.root import new_root
 from swarmlet.core.errors import DamagedError, InvalidArgumentError, UnauthorizedError
 from swarmlet.core.limits import NODE_CERT_EXPIRY_NS

@@ -5,7 +5,8 @@ from random import Random
 
 import pytest
 
-from swarmlet.ca.node_files import KekHolder, NodeFiles
+from swarmlet.ca.key_file import KekHolder
+from swarmlet.ca.node_files import NodeFiles
 from swarmlet.ca.unlock_key import Kek
 from swarmlet.core.errors import DiskFullError, LockedError, UnavailableError
 from tests.agent.virtual_time import run_virtual

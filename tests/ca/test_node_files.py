@@ -4,8 +4,9 @@ from random import Random
 
 import pytest
 
+from swarmlet.ca.key_file import KEY_FILE, PENDING_FILE, new_node_keys
 from swarmlet.ca.keys import new_key
-from swarmlet.ca.node_files import KEY_FILE, PENDING_FILE, NodeFiles, new_node_keys
+from swarmlet.ca.node_files import NodeFiles
 from swarmlet.core.errors import DamagedError
 from tests.agent.virtual_time import START_MS
 from tests.ca.swarm import Swarm

@@ -5,15 +5,9 @@ from random import Random
 import pytest
 from msgspec.structs import replace
 
+from swarmlet.ca.key_file import KEY_FILE, PENDING_FILE, KekHolder, new_node_keys
 from swarmlet.ca.keys import new_key
-from swarmlet.ca.node_files import (
-    KEY_FILE,
-    PENDING_FILE,
-    KekHolder,
-    LockChange,
-    NodeFiles,
-    new_node_keys,
-)
+from swarmlet.ca.node_files import LockChange, NodeFiles
 from swarmlet.ca.unlock_key import UNLOCKED, Kek, WrongKeyError
 from swarmlet.core.errors import DamagedError, LockedError, SwarmError
 from tests.agent.virtual_time import START_MS

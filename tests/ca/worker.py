@@ -3,8 +3,9 @@
 import asyncio
 from random import Random
 
+from swarmlet.ca.key_file import new_node_keys
 from swarmlet.ca.keys import key_from_pem
-from swarmlet.ca.node_files import NodeFiles, new_node_keys
+from swarmlet.ca.node_files import NodeFiles
 from swarmlet.ca.renewer import Renewer
 from swarmlet.env.base import Env
 from swarmlet.model.node import IssuanceState

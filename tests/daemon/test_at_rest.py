@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from swarmlet.ca.node_files import CERT_FILE, KEY_FILE, PENDING_FILE, ROOT_FILE, NodeFiles
+from swarmlet.ca.key_file import KEY_FILE, PENDING_FILE
+from swarmlet.ca.node_files import CERT_FILE, ROOT_FILE, NodeFiles
 from swarmlet.ca.unlock_key import parse_unlock_key, unlock_key_text
 from swarmlet.core.errors import DamagedError
 from swarmlet.env.base import write_atomic

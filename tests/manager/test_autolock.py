@@ -7,8 +7,9 @@ from contextlib import asynccontextmanager
 import pytest
 from msgspec.structs import replace
 
+from swarmlet.ca.key_file import new_node_keys
 from swarmlet.ca.keys import new_key
-from swarmlet.ca.node_files import NodeFiles, new_node_keys
+from swarmlet.ca.node_files import NodeFiles
 from swarmlet.ca.unlock_key import UNLOCKED, Kek, kek_of, unlock_keys_with
 from swarmlet.core.errors import DiskFullError, LockedError, UnavailableError
 from swarmlet.env.base import Env

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from swarmlet.ca.issuer import Subject, issue
+from swarmlet.ca.key_file import new_node_keys
 from swarmlet.ca.keys import new_key
-from swarmlet.ca.node_files import NodeFiles, new_node_keys
+from swarmlet.ca.node_files import NodeFiles
 from swarmlet.ca.renewer import Renewer
 from swarmlet.core.errors import UnavailableError
 from swarmlet.core.limits import NODE_CERT_EXPIRY_NS

@@ -2,7 +2,8 @@
 
 from random import Random
 
-from swarmlet.ca.node_files import PENDING_FILE, NodeFiles
+from swarmlet.ca.key_file import PENDING_FILE
+from swarmlet.ca.node_files import NodeFiles
 from swarmlet.wire.credentials import Credentials
 from tests.daemon.sim_nodes import SimNode
 from tests.sim.disk import SimCrash
