@@ -59,7 +59,7 @@ class Core(Corrected):
         self._requests = ReadRequests()
         self._open_reads: dict[RaftID, int] = {}  # of other members, over their connections
         self._votes: tuple[int, set[RaftID]] = (0, set())  # in which term, whose
-        self._leader_heard_s = float("-inf")
+        self.leader_heard_s = float("-inf")  # when one last sent entries, or that there are none
         self._told: dict[RaftID, Progress] = {}  # by the leader
         self._told_by: tuple[int, RaftID | None] = (0, None)  # and in which term
         self._followed: tuple[int, RaftID | None] = (self.term, None)
@@ -210,7 +210,7 @@ class Core(Corrected):
         if append.term == self.term and self.leader not in (None, raft_id):
             raise ValueError(f"a second leader in term {append.term}")
         self._check_committed(append)
-        self._leader_heard_s = self._env.clock.mono_s()
+        self.leader_heard_s = self._env.clock.mono_s()
         self._pre_votes.cancel()
         problem = self._misfit(append)
         if problem is None:
@@ -324,10 +324,14 @@ class Core(Corrected):
             self._feed(raft_id, "response_vote", term=vote.term)
 
     def _take_pre_vote_request(self, raft_id: RaftID, request: PreVoteRequest) -> None:
-        """No while our leader is heard: who stands then would only depose it."""
+        """No while our leader is heard: who stands then would only depose it. A leader that asks
+        has given up, for no majority answered it for as long as an election takes at most."""
+        if raft_id == self.leader and request.term > self.term:
+            self._SyncObj__raftLeader = None
+            self.leader_heard_s -= self._timing.election_max_s
         now_s, last = self._env.clock.mono_s(), self._end()
         is_led = self.leader is not None and self._transport.is_open(self.leader)
-        is_fresh = now_s < self._leader_heard_s + self._timing.election_min_s
+        is_fresh = now_s < self.leader_heard_s + self._timing.election_min_s
         is_newer = (request.last_term, request.last_index) >= (last[1], last[0])
         if request.term <= self.term:
             self._transport.hold(raft_id, StaleTerm(self.term))

@@ -226,7 +226,7 @@ class Cores:
         among = list(self.cores) if only is None else only
         for other in among:
             core = self.cores[other]
-            core._leader_heard_s = float("-inf")
+            core.leader_heard_s = float("-inf")
             if other != raft_id:
                 core._postpone_election()
         self.cores[raft_id].campaign()

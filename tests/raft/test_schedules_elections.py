@@ -340,6 +340,21 @@ def test_what_an_older_leader_told_of_a_match_is_not_paired_with_a_newer_commit_
     assert group[B].progress(C).heard_s >= heard_s  # when it was heard is true for ever
 
 
+def test_leader_that_asks_for_pre_votes_is_followed_no_longer():
+    """It is heard, by one way of the two; but no majority answers it any more."""
+    group = Cores(A, B, C)
+    group.elect(A)
+    group.run(0.5)
+    term, heard_s = group[B].term, group[B].leader_heard_s
+    group.inject(A, B, PreVoteRequest(term, *group.end(B)))  # late, of an earlier election
+    assert (group[B].leader, group[B].leader_heard_s) == (A, heard_s)
+    group.inject(C, B, PreVoteRequest(term + 1, *group.end(B)))
+    assert group[B].leader == A
+    group.inject(A, B, PreVoteRequest(term + 1, *group.end(B)))
+    assert group[B].leader is None
+    assert group[B].leader_heard_s <= heard_s - RaftTiming().election_max_s
+
+
 def test_larger_groups_elect_and_commit():
     group = Cores(*range(1, 8))
     group.run(3)
