@@ -5,7 +5,7 @@ and read a file as a whole.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -31,6 +31,13 @@ _MORE, _LAST = b"\x00", b"\x01"  # open each chunk of a whole file
 
 _encode = msgspec.msgpack.Encoder().encode
 _records_of = msgspec.msgpack.Decoder(list[bytes]).decode
+
+
+class Sealed(NamedTuple):
+    """A frame that is not written yet, and its checksum."""
+
+    frame: bytes
+    crc: int
 
 
 class SealedLog:
@@ -95,17 +102,25 @@ class SealedLog:
 
     def append(self, records: Sequence[bytes]) -> None:
         """Durable on return."""
+        self.write(self.seal(records))
+
+    def seal(self, records: Sequence[bytes]) -> Sealed:
+        """The next frame, for `write`: the half of `append` that does not block."""
+        return Sealed(*self._sealer.seal(_encode(list(records)), self._session))
+
+    def write(self, sealed: Sealed) -> None:
+        """The other half: as `append`. Of what was sealed last, and of nothing else; where it fails
+        it is sealed anew."""
         file = self._open_file()
-        frame, crc = self._sealer.seal(_encode(list(records)), self._session)
         try:
-            if len(frame) > self.free_b:
-                self.make_room(len(frame))
-            file.write(frame)
+            if len(sealed.frame) > self.free_b:
+                self.make_room(len(sealed.frame))
+            file.write(sealed.frame)
         except BaseException:
             self._draw_session()  # the frame's number comes again, with another body
             raise
         file.sync()
-        self._sealer.advance(crc)
+        self._sealer.advance(sealed.crc)
 
     def make_room(self, size_b: int) -> None:
         """Let at least `size_b` bytes be free, in steps. On DiskFullError nothing changed."""

@@ -243,7 +243,7 @@ class Driver:
         if batch is None:
             return True
         try:
-            await self.env.blocking(partial(self.files.journal.write, batch))
+            await self.env.blocking(self.files.journal.writing(batch))
         except DiskFullError as error:
             if self._unwritten is None:
                 log.warning("raft.disk_full", extra={"problem": error.message})

@@ -6,7 +6,8 @@ time: a batch shares nothing that changes.
 Records on disk are lists of the operations below; the first of a file is always `Base`.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
@@ -14,7 +15,7 @@ import msgspec
 from swarmlet.core.errors import DamagedError, DiskFullError
 from swarmlet.core.ids import RaftID
 from swarmlet.env.frames import REMEDY
-from swarmlet.env.sealed import SealedLog
+from swarmlet.env.sealed import Sealed, SealedLog
 from swarmlet.raft.membership import Members, decode_change
 from swarmlet.store.proposer import MemberChange
 
@@ -318,8 +319,22 @@ class JournalFile:
 
     def write(self, batch: Batch) -> None:
         """Durable on return. Where there is no room to shorten the file, it goes on as it is."""
+        self.writing(batch)()
+
+    def writing(self, batch: Batch) -> Callable[[], None]:
+        """`write`, sealed already: what is left for a thread that may block has little to compute,
+        for only one of them and the loop can. Nothing else of this file may come in between."""
+        if batch.whole is not None:
+            return partial(self._write_shortened, batch)
+        return partial(self._append, self._log.seal([_encode(batch.ops)]))
+
+    def _write_shortened(self, batch: Batch) -> None:
         if batch.whole is None or not self._rewritten(batch.whole):
-            self._log.append([_encode(batch.ops)])
+            self._append(self._log.seal([_encode(batch.ops)]))
+        self.free_b = self._log.free_b
+
+    def _append(self, sealed: Sealed) -> None:
+        self._log.write(sealed)
         if self._log.free_b < LOW_FREE_B:
             self._make_room_ahead()
         self.free_b = self._log.free_b

@@ -60,6 +60,19 @@ def flat(batches):
     return [record for batch in batches for record in batch]
 
 
+def test_sealed_record_is_on_disk_once_it_is_written_and_not_before():
+    disk = SimDisk()
+    log = log_on(disk)
+    log.replay()
+    log.append([b"one"])
+    log.seal([b"left alone"])
+    assert log_on(disk, seed=1).replay() == [b"one"]
+    log.write(log.seal([b"two"]))
+    disk.crash(Random(1))
+    disk.reopen()
+    assert log_on(disk).replay() == [b"one", b"two"]
+
+
 def test_log_returns_records_in_order_after_a_restart():
     disk = SimDisk()
     written(disk)
