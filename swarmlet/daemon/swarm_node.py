@@ -12,6 +12,7 @@ from swarmlet.api.engine import Forwarder, SwarmState
 from swarmlet.ca.source import CertificateSource
 from swarmlet.core.errors import (
     DiskFullError,
+    NotManagerError,
     SwarmError,
     UnavailableError,
     certificates_expired,
@@ -132,6 +133,9 @@ class SwarmNode:
             if self._is_forgotten(member):
                 raise removed_here(self.life.agent.refusal)
             return member.control
+        clone = self.manager.clone
+        if clone is not None:
+            raise NotManagerError(f"This node is not a swarm manager. {clone.message}", clone.remedy)
         if self._is_lost():
             raise certificates_expired()
         raise manager_not_ready() if self._is_manager() else not_manager_worker()
@@ -209,18 +213,25 @@ class SwarmNode:
 
     def _says(self) -> str:
         """What is amiss, as far as this node knows."""
-        if self._is_member_ready():
-            return self.manager.port_problem()
+        member = self.manager.member
+        if member is not None and member.is_ready:
+            is_led = not member.log.health().lost_since_ms  # else that is what to tell
+            return self.manager.port_problem() or (self._misses_session() if is_led else "")
         return self._waits_for() or self.manager.problem or self.manager.port_problem()
 
     def _waits_for(self) -> str:
         """Why no manager has taken this node in, in this life or for long."""
+        first = "" if self._heard.is_set() else self.life.agent.problem
+        return self._misses_session() or first
+
+    def _misses_session(self) -> str:
+        """For how long, and why; "" where that is not long."""
         agent = self.life.agent
         alone_s, problem = int(agent.alone_s()), agent.problem
-        if problem and alone_s >= TELL_AFTER_S:
-            alone = format_duration(alone_s * NS_PER_S)
-            return f"This node has had no session with a manager for {alone}: {problem}"
-        return "" if self._heard.is_set() else problem
+        if not problem or alone_s < TELL_AFTER_S:
+            return ""
+        alone = format_duration(alone_s * NS_PER_S)
+        return f"This node has had no session with a manager for {alone}: {problem}"
 
     def _known(self, member: Membership | None) -> tuple[tuple[NodeID, str], ...]:
         if member is not None and member.is_ready:

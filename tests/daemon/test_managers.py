@@ -11,6 +11,7 @@ from swarmlet.api.engine import JoinRequest
 from swarmlet.core.errors import NotManagerError, QuorumLostError, SwarmError, SwarmStateError
 from swarmlet.model.node import NodeState
 from tests.daemon.sim_nodes import run_managers
+from tests.sim.loop import HostClock
 from tests.sim.world import DATA
 
 
@@ -303,6 +304,8 @@ def test_copy_of_a_manager_takes_no_part_beside_the_one_that_runs():
                 await asyncio.sleep(0.1)
         assert clone.state.state == "error"
         assert clone.member is None
+        with pytest.raises(NotManagerError, match=r"not a swarm manager\. .* same identity"):
+            clone.engine.control()
         await asyncio.sleep(60)
         assert node.state.state == "active"
         assert node.engine._stay.life.agent.is_registered()
@@ -358,6 +361,27 @@ def test_managers_that_slept_past_their_certificates_wake_together():
         for node in swarm.nodes:
             await node.until("active")
             await until(lambda node=node: node.state.certificate.ends_ms > clock.wall_ms(), 120)
+
+    run_managers(3, story)
+
+
+@pytest.mark.parametrize("days", [365, -365])
+def test_manager_whose_clock_is_wrong_votes_on_and_says_why_its_node_has_no_session(days):
+    async def story(clock, swarm):
+        leader = await swarm.until_led()
+        wrong = next(one for one in swarm.nodes if one is not leader)
+        await wrong.stop()
+        wrong.clock = HostClock(clock, days * 86_400_000)
+        await wrong.start()
+        await wrong.until("active")
+        await asyncio.sleep(60)
+        assert (await wrong.member.log.read_barrier()) > 0
+        assert wrong.state.error.startswith("This node has had no session with a manager for ")
+        await wrong.stop()
+        wrong.clock = clock
+        await wrong.start()
+        await asyncio.sleep(60)
+        assert (wrong.state.state, wrong.state.error) == ("active", "")
 
     run_managers(3, story)
 
