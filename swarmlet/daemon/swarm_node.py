@@ -135,7 +135,9 @@ class SwarmNode:
             return member.control
         clone = self.manager.clone
         if clone is not None:
-            raise NotManagerError(f"This node is not a swarm manager. {clone.message}", clone.remedy)
+            raise NotManagerError(
+                f"This node is not a swarm manager. {clone.message}", clone.remedy
+            )
         if self._is_lost():
             raise certificates_expired()
         raise manager_not_ready() if self._is_manager() else not_manager_worker()
