@@ -395,7 +395,7 @@ def test_join_that_is_under_way_goes_on_after_the_daemon_was_stopped(hosts, mana
     manager.stop()
     asking, answers = in_background(worker, request)
     pending(worker)
-    wait_for(Path(worker.data, "swarm/joining").exists, what="the join is written down")
+    wait_for(lambda: swarm_of(worker)["Error"], what="the join has been tried")
     assert worker.stop() == 0
     asking.join(5)
     assert "goes on with the join when it starts again" in str(answers[0])
