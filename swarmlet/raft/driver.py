@@ -323,16 +323,18 @@ class Driver:
             return leader
         if leader == self.me.raft_id:
             return None  # it was us
-        heard_s = self.core.progress(leader).heard_s
-        silent_s = self.env.clock.mono_s() - (self.born_s if heard_s is None else heard_s)
+        silent_s = self.env.clock.mono_s() - self._led_s()
         return leader if silent_s <= self.timing.election_max_s else None
+
+    def _led_s(self) -> float:
+        """When somebody else was last heard leading: one that was deposed may talk on."""
+        return max(self.born_s, self.core.leader_heard_s)
 
     def led_until_s(self, leader: RaftID) -> float:
         """When this leader was last known to lead a majority."""
         now_s, core = self.env.clock.mono_s(), self.core
         if leader != self.me.raft_id:
-            heard_s = core.progress(leader).heard_s
-            return now_s if heard_s is None else heard_s
+            return self._led_s()
         voters = self.members().voters()
         heard = [
             now_s if one == leader else core.progress(one).heard_s or self.born_s for one in voters

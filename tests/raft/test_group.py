@@ -374,6 +374,31 @@ def test_lost_majority_is_said_within_three_seconds_everywhere_and_not_before():
     World().run(story)
 
 
+def test_member_left_with_a_leader_that_steps_down_says_within_three_seconds_that_most_are_lost():
+    """It hears the other one still, but of no leader any more."""
+
+    async def story(world):
+        await world.found("a", "b", "c", "d", "e")
+        deposed = await world.leader()
+        left, *gone = [host for host in world.up() if host is not deposed]
+        for host in gone:
+            await host.kill()
+        lost_s = world.now_s
+        for host in (left, deposed):
+            with pytest.raises(QuorumLostError, match="2 of 5 managers answer"):
+                await host.engine.read_barrier()
+        assert world.now_s - lost_s < 3.1
+        await asyncio.sleep(60)
+        began_s = world.now_s
+        for host in (left, deposed):
+            with pytest.raises(QuorumLostError):
+                await host.engine.read_barrier()
+            assert host.engine.health().lost_since_ms <= world.clock.wall_ms() - 60_000
+        assert world.now_s == began_s
+
+    World().run(story)
+
+
 def test_member_that_starts_alone_says_after_a_moment_that_the_others_are_missing():
     async def story(world):
         hosts = await world.found("a", "b", "c")
