@@ -27,14 +27,14 @@ def test_disk_put_back_to_an_older_state_is_refused_and_joins_anew(limits):
         await world.write(*ENTRIES)
         await world.agree()
         await c.kill(power=True)
-        old = copy.deepcopy((c.disk._names, c.disk._kept_names))
+        old = c.disk.image()
         await c.boot()
         await world.write(*ENTRIES)
         await world.agree()
         await asyncio.sleep(3)
         await world.write(b"so that the hint is known")
         await c.kill()
-        c.disk._names, c.disk._kept_names = old
+        c.disk.put_back(old)
         await c.boot()
         failure = await ended(c)
         assert isinstance(failure, MemberRefusedError)
@@ -56,7 +56,7 @@ def test_disk_put_back_to_when_it_was_alone_counts_for_nothing_whatever_it_wrote
         await a.boot(Origin.FOUND)
         await world.write(*ENTRIES)
         await a.kill(power=True)
-        old = copy.deepcopy((a.disk._names, a.disk._kept_names))
+        old = a.disk.image()
         await a.boot()
         b, c = (world.add(name, number) for name, number in (("b", 11), ("c", 12)))
         await world.join(b)
@@ -68,7 +68,7 @@ def test_disk_put_back_to_when_it_was_alone_counts_for_nothing_whatever_it_wrote
         await world.write(b"without it")
         leader = await world.leader()
         term = leader.engine._driver.core.term
-        a.disk._names, a.disk._kept_names = old
+        a.disk.put_back(old)
         world.wire.apart.add("a")
         await a.boot()
         for number in range(100):
@@ -96,7 +96,7 @@ def test_hints_survive_a_restart_of_those_who_remember():
         a, b, c = await world.found("a", "b", "c")
         await world.write(*ENTRIES)
         await c.kill(power=True)
-        old = copy.deepcopy((c.disk._names, c.disk._kept_names))
+        old = c.disk.image()
         await c.boot()
         await world.write(*ENTRIES)
         await world.agree()
@@ -105,7 +105,7 @@ def test_hints_survive_a_restart_of_those_who_remember():
         await asyncio.sleep(2)
         for host in (a, b, c):
             await host.kill(power=True)
-        c.disk._names, c.disk._kept_names = old
+        c.disk.put_back(old)
         for host in (a, b, c):
             await host.boot()
         failure = await ended(c)

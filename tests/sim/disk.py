@@ -3,6 +3,7 @@
 Every change is one numbered operation; `fail_at` ends the world before, within, or after one.
 """
 
+import copy
 import errno
 import os.path
 from dataclasses import dataclass, field
@@ -78,6 +79,9 @@ class Plan:
     error: Exception | None = None
 
 
+Image = tuple[dict[str, Inode], dict[str, Inode]]
+
+
 @dataclass
 class SimDisk:
     """Implements env.base.Disk. `capacity_b` bounds all files together, reserved space included."""
@@ -120,6 +124,14 @@ class SimDisk:
     def reopen(self) -> None:
         """The process ended, not the host: nothing is lost, open files are dead."""
         self.is_dead, self._boot, self._plan = False, self._boot + 1, Plan()
+
+    def image(self) -> Image:
+        """A copy of all there is, for `put_back`."""
+        return copy.deepcopy((self._names, self._kept_names))
+
+    def put_back(self, image: Image) -> None:
+        """The disk is as it was."""
+        self._names, self._kept_names = image
 
     def _is_kept(self, path: str, rng: Random, lots: dict[int, bool]) -> bool:
         """Whether this change of a name survives. A renaming is one change: both names or none."""
