@@ -150,7 +150,7 @@ class SwarmNode:
 
     def leave_refusal(self) -> SwarmError | None:
         member = self.manager.member
-        if member is not None and member.is_ready:
+        if member is not None and member.is_ready and not self._is_forgotten(member):
             return leaving_refusal(member.log.health())
         is_member = self._is_manager() and self.file.raft_id  # else there is nothing to lose
         return leaving_refusal(None) if is_member and self._problem() is None else None

@@ -151,6 +151,8 @@ def judge_swarm(facts: Swarm) -> Judgement:
 
 
 def _remedy(facts: Swarm) -> str:
+    if facts.state == "error":  # removed, expired for too long, or a copy of another
+        return "swarmlet info; swarmlet leave --force, then join again"
     if not facts.is_manager or any(member.is_leader for member in facts.members):
         return "see the daemon's log"
     return "swarmlet info; bring the silent managers back, or swarmlet init --force-new-cluster"

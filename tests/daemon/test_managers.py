@@ -120,6 +120,9 @@ def test_majority_that_is_lost_is_said_and_the_swarm_goes_on_when_it_is_back():
         await asyncio.sleep(3)
         with pytest.raises(QuorumLostError, match=r"1 of 3 managers .* needed: sim-1 \(m"):
             await alone.engine.control().read()
+        with pytest.raises(SwarmStateError) as refusal:
+            await alone.engine.leave_swarm(force=False)
+        assert refusal.value.remedy.startswith("Bring the silent managers back first")
         await swarm.start(*swarm.nodes[1:])
         await swarm.until_led()
         await write(swarm.leader)
@@ -149,6 +152,7 @@ def test_manager_that_leaves_must_be_forced_in_dockers_words(count):
             with pytest.raises(SwarmStateError) as refusal:
                 await node.engine.leave_swarm(force=False)
             assert refusal.value.message.startswith(LEAVING + SAYS[count])
+            assert ("`swarmlet node demote self`" in refusal.value.remedy) is (count > 1)
 
     run_managers(count, story, limit_s=300)
 
@@ -282,7 +286,7 @@ def test_manager_that_was_removed_while_it_was_off_says_so_and_not_that_others_a
         with pytest.raises(NotManagerError, match="it was removed") as found:
             goes.engine.control()
         assert "swarmlet leave --force" in found.value.remedy
-        await goes.engine.leave_swarm(force=True)
+        await goes.engine.leave_swarm(force=False)
         await goes.join(leader, "manager")
         assert goes.state.error == ""
         assert len(leader.member.log.members()) == 3

@@ -413,6 +413,11 @@ def members(count: int, *, has_leader: bool = True) -> tuple[daemon.Member, ...]
             ("None of 3 managers leads",),
         ),
         (
+            daemon.Swarm(state="error", error="Node x is not part of this swarm: it was removed."),
+            "fail",
+            ("it was removed", "swarmlet leave --force"),
+        ),
+        (
             daemon.Swarm(state="locked", error='Please use "docker swarm unlock" to unlock it.'),
             "fail",
             ("is locked", "swarmlet unlock"),
