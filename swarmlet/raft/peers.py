@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Final, Protocol
 
+import msgspec
+
 from swarmlet.core.errors import SwarmError, UnavailableError
 from swarmlet.core.ids import NodeID, RaftID
 from swarmlet.env.base import Env
@@ -108,7 +110,8 @@ class Peers:
         member = self._wanted.get(to)
         if member is None:
             raise UnavailableError(f"There is no member {to:x} in the group.")
-        return await self._dialer.send_snapshot(member.address, head, chunks)
+        theirs = msgspec.structs.replace(head, node_id=member.node_id)
+        return await self._dialer.send_snapshot(member.address, theirs, chunks)
 
     def live(self, raft_id: RaftID) -> Live | None:
         """The connection to this member, for `Acquaintances.judge`."""

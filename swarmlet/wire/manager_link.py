@@ -51,7 +51,7 @@ class ManagerLink(Calls):
         thread = WorkerThread("snapshot")
         try:
             parts = snapshot_parts(head, chunks, thread)
-            body = await self._send(addr, parts, credentials)
+            body = await self._send(addr, parts, credentials, head.node_id or MANAGER_NAME)
         finally:
             thread.close()
         try:
@@ -75,7 +75,7 @@ class ManagerLink(Calls):
         )
 
     async def _send(
-        self, addr: str, parts: AsyncIterator[bytes], credentials: Credentials
+        self, addr: str, parts: AsyncIterator[bytes], credentials: Credentials, server_name: str
     ) -> bytes:
         call = Call(route=SNAPSHOT, credentials=credentials, checks_dates=False)
         deadline = asyncio.timeout(PART_TIMEOUT_S)
@@ -85,7 +85,7 @@ class ManagerLink(Calls):
             deadline,
             pool.client.post(
                 url_of(addr, call.path()),
-                server_hostname=MANAGER_NAME,
+                server_hostname=server_name,
                 headers=OWN_HEADERS,
                 data=_moving(deadline, parts),
                 allow_redirects=False,

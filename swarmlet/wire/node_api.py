@@ -69,12 +69,14 @@ class MemberGrant(msgspec.Struct, frozen=True, kw_only=True):
 
 class SnapshotHead(msgspec.Struct, frozen=True, kw_only=True):
     """Of a snapshot on its way: from which member, to which, in which term of the sender; `facts`
-    are the Raft room's own (msgpack)."""
+    are the Raft room's own (msgpack). Where a `node_id` is named, nothing is sent unless the
+    certificate at the other end is that node's: it is all that the swarm has."""
 
     sender: int
     receiver: int
     term: int
     facts: bytes
+    node_id: str = ""
 
 
 class SnapshotAnswer(msgspec.Struct, frozen=True, kw_only=True):

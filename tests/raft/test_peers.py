@@ -292,7 +292,8 @@ def test_snapshot_goes_to_the_members_address():
         one.start(group)
         await asyncio.sleep(0)
         head = SnapshotHead(sender=1, receiver=2, term=3, facts=b"")
-        assert await one.peers.send_snapshot(2, head, [b"a"]) == ("m2:2377", head, [b"a"])
+        theirs = msgspec.structs.replace(head, node_id="m2")
+        assert await one.peers.send_snapshot(2, head, [b"a"]) == ("m2:2377", theirs, [b"a"])
         with pytest.raises(UnavailableError):
             await one.peers.send_snapshot(9, head, [])
 

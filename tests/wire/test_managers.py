@@ -362,6 +362,17 @@ async def test_snapshot_arrives_whole_and_part_by_part():
 
 
 @on_both_loops
+async def test_snapshot_is_sent_to_the_node_it_is_for_and_to_no_other_manager():
+    async with opened() as world:
+        ours, others = (msgspec.structs.replace(HEAD, node_id=name) for name in ("m1", "m3"))
+        with pytest.raises(UnauthorizedError):
+            await world.link.send_snapshot(world.addr, others, [b"all secrets"], PEER)
+        assert world.service.calls == []
+        assert await world.link.send_snapshot(world.addr, ours, [b"x"], PEER)
+        assert world.service.chunks == [b"x"]
+
+
+@on_both_loops
 async def test_snapshot_is_made_no_faster_than_it_is_taken():
     made, taken, size_b = [], [], 1024 * 1024
 
