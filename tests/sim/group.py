@@ -17,6 +17,7 @@ from swarmlet.raft.recovery import PURPOSE
 from swarmlet.store.proposer import Member, MemberChange
 from tests.sim.disk import ROOMY_B, SimCrash
 from tests.sim.group_loop import GroupLoop, group_loop
+from tests.sim.group_majority import Majority
 from tests.sim.group_member import FOLDER, GroupDisk, Manager, Record
 from tests.sim.group_net import GroupNet
 from tests.sim.group_truth import GroupTruth, ViolationError
@@ -46,6 +47,9 @@ class Group:
         self.down_since_s: dict[str, float] = {}
         self.longest_s = 0.0  # until the group was well again
         self.is_calm = False
+        self.majority = Majority(
+            lambda: self.clock.now_s, lambda name: self.loop.is_paused(name), self.truth.wrong
+        )
         self.loop: GroupLoop
 
     def new_member(self, name: str) -> Manager:
@@ -58,6 +62,7 @@ class Group:
         """In the loop of the run."""
         self.loop = self.net.loop = group_loop()
         self.loop.on_step = self._step
+        self.net.on_change = self._look_at_majority
 
     # Who there is ---------------------------------------------------------------------------------
 
@@ -118,11 +123,32 @@ class Group:
         journal = leader.engine._driver.journal
         before, now = leader.voters_seen, journal.newest_members.voters()
         leader.voters_seen = now
+        if now != before:
+            self._look_at_majority()
         if not leader.looked.state[1] or len(now) >= len(before) or not before:
             return
         there = [v for v in now if not self._is_long_dead(v)]
         if len(there) < len(now) // 2 + 1:
             self.truth.wrong("quorum removed", f"{len(there)} of {len(now)} voters are left")
+
+    def _look_at_majority(self) -> None:
+        """Somebody came or went, or counts others than before."""
+        self.majority.look(self._has_majority(), self.members)
+
+    def _has_majority(self) -> bool:
+        """Whether anybody could lead."""
+        there = {
+            one.record.raft_id: one
+            for one in self.members
+            if one.is_up and one.engine is not None and not self.loop.is_paused(one.name)
+        }
+        return any(self._reaches_majority(one, there) for one in there.values())
+
+    def _reaches_majority(self, member: Manager, there: dict[RaftID, Manager]) -> bool:
+        assert member.engine is not None
+        voters = member.engine._driver.journal.newest_members.voters()
+        others = [there[raft_id] for raft_id in voters if raft_id in there]
+        return sum(self.net.is_open(member.name, one.name) for one in others) > len(voters) // 2
 
     def _is_long_dead(self, raft_id: RaftID) -> bool:
         member = self.by_raft_id(raft_id)
@@ -147,6 +173,7 @@ class Group:
 
     def _ended(self, member: Manager, end: BaseException | None) -> None:
         self.down_since_s[member.name] = self.clock.now_s
+        self._look_at_majority()
         if end is None:
             return
         if isinstance(end, SimCrash):
@@ -181,6 +208,8 @@ class Group:
     async def call(self, member: Manager, what: str, work: Coroutine[Any, Any, T]) -> T:
         """A call to a member. It must end, one way or another; cancelled where the member does."""
         task, paused_s = member.call(work), member.paused_s
+        watched = self.majority.begin(what, member)
+        task.add_done_callback(lambda _: self.majority.end(watched))
         left_s = CALL_MAX_S
         while left_s > 0:
             await asyncio.wait((task,), timeout=left_s)
@@ -271,12 +300,14 @@ class Group:
             self.tell(f"{member.name} pauses for {for_s} s")
             member.pauses_since_s = self.clock.now_s
             self.loop.pause(member.name)
+            self._look_at_majority()
             self.loop.call_later(for_s, self.go_on, member, context=contextvars.Context())
 
     def go_on(self, member: Manager) -> None:
         if self.loop.is_paused(member.name):
             member.paused_s += self.clock.now_s - member.pauses_since_s
             self.loop.go_on(member.name)
+            self._look_at_majority()
 
     async def settle(self, write: Callable[[], Coroutine[Any, Any, int]]) -> None:
         """Soon a write is done, and all members have all there is."""

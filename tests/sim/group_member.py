@@ -140,7 +140,7 @@ class Manager:
         self._loop: GroupLoop
         self.disk.on_crash = self._power_goes
         self.voters_seen: tuple[RaftID, ...] = ()
-        self.pauses_since_s = 0.0
+        self.pauses_since_s = self.up_since_s = 0.0
         self._is_killed = False
         self._calls: dict[asyncio.Task[Any], None] = {}
 
@@ -197,6 +197,8 @@ class Manager:
                 self.net.ports = {a: h for a, h in self.net.ports.items() if h is not self}
                 self.net.ports[self.address] = self
                 self.net.live(self.name)
+                self.up_since_s = self.world_clock.now_s
+                self.net.on_change()
                 await self._begin_rotation_again(engine, group)
                 await engine.run()
                 raise _EndError

@@ -146,6 +146,7 @@ class GroupNet:
         self.dark: dict[str, None] = {}
         self.loop: asyncio.AbstractEventLoop
         self._cuts: dict[tuple[str, str], float] = {}
+        self.on_change: Callable[[], object] = lambda: None  # who reaches whom
 
     @property
     def now_s(self) -> float:
@@ -163,6 +164,10 @@ class GroupNet:
     def is_cut(self, source: str, target: str) -> bool:
         return (source, target) in self._cuts
 
+    def is_open(self, one: str, other: str) -> bool:
+        """Both ways."""
+        return not self.is_cut(one, other) and not self.is_cut(other, one)
+
     def cuts(self) -> list[tuple[str, str]]:
         return list(self._cuts)
 
@@ -170,12 +175,14 @@ class GroupNet:
         """One way."""
         if source != target and (source, target) not in self._cuts:
             self._cuts[source, target] = self.now_s
+            self.on_change()
             self.loop.call_later(
                 USER_TIMEOUT_S, self._give_up, source, target, self.now_s, context=self.context
             )
 
     def mend(self, source: str, target: str) -> None:
         if self._cuts.pop((source, target), None) is not None:
+            self.on_change()
             for channel in list(self.channels):
                 if (channel.host.name, channel.peer.name) == (source, target):
                     channel.mended()

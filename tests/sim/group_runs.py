@@ -15,6 +15,7 @@ from tests.sim.group import Group
 from tests.sim.group_faults import Nemesis
 from tests.sim.group_loop import run_group_sim
 from tests.sim.group_users import Client, Operator
+from tests.sim.group_watchers import Watcher
 from tests.sim.mutations import without
 from tests.sim.told import tell_managers
 
@@ -23,7 +24,7 @@ SPARES = 2  # hosts that are no members at first
 FAULTS_S = (12.0, 25.0)  # without a pause
 CHANGES_WITHIN_S = 90.0  # of the group, once all is well
 LAST = 40  # lines of what happened that a failure tells
-THINK_S, ACT_S, CHURN_S = 0.4, 1.2, 6.0
+THINK_S, ACT_S, CHURN_S, WATCH_S = 0.4, 1.2, 6.0, 0.05
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class GroupRun:
         works = [client.run(THINK_S) for client in self.clients]
         works += [operator.run(CHURN_S) for operator in self.operators]
         works.append(self.nemesis.run(ACT_S))
+        works.append(Watcher(group, "w").run(WATCH_S))
         async with asyncio.TaskGroup() as tasks:
             begun = [tasks.create_task(work) for work in works]
             await self._phases()

@@ -11,10 +11,12 @@ from typing import Any
 
 from swarmlet.raft.acquaintance import Acquaintances
 from swarmlet.raft.core import Core
+from swarmlet.raft.group_view import GroupView
 from swarmlet.raft.hardening import Corrected
 from swarmlet.raft.journal import Journal
 from swarmlet.raft.member_changes import MemberChanges
 from swarmlet.raft.messages import Append
+from swarmlet.raft.proposals import not_leader
 from swarmlet.raft.transport import Transport
 
 _in_turn = MemberChanges._in_turn
@@ -64,16 +66,34 @@ def _send_now(transport: Any, to: Any, message: Any) -> None:
     transport.flush()
 
 
+async def _wait_for_leader(view: Any) -> Any:
+    """However long it takes."""
+    driver = view._driver
+    while True:
+        led = driver.leadership
+        if led.is_ready or led.leader not in (None, driver.me.raft_id):
+            return led
+        if driver.is_stopping or driver.is_single():
+            raise not_leader()
+        await driver.changed().wait()
+
+
 MUTATIONS: dict[str, tuple[Replacement, ...]] = {
     "hold acks until fsync": ((Transport, "hold", _send_now),),
+    "hold acks until fsync, and memory of acknowledgements": (
+        (Transport, "hold", _send_now),
+        (Acquaintances, "_check_memory", _trust),
+    ),
     "trim": ((Core, "_store", _store_all),),
     "read index": ((Core, "begin_read", _read_here),),
     "one-change gate": (
         (Corrected, "_may_change", _may_always_change),
         (MemberChanges, "_in_turn", _out_of_turn),
     ),
+    "the core's one-change gate": ((Corrected, "_may_change", _may_always_change),),
     "commit clamp": ((Core, "_beat", _beat_unlimited),),
     "durable vote": ((Journal, "setCurrentTerm", _forget_vote),),
+    "a lost majority is said": ((GroupView, "leader", _wait_for_leader),),
     "memory of acknowledgements": ((Acquaintances, "_check_memory", _trust),),
 }
 
