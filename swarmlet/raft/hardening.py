@@ -64,6 +64,11 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     heard_s: float | None = None
     is_connected: bool = False
 
+    def has_caught_up(self, last_index: int) -> bool:
+        """Whether a learner may be promoted, as its leader sees it."""
+        is_close = self.match_index + CAUGHT_UP_ENTRIES >= last_index
+        return is_close and self.match_index > 0 and self.is_connected
+
 
 class _World:
     """Stands in for PySyncObj's clock and its `random` module; set before each call into it."""
@@ -192,12 +197,6 @@ class Corrected(SyncObj):  # type: ignore[misc]  # PySyncObj has no types
         """Leader of this term with its whole log applied and an entry of the term committed."""
         return self._is_established() and self.applied_index == self.commit_index
 
-    def has_caught_up(self, raft_id: RaftID) -> bool:
-        """Leader: whether this learner may be promoted."""
-        match = self._match(raft_id)
-        is_close = match + CAUGHT_UP_ENTRIES >= self._end()[0]
-        return is_close and match > 0 and self._transport.is_open(raft_id)
-
     # Overridden inner methods
 
     def _SyncObj__connectedToAnyone(self) -> bool:
@@ -310,7 +309,9 @@ class Corrected(SyncObj):  # type: ignore[misc]  # PySyncObj has no types
         if any(entry[0][:1] == MEMBERSHIP for entry in entries[after_commit:]):
             return False
         if change.verb == PROMOTE:
-            return self.has_caught_up(raft_id)
+            is_open = self._transport.is_open(raft_id)
+            progress = Progress(match_index=self._match(raft_id), is_connected=is_open)
+            return progress.has_caught_up(self._end()[0])
         return change.verb != REMOVE or raft_id != self._me
 
     def _send_appends(self, *, is_beat: bool) -> None:

@@ -4,6 +4,7 @@ import asyncio
 from typing import Final
 
 from swarmlet.core.errors import FailedPreconditionError, UnavailableError
+from swarmlet.core.ids import RaftID
 from swarmlet.core.limits import PROPOSAL_TIMEOUT_S
 from swarmlet.raft.driver import Driver
 from swarmlet.raft.group_view import GroupView
@@ -32,7 +33,7 @@ class MemberChanges:
             if not self._check(change):
                 if self._is_committed():
                     return None
-            elif change.verb != PROMOTE or self._driver.core.has_caught_up(change.member.raft_id):
+            elif change.verb != PROMOTE or self._has_caught_up(change.member.raft_id):
                 try:
                     return await self._in_turn(change)
                 except DeniedError:
@@ -105,7 +106,11 @@ class MemberChanges:
             )
         return True
 
+    def _has_caught_up(self, raft_id: RaftID) -> bool:
+        driver = self._driver
+        return driver.core.progress(raft_id).has_caught_up(driver.journal.last_index)
+
     def _obstacle(self, change: MemberChange) -> str:
-        if change.verb == PROMOTE and not self._driver.core.has_caught_up(change.member.raft_id):
+        if change.verb == PROMOTE and not self._has_caught_up(change.member.raft_id):
             return f"{change.member.node_id} ({change.member.address}) has not caught up yet"
         return "another change was not stored"
