@@ -11,7 +11,6 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from swarmlet.core.ids import Entropy
 
 PrivateKey: TypeAlias = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
-PublicKey: TypeAlias = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 
 RSA_KEY_MIN_BITS: Final = 2048  # SwarmKit ca/certificates.go
 _ORDER: Final = (
