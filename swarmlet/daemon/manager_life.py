@@ -104,6 +104,13 @@ class ManagerLife:
         port = {} if self._keeper is None else self._keeper.gauges()
         return port if self.member is None else {**port, **self.member.gauges()}
 
+    async def turn_back(self) -> None:
+        """Of a member that was let in and has not heard of the others yet: be none any more. Raises
+        SwarmError."""
+        request = MemberRequest(addr=self.file.advertise_addr, raft_id=RaftID(self.file.raft_id))
+        addr = self._remotes.choose().addr
+        await self._host.network.link.leave_members(addr, request, self._own.credentials)
+
     # As long as the certificate says so
 
     def _is_manager(self) -> bool:

@@ -158,7 +158,7 @@ class SwarmNode:
     async def leave(self) -> None:
         self.manager.is_leaving = True
         member = self.manager.member
-        if member is not None and member.group.others():
+        if member is not None and not member.group.is_alone():
             await self._withdraw(member)
         await self.life.leave()
 
@@ -272,7 +272,10 @@ class SwarmNode:
         """Whoever stays counts this manager no more; it leaves whatever comes of that."""
         try:
             async with asyncio.timeout(WITHDRAW_WAIT_S):
-                await member.group.withdraw()
+                if member.group.others():
+                    await member.group.withdraw()
+                else:
+                    await self.manager.turn_back()
         except (TimeoutError, SwarmError) as problem:
             log.warning("member.not_withdrawn", extra={"cause": str(problem) or "it took too long"})
         else:

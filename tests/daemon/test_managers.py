@@ -203,6 +203,24 @@ def test_manager_that_leaves_as_soon_as_it_is_back_is_no_member_any_more():
     run_managers(3, story, limit_s=600)
 
 
+def test_manager_that_leaves_on_its_way_into_the_group_is_no_member_either():
+    async def story(clock, swarm):
+        comes = swarm[1]
+        joining = asyncio.get_running_loop().create_task(comes.join(swarm[0], "manager"))
+        members = swarm[0].member.log.members
+        await until(lambda: comes.engine._stay is not None and comes.engine._stay.file.raft_id)
+        await comes.lose()
+        with pytest.raises(SwarmError):
+            await joining
+        assert len(members()) == 2
+        await comes.start()
+        assert not comes.member.group.others()
+        await comes.engine.leave_swarm(force=True)
+        assert len(members()) == 1
+
+    run_managers(1, story, limit_s=600, others=1)
+
+
 @pytest.mark.parametrize("leads", [True, False])
 def test_demoted_manager_goes_on_as_a_worker_and_may_come_back(leads):
     async def story(clock, swarm):
