@@ -84,22 +84,22 @@ class GroupTruth:
         was_leader = bool(looked.state) and looked.state[:2] == state[:2]
         looked.state = state
         if entries and (last[1], last[2]) != (looked.index, looked.term):
-            begin = self._look_at_entries(name, entries, looked)
+            self._look_at_entries(name, entries, looked)
             if is_leader:
-                self._look_at_changes(name, entries[begin:], core.term, commit)
+                open_ones = entries[max(0, commit + 1 - entries[0][1]) :]
+                self._look_at_changes(name, open_ones, core.term)
         if commit > looked.commit:
             self._look_at_commits(name, core.term, entries, commit, looked)
         if is_leader and not was_leader:
             self._look_at_leader(name, raft_id, core.term, journal)
         return True
 
-    def _look_at_entries(self, name: str, entries: Sequence[Any], looked: Looked) -> int:
-        """From which place on they are new."""
+    def _look_at_entries(self, name: str, entries: Sequence[Any], looked: Looked) -> None:
         base = entries[0][1]
         at = looked.index - base
         if not (0 <= at < len(entries) and entries[at][2] == looked.term):
             at = max(0, min(at, len(entries), max(0, looked.commit - base)))  # cut and grown again
-        begin, before = at, entries[at - 1][2] if at > 0 else -1
+        before = entries[at - 1][2] if at > 0 else -1
         for command, index, term in entries[at:]:
             known = self.entries.get((index, term))
             if known is None or (known[1] == -1 and known[0] == command):
@@ -108,11 +108,12 @@ class GroupTruth:
                 self.wrong("log matching", f"{name} holds another entry {index} of term {term}")
             before = term
         looked.index, looked.term = entries[-1][1], entries[-1][2]
-        return begin
 
-    def _look_at_changes(self, name: str, new: Sequence[Any], term: int, commit: int) -> None:
-        """A leader takes in one change of members at a time."""
-        changes = [e for e in new if e[0][:1] == MEMBERSHIP and e[1] > commit and e[2] == term]
+    def _look_at_changes(self, name: str, open_ones: Sequence[Any], term: int) -> None:
+        """A leader takes in no change of members while another is not committed."""
+        changes = [e for e in open_ones if e[0][:1] == MEMBERSHIP]
+        if changes and changes[-1][2] != term:
+            return  # all are of leaders before it
         if len(changes) > 1:
             self.wrong("changes", f"{name} has two changes of members under way")
 
