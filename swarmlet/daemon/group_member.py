@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from swarmlet.ca.own_identity import OwnIdentity
@@ -16,6 +17,7 @@ log = logging.getLogger("swarmlet.daemon")
 
 WITHDRAW_RETRY_S: Final = 0.2  # between tries to leave the group
 ADDRESS_RETRY_S: Final = 5.0  # between tries to tell the group of another address
+LEADER_WAIT_S: Final = 3.0  # for a leader to tell it to: longer than an election
 
 
 class GroupMember:
@@ -24,6 +26,7 @@ class GroupMember:
     def __init__(self, me: Member, group: RaftLog, link: NodeLink, own: OwnIdentity) -> None:
         self.me, self._group, self._link, self._own = me, group, link, own
         self._changed = asyncio.Event()
+        self._asked = 0  # which of the others passes this one's address on
 
     async def follow(self, on_lead: Callable[[], None]) -> None:
         """Until the log ends. `on_lead` is called whenever this member begins to lead."""
@@ -100,13 +103,19 @@ class GroupMember:
             await asyncio.sleep(ADDRESS_RETRY_S)
 
     async def _set_address(self) -> None:
-        while not self.leads() and not self.other_leader():
-            await self._changed.wait()
-        if self.leads():
+        """Where the leader has moved too, neither finds the other: whoever is left passes it on."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LEADER_WAIT_S):
+                while not self.leads() and not self.other_leader():
+                    await self._changed.wait()
+        others = self.others()
+        if self.leads() or not others:
             await self._group.change_members(MemberChange(verb=SET_ADDRESS, member=self.me))
             return
+        self._asked += 1
+        addr = self.other_leader() or others[self._asked % len(others)].address
         request = MemberRequest(addr=self.me.address, raft_id=self.me.raft_id)
-        await self._link.join_members(self.other_leader(), request, self._own.credentials)
+        await self._link.join_members(addr, request, self._own.credentials)
 
     def _known_addr(self) -> str:
         mine = (one for one in self._group.members() if one.raft_id == self.me.raft_id)

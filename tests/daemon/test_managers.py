@@ -423,6 +423,25 @@ def test_manager_at_another_address_tells_the_group():
     run_managers(3, story, limit_s=600)
 
 
+def test_two_managers_that_move_at_once_find_each_other_through_the_third():
+    async def story(clock, swarm):
+        moved = [f"{node.host}:7777" for node in swarm.nodes[1:]]
+        for node in swarm.nodes:
+            await node.stop()
+        for node, new in zip(swarm.nodes[1:], moved, strict=True):
+            node.options = {"listen_addr": new, "advertise_addr": new}
+        for node in swarm.nodes:
+            await node.start()
+
+        def known(node):
+            return {addr for _, addr in node.state.managers}
+
+        await until(lambda: all({*moved} < known(node) for node in swarm.nodes), 25)
+        await until(lambda: all(not one.member.log.health().lost_since_ms for one in swarm.nodes))
+
+    run_managers(3, story, limit_s=600)
+
+
 def test_only_manager_at_another_address_is_found_there():
     async def story(clock, swarm):
         alone, worker = swarm.nodes
