@@ -79,14 +79,21 @@ async def _settle(control: Control, until_s: float) -> None:
 
 def is_nothing_done(problem: UnavailableError) -> bool:
     """Whether a call that failed so can be repeated: it was not proposed, or not even sent."""
-    if isinstance(problem, NotLeaderError):
-        return True
+    unsent = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+    return isinstance(problem, NotLeaderError) or _is_caused_by(problem, *unsent)
+
+
+def _is_cut_off(problem: BaseException) -> bool:
+    """Whether the connection broke once the call was on its way."""
+    is_sent = isinstance(problem, UnavailableError) and not is_nothing_done(problem)
+    return is_sent and _is_caused_by(problem, aiohttp.ClientError)
+
+
+def _is_caused_by(problem: BaseException, *kinds: type[BaseException]) -> bool:
     cause: BaseException | None = problem
-    while cause is not None:
-        if isinstance(cause, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
-            return True
+    while cause is not None and not isinstance(cause, kinds):
         cause = cause.__cause__
-    return False
+    return cause is not None
 
 
 async def pass_on(call: Call, forwarder: Forwarder) -> web.StreamResponse:
@@ -103,7 +110,7 @@ async def pass_on(call: Call, forwarder: Forwarder) -> web.StreamResponse:
             return response
     except BaseExceptionGroup as problems:
         problem = first_of(problems)
-    if isinstance(problem, _LeaderLeftError):
+    if isinstance(problem, _LeaderLeftError) or _is_cut_off(problem):
         problem = _unanswered(call)
     raise problem
 

@@ -142,6 +142,17 @@ async def test_call_that_may_have_been_made_is_not_made_again(led, problem):
     assert len(led.world.leader.asked) == 1
 
 
+async def test_change_whose_answer_was_cut_off_is_of_unknown_outcome_and_a_read_is_asked_again(led):
+    cut_off = UnavailableError("it closed the connection without an answer")
+    cut_off.__cause__ = aiohttp.ServerDisconnectedError()
+    led.world.leader.problems = [cut_off]
+    status, answer = await led("POST", "/services/create", service_body())
+    assert (status, answer["code"]) == (503, OutcomeUnknownError.code)
+    assert len(led.world.leader.asked) == 1
+    led.world.leader.problems = [cut_off]
+    assert (await led("GET", "/services/web/logs?stdout=1"))[0] != 503
+
+
 async def test_change_of_unknown_outcome_is_told_with_what_is_lost(led):
     led.world.leader.problems = [OutcomeUnknownError("Nobody knows.", remedy="Look.")]
     led.world.log.lost(NOW_MS - 1_000)
