@@ -201,6 +201,10 @@ class Group:
     async def kill(self, member: Manager, *, is_power: bool) -> None:
         self.counts["power cut" if is_power else "kill -9"] += 1
         self.tell(f"{member.name} is killed{', with its power' if is_power else ''}")
+        if self.loop.is_paused(member.name):
+            now_s = self.clock.now_s
+            member.paused_s += now_s - member.pauses_since_s
+            member.pauses_since_s = now_s
         await member.kill(is_power=is_power)
 
     # Calls ----------------------------------------------------------------------------------------
@@ -307,6 +311,7 @@ class Group:
         if self.loop.is_paused(member.name):
             member.paused_s += self.clock.now_s - member.pauses_since_s
             self.loop.go_on(member.name)
+            self.majority.wakes()
             self._look_at_majority()
 
     async def settle(self, write: Callable[[], Coroutine[Any, Any, int]]) -> None:

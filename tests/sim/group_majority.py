@@ -33,6 +33,7 @@ class Majority:
         self.lost_since_s: float | None = None
         self.said = 0  # calls that failed because it was lost
         self._paused_s: dict[str, float] = {}  # of each member, when it was lost
+        self._woke_s = 0.0  # when one went on, and answered what had come meanwhile
         self._calls: dict[int, tuple[str, Member, float]] = {}
         self._last = 0
 
@@ -45,6 +46,10 @@ class Majority:
             for call in self._calls.values():
                 self._judge(*call)
             self.lost_since_s = None
+
+    def wakes(self) -> None:
+        """A member goes on after a pause: others hear of it once more, whatever it can do now."""
+        self._woke_s = self._now_s()
 
     def begin(self, what: str, member: Member) -> int:
         self._last += 1
@@ -62,7 +67,7 @@ class Majority:
         has_slept = self._paused_s.get(member.name) != member.paused_s
         if self.lost_since_s is None or has_slept or self._is_paused(member.name):
             return  # who sleeps says nothing
-        known_s = max(self.lost_since_s, member.up_since_s) + SAID_WITHIN_S
+        known_s = max(self.lost_since_s, member.up_since_s, self._woke_s) + SAID_WITHIN_S
         if self._now_s() > max(known_s, began_s) + SLACK_S:
             self._wrong(
                 "late",
