@@ -74,12 +74,35 @@ class _NoSelect(selectors.BaseSelector):
         return []
 
 
+class _NumberedTask(asyncio.Task[Any]):
+    """Its place in a set comes from when it was made, not from where it lies in memory: a group
+    that ends cancels its tasks in the order of a set."""
+
+    def __init__(self, number: int, *args: Any, **options: Any) -> None:
+        self._number = number
+        super().__init__(*args, **options)
+
+    def __hash__(self) -> int:
+        return self._number
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+
 class SimLoop(asyncio.SelectorEventLoop):
     """Runs as fast as it can; `time()` is the simulation's."""
 
     def __init__(self, clock: SimClock) -> None:
         self.clock = clock
         super().__init__(_NoSelect(clock))
+        self._tasks_made = 0
+        self.set_task_factory(self._new_task)
+
+    def _new_task(
+        self, _: asyncio.AbstractEventLoop, work: Any, **options: Any
+    ) -> asyncio.Task[Any]:
+        self._tasks_made += 1
+        return _NumberedTask(self._tasks_made, work, loop=self, **options)
 
     def time(self) -> float:
         return self.clock.now_s

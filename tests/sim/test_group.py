@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent.parent
 SEEDS = int(os.environ.get("SWARMLET_SIM_GROUPS", "200"))
 MINUTES = float(os.environ.get("SWARMLET_SIM_MINUTES", "0.7"))
 TOOTHLESS_SEEDS = 20  # half of them, or more, fail
-TRACE = "from tests.sim.group_runs import run_group; print(run_group(5, 0.5).trace)"
+TRACE = "from tests.sim.group_runs import run_group; print(run_group(5, 2.0).trace)"
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
@@ -24,12 +24,12 @@ def test_group_keeps_what_it_acknowledged_and_recovers_by_itself(seed):
     assert report.counts["reads"] > 20
 
 
-def test_same_seed_is_the_same_run_whatever_the_hash_seed():
+def test_same_seed_is_the_same_run_whatever_the_hash_seed_and_the_memory():
     traces = [
         subprocess.run(
             (sys.executable, "-c", TRACE),
             cwd=ROOT,
-            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            env={**os.environ, "PYTHONHASHSEED": hash_seed, "LIES": "elsewhere" * int(hash_seed)},
             capture_output=True,
             text=True,
             check=True,
