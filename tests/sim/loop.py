@@ -15,6 +15,7 @@ from tests.sim.disk import SimDisk
 T = TypeVar("T")
 
 EPOCH_MS = 1_700_000_000_000  # wall time at the start of every simulation
+SCATTER = 0x9E3779B97F4A7C15  # Knuth's multiplicative hashing
 TICKING_S = 60.0  # a wait no longer than this is the ticking of an idle swarm
 
 
@@ -76,14 +77,14 @@ class _NoSelect(selectors.BaseSelector):
 
 class _NumberedTask(asyncio.Task[Any]):
     """Its place in a set comes from when it was made, not from where it lies in memory: a group
-    that ends cancels its tasks in the order of a set."""
+    that ends cancels its tasks in the order of a set. Scattered, so that all orders come."""
 
     def __init__(self, number: int, *args: Any, **options: Any) -> None:
-        self._number = number
+        self._place = number * SCATTER >> 8
         super().__init__(*args, **options)
 
     def __hash__(self) -> int:
-        return self._number
+        return self._place
 
     def __eq__(self, other: object) -> bool:
         return self is other
