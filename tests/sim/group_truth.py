@@ -48,6 +48,7 @@ class GroupTruth:
         self.leaders: dict[int, int] = {}  # by term: a raft id
         self.entries: dict[tuple[int, int], tuple[bytes, int]] = {}  # (index, term): what, after
         self.committed: dict[int, tuple[int, bytes]] = {}  # by index: term and command
+        self.committed_in: dict[int, int] = {}  # by index: the term of who first knew
         self.commit_index = 1
         self.states: dict[int, bytes] = {}  # by applied index: digest of all that was applied
         self.events: dict[int, bytes] = {}
@@ -129,6 +130,7 @@ class GroupTruth:
             known = self.committed.get(index)
             if known is None:
                 self.committed[index] = (of_term, command)
+                self.committed_in[index] = term
                 self._look_at_change(index, command)
             elif known[0] != of_term or known[1] != command:
                 self.wrong(
@@ -158,8 +160,8 @@ class GroupTruth:
             self.wrong("election", f"{name} leads in term {term}, and {known:x} does")
         for index in (self.commit_index, self.commit_index - 1):
             found = self.committed.get(index)
-            if found is None or found[0] >= term:  # a late winner of an older term is right
-                continue
+            if found is None or self.committed_in[index] >= term:
+                continue  # a late winner of an older term is right, and old entries count later
             held = journal.term_at(index)
             is_compacted = journal.entries and index < journal.entries[0][1]
             if held != found[0] and not is_compacted:
