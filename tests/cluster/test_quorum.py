@@ -1,6 +1,8 @@
 """Without a majority: said at once and in full, read with its age, and recovered from."""
 
 import json
+import os
+import signal
 import time
 from pathlib import Path
 
@@ -136,6 +138,8 @@ def test_force_new_cluster_goes_on_with_everything_and_takes_managers_again(is_r
 
 def forget(host: Host) -> None:
     """A new machine in its place."""
+    for shim in Path(host.data, "tasks").glob("*/shim.pid"):
+        os.kill(int(shim.read_text().split()[0]), signal.SIGKILL)
     Path(host.data).rename(f"{host.data}.old")
 
 
