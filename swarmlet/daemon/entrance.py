@@ -9,8 +9,8 @@ from swarmlet.core.errors import manager_not_ready
 from swarmlet.core.identity import Identity
 from swarmlet.env.base import Clock
 from swarmlet.manager.gatekeeper import CertificateGatekeeper
+from swarmlet.manager.port import hello_of
 from swarmlet.wire.channel import AgentChannel, RaftChannel
-from swarmlet.wire.messages import PROTOCOL_VERSION
 from swarmlet.wire.node_api import (
     CertificateRequest,
     CertificateStatus,
@@ -40,12 +40,7 @@ class Entrance:
 
     def hello(self) -> PortHello:
         identity = self._own.identity
-        return PortHello(
-            protocol=PROTOCOL_VERSION,
-            node_id=identity.node_id,
-            cluster_id=identity.cluster_id,
-            now_ms=self._clock.wall_ms(),
-        )
+        return hello_of(identity.node_id, identity.cluster_id, self._clock)
 
     def root_pem(self) -> bytes:
         member = self.member

@@ -151,7 +151,7 @@ class ManagerPort:
     def hello(self) -> PortHello:
         own = self._ties.own
         cluster_id = self._cluster().id if own is None else own.identity.cluster_id
-        return _hello(self.node_id, cluster_id, self._clock)
+        return hello_of(self.node_id, cluster_id, self._clock)
 
     def root_pem(self) -> bytes:
         own = self._ties.own
@@ -215,7 +215,8 @@ class ManagerPort:
         return cluster_of(view)
 
 
-def _hello(node_id: str, cluster_id: str, clock: Clock) -> PortHello:
+def hello_of(node_id: str, cluster_id: str, clock: Clock) -> PortHello:
+    """What a port says of its node."""
     return PortHello(
         protocol=PROTOCOL_VERSION, node_id=node_id, cluster_id=cluster_id, now_ms=clock.wall_ms()
     )

@@ -45,11 +45,11 @@ class Sender:
             self._pause_s.clear()
             return
         for raft_id in driver.core.needs_snapshot():
-            if raft_id in self._busy:
+            is_due = driver.env.clock.mono_s() >= self._not_before_s.get(raft_id, 0.0)
+            if raft_id in self._busy or not is_due:
                 continue
-            if driver.env.clock.mono_s() >= self._not_before_s.get(raft_id, 0.0):
+            if background.begin(partial(self._send, raft_id), name="send-snapshot"):
                 self._busy.add(raft_id)
-                background.begin(partial(self._send, raft_id), name="send-snapshot")
 
     async def _send(self, to: RaftID) -> None:
         driver, fields = self._driver, {"raft_id": f"{to:x}"}
