@@ -144,7 +144,9 @@ def test_leader_that_stops_in_order_hands_over_before_it_goes(net):
     rest = [host for host in managers(net) if host.name != leader]
     net[leader].stop()
     assert first_write(rest[0], "after-stop") < 1.5
-    assert state_of(rest[0], node_id(net["w1"])) == "ready"
+    worker = node_id(net["w1"])
+    assert state_of(rest[0], worker) in ("unknown", "ready")  # until it has found the new leader
+    wait_for(lambda: state_of(rest[0], worker) == "ready", what="the worker has found it")
 
 
 def test_all_managers_killed_at_once_come_back_with_everything(net):
