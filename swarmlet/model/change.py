@@ -102,6 +102,16 @@ class SetNodeStatus(_Change, frozen=True, kw_only=True):
     status: NodeStatus
 
 
+class Note(_Change, frozen=True, kw_only=True):
+    """Something that happened and changes no row: it is told and kept like any event of the swarm.
+    `attributes` in order of their keys."""
+
+    kind: str
+    action: str
+    id: str
+    attributes: tuple[tuple[str, str], ...] = ()
+
+
 Change: TypeAlias = Create | Update | Remove | Assign | SetStatus | SetDesired | SetNodeStatus
 
 

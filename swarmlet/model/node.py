@@ -63,11 +63,22 @@ RUNTIME_LABEL = "swarmlet.runtime"
 
 
 class NodeStatus(Record, frozen=True, kw_only=True):
-    """Written by the dispatcher alone."""
+    """Written by the dispatcher alone, all times by the leader's wall clock (0: none).
+
+    `since_ms`: when `state` began; `heard_ms`: when the node was last heard of, as of its loss.
+    `down_at_ms`: when a node that is not ready counts as down unless it is back before;
+    `held_until_ms`: until when its replacement is held because many were lost at once. `lost_ms`:
+    its losses without a goodbye in the last ten minutes, oldest first: flapping is judged by them.
+    """
 
     state: int = NodeState.UNKNOWN
     message: str = ""
     addr: str = ""
+    since_ms: int = 0
+    heard_ms: int = 0
+    down_at_ms: int = 0
+    held_until_ms: int = 0
+    lost_ms: tuple[int, ...] = ()
 
 
 class IssuanceState(IntEnum):
@@ -99,9 +110,17 @@ class ManagerStatus(Record, frozen=True, kw_only=True):
     addr: str = ""
 
 
+class DrainPlan(Record, frozen=True, kw_only=True):
+    """A drain that lets replacements run first. `deadline_ms` (wall): from then on what is left is
+    stopped as an availability of drain alone would do at once; 0: never."""
+
+    began_ms: int = 0
+    deadline_ms: int = 0
+
+
 class Node(Record, frozen=True, kw_only=True):
     """A node's row. Spec: the API. `role` (observed): the role manager. Description and status: the
-    dispatcher. Certificate: the CA."""
+    dispatcher. Certificate: the CA. `drain`: the API, only while the availability is drain."""
 
     id: NodeID
     spec: NodeSpec
@@ -113,3 +132,4 @@ class Node(Record, frozen=True, kw_only=True):
     version: int = 0
     created_ms: int = 0
     updated_ms: int = 0
+    drain: DrainPlan | None = None

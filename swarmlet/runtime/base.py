@@ -8,6 +8,7 @@ import msgspec
 
 from swarmlet.core.errors import SwarmError
 from swarmlet.core.ids import TaskID
+from swarmlet.model.base import hidden
 from swarmlet.model.service import PortConfig, Resources
 from swarmlet.wire.messages import AssignedTask, LogLine, LogOptions
 
@@ -63,6 +64,62 @@ class RuntimeDescription(msgspec.Struct, frozen=True, kw_only=True):
     architecture: str
     os: str
     plugins: tuple[tuple[str, str], ...] = ()  # (type, name)
+
+
+class TaskFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A secret or config as one task gets it: `name` where it appears (a path below /run/secrets
+    or / where it is not absolute), its owner and mode; `data` is never on a disk."""
+
+    kind: str  # secret or config
+    name: str
+    data: bytes
+    uid: int = 0
+    gid: int = 0
+    mode: int = 0o444
+
+    __repr__ = hidden
+
+
+class ExecProcess(Protocol):
+    """A program run beside a task. Whoever has it closes it: a program that still runs then is
+    killed."""
+
+    async def read(self) -> tuple[int, bytes] | None:
+        """What it wrote: 1 stdout (a terminal's all), 2 stderr; None at the end of both."""
+        ...
+
+    async def write(self, data: bytes) -> None:
+        """To its input; waits while it does not read; what a program that ended does not read is
+        let go."""
+        ...
+
+    async def end_input(self) -> None: ...
+
+    async def resize(self, rows: int, columns: int) -> None:
+        """Of its terminal; nothing without one."""
+        ...
+
+    async def wait(self) -> int:
+        """Its exit code, 128+N where signal N ended it."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Dialed(Protocol):
+    """A connection to a port of a task."""
+
+    async def read(self) -> bytes:
+        """b"" when the task sends no more. Raises RuntimeProblemError where it broke off."""
+        ...
+
+    async def write(self, data: bytes) -> None:
+        """Raises RuntimeProblemError."""
+        ...
+
+    async def end_input(self) -> None: ...
+
+    async def close(self) -> None: ...
 
 
 class Condition:

@@ -9,7 +9,7 @@ from swarmlet.core.errors import UnavailableError
 from swarmlet.core.ids import NodeID
 from swarmlet.core.limits import FRAME_SIZE_MAX_B
 from swarmlet.wire.credentials import Credentials
-from swarmlet.wire.messages import LogBatch, Message, decode_message, encode
+from swarmlet.wire.messages import LogBatch, Message, StreamFrame, decode_message, encode
 from swarmlet.wire.node_api import (
     CertificateRequest,
     CertificateStatus,
@@ -67,6 +67,21 @@ class LogSink(Protocol):
     """The agent's end of a log stream: waits while the reader is slow."""
 
     async def send(self, batch: LogBatch) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class StreamChannel(Protocol):
+    """One side of a stream into a task, ordered, bounded, frame by frame; closing tells the other
+    side that nobody is there any more."""
+
+    async def send(self, frame: StreamFrame) -> None:
+        """Waits while the other side is slow. Raises ChannelClosedError."""
+        ...
+
+    async def receive(self) -> StreamFrame:
+        """Raises ChannelClosedError once all that was sent before the close is read."""
+        ...
 
     def close(self) -> None: ...
 

@@ -5,6 +5,7 @@ from typing import Final, TypeAlias
 import msgspec
 
 from swarmlet.core.ids import NodeID, ServiceID, TaskID
+from swarmlet.model.base import hidden
 from swarmlet.model.node import NodeDescription
 from swarmlet.model.service import TaskSpec
 from swarmlet.model.task import NetworkAttachment, TaskStatus
@@ -72,9 +73,11 @@ class Condition(_Message, frozen=True, kw_only=True):
 
 
 class Goodbye(_Message, frozen=True, kw_only=True):
-    """Agent: stopping in order, back within `back_in_s` (its tasks run on); 0: for good."""
+    """Agent: stopping in order, back within `back_in_s` (its tasks run on); 0: for good, or because
+    its host shuts down, and its tasks with it."""
 
     back_in_s: float
+    is_host_stopping: bool = False
 
 
 class AssignedTask(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
@@ -96,8 +99,20 @@ class AssignedTask(msgspec.Struct, frozen=True, kw_only=True, array_like=True, g
     network_mode: str = ""  # the node's own network to join (host); "": the default one
 
 
+class AssignedPayload(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
+    """A secret or config that a task of the node needs: body of an item of kind "secret" or
+    "config", kept in memory alone. `templating`: its driver, "" or golang."""
+
+    id: str
+    name: str
+    data: bytes
+    templating: str = ""
+
+    __repr__ = hidden
+
+
 class Item(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
-    """One thing a node should hold: kind ("task", later "secret", "network"), id, body."""
+    """One thing a node should hold: kind (task, secret or config), id, body."""
 
     kind: str
     id: str
@@ -173,6 +188,87 @@ class LogBatch(_Message, frozen=True, kw_only=True):
     problem: str = ""
 
 
+class ExecRequest(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True, gc=False):
+    """Run a program beside a task, as that task would see the world. `user`: "" for the task's own;
+    `rows` and `columns` of a terminal, 0 where the client has said none yet."""
+
+    argv: tuple[str, ...]
+    env: tuple[str, ...] = ()
+    user: str = ""
+    workdir: str = ""
+    is_tty: bool = False
+    has_stdin: bool = False
+    rows: int = 0
+    columns: int = 0
+
+
+class DialRequest(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True, gc=False):
+    """Connect to a TCP port that the task's service declares (its target port)."""
+
+    port: int
+
+
+StreamRequest: TypeAlias = ExecRequest | DialRequest
+
+
+class OpenStream(_Message, frozen=True, kw_only=True):
+    """Manager: open a stream of this id into this task. The agent opens a connection of its own for
+    it, also to say that it cannot be done."""
+
+    stream_id: str
+    task_id: TaskID
+    request: StreamRequest
+
+
+class _Frame(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False, tag=True):
+    pass
+
+
+class StreamReady(_Frame, frozen=True, kw_only=True):
+    """The task's side: the program runs, or the connection is made; the first frame, unless it is
+    a StreamExit."""
+
+
+class StreamData(_Frame, frozen=True, kw_only=True):
+    """Bytes. `stream`: 0 input; 1 output; 2 a program's stderr. At most STREAM_DATA_MAX_B."""
+
+    stream: int
+    data: bytes
+
+
+class StreamEnd(_Frame, frozen=True, kw_only=True):
+    """No more data comes from this side; the other may go on."""
+
+
+class StreamResize(_Frame, frozen=True, kw_only=True):
+    """The client's terminal has another size."""
+
+    rows: int
+    columns: int
+
+
+class StreamExit(_Frame, frozen=True, kw_only=True):
+    """The task's side, the last frame: how the program ended (0 for a connection), or in `problem`
+    why it could not be begun or broke off (a sentence for people)."""
+
+    exit_code: int = 0
+    problem: str = ""
+
+
+StreamFrame: TypeAlias = StreamReady | StreamData | StreamEnd | StreamResize | StreamExit
+
+STREAM_DATA_MAX_B: Final = 32 * 1024
+
+
+class TaskStreamAsk(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
+    """A manager to the one that leads: a stream into a task, for its own caller. `who` is that
+    caller as the event log names it."""
+
+    task_id: TaskID
+    request: StreamRequest
+    who: str
+
+
 Message: TypeAlias = (
     Hello
     | Welcome
@@ -186,8 +282,12 @@ Message: TypeAlias = (
     | OpenLogs
     | CloseLogs
     | LogBatch
+    | OpenStream
 )
 
 encode = msgspec.msgpack.Encoder().encode
 decode_message = msgspec.msgpack.Decoder(Message).decode
 decode_assigned_task = msgspec.msgpack.Decoder(AssignedTask).decode
+decode_payload = msgspec.msgpack.Decoder(AssignedPayload).decode
+decode_frame = msgspec.msgpack.Decoder(StreamFrame).decode
+decode_stream_ask = msgspec.msgpack.Decoder(TaskStreamAsk).decode
