@@ -1,14 +1,12 @@
 """One node's session on the leader: reads what the agent says, tells it what to hold."""
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import suppress
 from functools import partial
 from typing import Final
 
 import msgspec
-from msgspec.structs import replace
 
 from swarmlet.core.errors import (
     ForbiddenError,
@@ -17,34 +15,27 @@ from swarmlet.core.errors import (
     UnavailableError,
 )
 from swarmlet.core.ids import NodeID, TaskID
-from swarmlet.core.limits import ASSIGNMENT_BATCH_MAX, STATUS_BATCH_MAX, STATUS_BATCH_PERIOD_S
+from swarmlet.core.limits import STATUS_BATCH_MAX, STATUS_BATCH_PERIOD_S
 from swarmlet.env.base import Clock
+from swarmlet.manager.assignments import AssignmentFeed
 from swarmlet.manager.hearsay import checked_absence_s, checked_status
-from swarmlet.model.service import TaskSpec
-from swarmlet.model.task import Task, TaskState, TaskStatus, task_name
-from swarmlet.model.view import View, cluster_of, task_spec_version_of
-from swarmlet.reconcile.dispatch import Fingerprint, fingerprint, plan
+from swarmlet.model.task import TaskState, TaskStatus
 from swarmlet.store.store import Store
 from swarmlet.wire.channel import AgentChannel, ChannelClosedError
 from swarmlet.wire.messages import (
-    AssignedTask,
-    Assignments,
     Condition,
     Goodbye,
     Heartbeat,
-    Item,
     Message,
     StatusAck,
     StatusReport,
     SwarmInfo,
-    encode,
 )
 
 MISSED_BEATS_MAX: Final = 3  # then the node counts as lost; SwarmKit dispatcher.go
 BEAT_JITTER_S: Final = 0.5
 ANSWER_AFTER_PERIODS: Final = 1.2  # of telling the agent nothing: then its beat is answered
 OUTBOX_MAX: Final = 1_000  # short messages that wait for a slow agent; then it is cut off
-PART_SIZE_MAX_B: Final = 1024 * 1024  # of an assignment message, but for a single larger task
 
 Report = Callable[[tuple[tuple[TaskID, TaskStatus], ...], Callable[[], None]], Awaitable[None]]
 
@@ -85,11 +76,9 @@ class NodeSession:
         self._heard_s = self._told_s = reign.clock.mono_s()
         self._failure: SwarmError | None = None
         self._outbox: list[Message] = []
-        self._dirty: dict[TaskID, None] = {}
-        self._sent: dict[TaskID, Fingerprint] = {}
-        self._state = 0
+        self._feed = AssignmentFeed(node_id, reign.store, self._put)
         self._info: SwarmInfo | None = None  # the last one sent
-        self._must_inform, self._is_listed, self._is_telling = True, False, False
+        self._must_inform, self._is_telling = True, False
         self._next_changes_s = 0.0
         self._hurry: asyncio.Event | None = None  # ends the teller's pause
 
@@ -115,8 +104,8 @@ class NodeSession:
 
     def touch(self, task_id: TaskID) -> None:
         """A task that is, was or will be this node's has changed."""
-        self._dirty[task_id] = None
-        self._tell(at_once=len(self._dirty) >= ASSIGNMENT_BATCH_MAX)
+        self._feed.touch(task_id)
+        self._tell(at_once=self._feed.is_full)
 
     def inform(self) -> None:
         """What the node should know of the swarm may have changed."""
@@ -137,8 +126,8 @@ class NodeSession:
         self._fail(SessionSilentError("The node has fallen silent."))
 
     def is_at_rest(self) -> bool:
-        is_done = self._is_listed and not self._must_inform
-        return is_done and not self._dirty and not self._outbox
+        is_done = self._feed.is_listed and not self._must_inform
+        return is_done and not self._feed.has_changes and not self._outbox
 
     def _fail(self, failure: SwarmError) -> None:
         self._failure = self._failure or failure
@@ -205,14 +194,13 @@ class NodeSession:
             await self._send_outbox()
         elif self._must_inform:
             await self._send_info()
-        elif not self._is_listed:
-            await self._send_all(plan(self._reign.store.view(), self.node_id, {}, None).put)
-            self._is_listed = True
-        elif self._dirty:
+        elif not self._feed.is_listed:
+            await self._feed.send_all(self._send_outbox)
+        elif self._feed.has_changes:
             wait_s = self._next_changes_s - self._reign.clock.mono_s()
-            if wait_s > 0 and len(self._dirty) < ASSIGNMENT_BATCH_MAX:
+            if wait_s > 0 and not self._feed.is_full:
                 await self._pause(wait_s)
-            elif await self._send_changes():
+            elif await self._feed.send_changes():
                 self._next_changes_s = self._reign.clock.mono_s() + STATUS_BATCH_PERIOD_S
         else:
             return False
@@ -243,100 +231,7 @@ class NodeSession:
         self._told_s = self._reign.clock.mono_s()
         await self._channel.send(message)
 
-    async def _send_all(self, put: tuple[TaskID, ...]) -> None:
-        """The complete list, in as many parts as it needs."""
-        waiting = deque(put)
-        has_more = True
-        while has_more:
-            items = tuple(self._take_part(waiting))
-            has_more = bool(waiting)
-            await self._send(is_complete=True, put=items, has_more=has_more)
-            await self._send_outbox()
-
-    async def _send_changes(self) -> bool:
-        """Whether there was anything to tell."""
-        dirty, self._dirty = self._dirty, {}
-        put, gone = plan(self._reign.store.view(), self.node_id, self._sent, dirty)
-        for task_id in gone:
-            del self._sent[task_id]
-        waiting, taken_back = deque(put), tuple(("task", task_id) for task_id in gone)
-        while waiting or taken_back:
-            await self._send(
-                is_complete=False, put=tuple(self._take_part(waiting)), gone=taken_back
-            )
-            taken_back = ()
-        return bool(put or gone)
-
-    def _take_part(self, waiting: deque[TaskID]) -> Iterator[Item]:
-        """The bodies of the next tasks as they are now, as many as one message should carry."""
-        view, size_b = self._reign.store.view(), 0
-        for _ in range(ASSIGNMENT_BATCH_MAX):
-            if not waiting or size_b >= PART_SIZE_MAX_B:
-                return
-            task = view.tasks.get(waiting.popleft())
-            if task is None:
-                continue  # removed while earlier parts were sent
-            self._sent[task.id] = fingerprint(task)
-            body = encode(assigned_task(view, task))
-            size_b += len(body)
-            yield Item(kind="task", id=task.id, body=body)
-
-    async def _send(
-        self,
-        *,
-        is_complete: bool,
-        put: tuple[Item, ...],
-        gone: tuple[tuple[str, str], ...] = (),
-        has_more: bool = False,
-    ) -> None:
-        before, self._state = self._state, self._state + 1
-        await self._put(
-            Assignments(
-                is_complete=is_complete,
-                applies_to=before,
-                results_in=self._state,
-                put=put,
-                gone=gone,
-                has_more=has_more,
-            )
-        )
-
 
 _REPORTABLE: Final = frozenset(
     int(state) for state in TaskState if TaskState.ACCEPTED <= state <= TaskState.REJECTED
 )
-
-
-def assigned_task(view: View, task: Task) -> AssignedTask:
-    """All an agent needs to run the task, from the spec version it was made of; the swarm's log
-    driver where that names none."""
-    version = task_spec_version_of(view, task)
-    spec = version.spec
-    template, defaults = spec.task_template, cluster_of(view).spec.task_defaults
-    published = spec.endpoint_spec.ports if spec.endpoint_spec else []
-    return AssignedTask(
-        id=task.id,
-        service_id=task.service_id,
-        service_name=spec.name,
-        service_labels=spec.labels,
-        slot=task.slot,
-        node_id=task.node_id,
-        desired=task.desired,
-        spec=replace(template, log_driver=template.log_driver or defaults.log_driver),
-        ports=tuple(
-            (port.name, port.protocol or "tcp", port.target_port, port.published_port)
-            for port in published
-            if port.publish_mode == "host"
-        ),
-        networks=task.networks,
-        status=task.status,
-        task_name=task_name(spec.name, task),
-        registry_auth=version.registry_auth,
-        network_mode=_network_mode(view, template),
-    )
-
-
-def _network_mode(view: View, template: TaskSpec) -> str:
-    """The name of the node's own network the tasks join; they join one at most."""
-    rows = [view.networks.get(wanted.target) for wanted in template.networks]
-    return next((row.spec.name for row in rows if row is not None and row.predefined), "")
