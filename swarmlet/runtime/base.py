@@ -10,7 +10,7 @@ from swarmlet.core.errors import SwarmError
 from swarmlet.core.ids import TaskID
 from swarmlet.model.base import hidden
 from swarmlet.model.service import PortConfig, Resources
-from swarmlet.wire.messages import AssignedTask, LogLine, LogOptions
+from swarmlet.wire.messages import AssignedTask, ExecRequest, LogLine, LogOptions
 
 
 class RuntimeProblemError(SwarmError):
@@ -23,6 +23,17 @@ class TemporaryProblemError(RuntimeProblemError):
     """It may work in a second: the agent keeps the state and tries again."""
 
     code = "runtime-temporary"
+
+
+class NotExecutedError(RuntimeProblemError):
+    """A program could not be started in a task. `exit_code` as a shell says it: 127 where it is not
+    found, 126 where it cannot be executed."""
+
+    code = "runtime-not-executed"
+
+    def __init__(self, message: str, remedy: str = "", *, exit_code: int = 126) -> None:
+        super().__init__(message, remedy)
+        self.exit_code = exit_code
 
 
 class Started(msgspec.Struct, frozen=True, kw_only=True):
@@ -197,6 +208,17 @@ class Runtime(Protocol):
 
     def logs(self, task_id: TaskID, options: LogOptions) -> AsyncIterator[LogLine]:
         """Lines so far by `tail` and `since`; with `follow` on until it ended."""
+        ...
+
+    async def exec(self, task_id: TaskID, request: ExecRequest) -> ExecProcess:
+        """Run a program as the task sees the world; it runs when this returns. Cancelled, it leaves
+        none behind. Raises NotExecutedError, and RuntimeProblemError where the task does not run or
+        the request cannot be met."""
+        ...
+
+    async def dial(self, task_id: TaskID, port: int) -> Dialed:
+        """Connect to a TCP port that the task's service declares (`port`: the target port). Raises
+        RuntimeProblemError where the task does not run or nothing listens there."""
         ...
 
 

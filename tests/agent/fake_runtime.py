@@ -21,7 +21,8 @@ from swarmlet.runtime.base import (
     Started,
     TemporaryProblemError,
 )
-from swarmlet.wire.messages import AssignedTask, LogLine, LogOptions
+from swarmlet.wire.messages import AssignedTask, ExecRequest, LogLine, LogOptions
+from tests.agent.fake_streams import FakeDialed, FakeExec
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class FakeTask:
     ends_at_s: float | None = None
     exit: Exit | None = None
     lines: list[LogLine] = field(default_factory=list)
+    programs: list[FakeExec] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -68,6 +70,9 @@ class FakeRuntime:
         self.starting_now = 0
         self.starting_most = 0
         self.condition = Condition()
+        self.programs: list[FakeExec] = []
+        self.connections: list[FakeDialed] = []
+        self.listening = True  # whether tasks have somebody at their ports
 
     @property
     def name(self) -> str:
@@ -167,6 +172,24 @@ class FakeRuntime:
             fake.changed.clear()
             await fake.changed.wait()
 
+    async def exec(self, task_id: TaskID, request: ExecRequest) -> FakeExec:
+        """What programs there are, fake_streams.py says."""
+        await asyncio.sleep(0)
+        fake = self._running(task_id)
+        program = FakeExec(request)
+        fake.programs.append(program)
+        self.programs.append(program)
+        return program
+
+    async def dial(self, task_id: TaskID, port: int) -> FakeDialed:
+        await asyncio.sleep(0)
+        self._running(task_id)
+        if not self.listening:
+            raise RuntimeProblemError(f"Nothing listens on port {port} of task {task_id}.")
+        connection = FakeDialed(port)
+        self.connections.append(connection)
+        return connection
+
     # What the world does to the host -------------------------------------------------------------
     def kill(self, task_id: TaskID, exit_code: int = 137) -> None:
         """The task ends now."""
@@ -174,6 +197,8 @@ class FakeRuntime:
         if fake.exit is None:
             fake.exit = Exit(exit_code=exit_code, at_ms=self._clock.wall_ms())
             fake.changed.set()
+            for program in fake.programs:
+                program.kill()
 
     def write(self, task_id: TaskID, data: bytes, stream: int = 1) -> None:
         """The task writes a line."""
@@ -213,4 +238,10 @@ class FakeRuntime:
         fake = self.tasks.get(task_id)
         if fake is None:
             raise RuntimeProblemError(f"no such task: {task_id}")
+        return fake
+
+    def _running(self, task_id: TaskID) -> FakeTask:
+        fake = self._task(task_id)
+        if fake.started is None or fake.exit is not None:
+            raise RuntimeProblemError(f"Task {task_id} does not run.")
         return fake
