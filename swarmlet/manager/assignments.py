@@ -1,5 +1,9 @@
 """What one node is told to hold, as its session on the leader sends it: everything at first, then
-what changed."""
+what changed.
+
+Secrets and configs go ahead of the tasks that need them, and are taken back behind their last
+user's end. Their bytes are looked up as they are sent and kept by nobody here.
+"""
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
@@ -12,9 +16,22 @@ from swarmlet.core.limits import ASSIGNMENT_BATCH_MAX
 from swarmlet.model.service import TaskSpec
 from swarmlet.model.task import Task, task_name
 from swarmlet.model.view import View, cluster_of, task_spec_version_of
-from swarmlet.reconcile.dispatch import Fingerprint, fingerprint, plan
+from swarmlet.reconcile.dispatch import (
+    Fingerprint,
+    PayloadKey,
+    PayloadUsers,
+    fingerprint,
+    plan,
+)
 from swarmlet.store.store import Store
-from swarmlet.wire.messages import AssignedTask, Assignments, Item, Message, encode
+from swarmlet.wire.messages import (
+    AssignedPayload,
+    AssignedTask,
+    Assignments,
+    Item,
+    Message,
+    encode,
+)
 
 PART_SIZE_MAX_B: Final = 1024 * 1024  # of an assignment message, but for a single larger item
 
@@ -29,6 +46,7 @@ class AssignmentFeed:
         self._node_id, self._store, self._send_message = node_id, store, send
         self._dirty: dict[TaskID, None] = {}
         self._sent: dict[TaskID, Fingerprint] = {}
+        self._users = PayloadUsers()
         self._state = 0
         self.is_listed = False
 
@@ -47,7 +65,10 @@ class AssignmentFeed:
 
     async def send_all(self, between: Callable[[], Awaitable[None]]) -> None:
         """The complete list, in as many parts as it needs, with `between` awaited behind each."""
-        waiting = deque(plan(self._store.view(), self._node_id, {}, None).put)
+        view = self._store.view()
+        tasks = plan(view, self._node_id, {}, None).put
+        payloads = self._users.turn(view, self._node_id, tasks)
+        waiting = deque(_keys(payloads.put, tasks))
         has_more = True
         while has_more:
             items = tuple(self._take_part(waiting))
@@ -59,30 +80,40 @@ class AssignmentFeed:
     async def send_changes(self) -> bool:
         """Whether there was anything to tell."""
         dirty, self._dirty = self._dirty, {}
-        put, gone = plan(self._store.view(), self._node_id, self._sent, dirty)
+        view = self._store.view()
+        put, gone = plan(view, self._node_id, self._sent, dirty)
+        payloads = self._users.turn(view, self._node_id, dirty)
         for task_id in gone:
             del self._sent[task_id]
-        waiting, taken_back = deque(put), tuple(("task", task_id) for task_id in gone)
+        waiting, taken_back = deque(_keys(payloads.put, put)), _keys(payloads.gone, gone)
+        has_news = bool(waiting or taken_back)
         while waiting or taken_back:
             await self._send(
                 is_complete=False, put=tuple(self._take_part(waiting)), gone=taken_back
             )
             taken_back = ()
-        return bool(put or gone)
+        return has_news
 
-    def _take_part(self, waiting: deque[TaskID]) -> Iterator[Item]:
-        """The bodies of the next tasks as they are now, as many as one message should carry."""
+    def _take_part(self, waiting: deque[tuple[str, str]]) -> Iterator[Item]:
+        """The next items as they are now, as many as one message should carry."""
         view, size_b = self._store.view(), 0
         for _ in range(ASSIGNMENT_BATCH_MAX):
             if not waiting or size_b >= PART_SIZE_MAX_B:
                 return
-            task = view.tasks.get(waiting.popleft())
-            if task is None:
-                continue  # removed while earlier parts were sent
-            self._sent[task.id] = fingerprint(task)
-            body = encode(assigned_task(view, task))
-            size_b += len(body)
-            yield Item(kind="task", id=task.id, body=body)
+            kind, item_id = waiting.popleft()
+            body = (
+                self._task_body(view, item_id) if kind == "task" else _payload(view, kind, item_id)
+            )
+            if body:  # else removed while earlier parts were sent
+                size_b += len(body)
+                yield Item(kind=kind, id=item_id, body=body)
+
+    def _task_body(self, view: View, task_id: str) -> bytes:
+        task = view.tasks.get(task_id)
+        if task is None:
+            return b""
+        self._sent[task.id] = fingerprint(task)
+        return encode(assigned_task(view, task))
 
     async def _send(
         self,
@@ -103,6 +134,27 @@ class AssignmentFeed:
                 has_more=has_more,
             )
         )
+
+
+def _keys(payloads: tuple[PayloadKey, ...], tasks: tuple[TaskID, ...]) -> tuple[PayloadKey, ...]:
+    """Kinds and ids, payloads first."""
+    return (*payloads, *(("task", task_id) for task_id in tasks))
+
+
+def _payload(view: View, kind: str, payload_id: str) -> bytes:
+    """b"" where it was removed: its tasks say so when they look for it."""
+    row = view.secrets.get(payload_id) if kind == "secret" else view.configs.get(payload_id)
+    if row is None:
+        return b""
+    spec = row.spec
+    return encode(
+        AssignedPayload(
+            id=row.id,
+            name=spec.name,
+            data=spec.data,
+            templating=spec.templating.name if spec.templating is not None else "",
+        )
+    )
 
 
 def assigned_task(view: View, task: Task) -> AssignedTask:
