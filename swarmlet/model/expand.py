@@ -2,7 +2,8 @@
 
 SwarmKit's rules (its packages template and controlapi): these fields and no others, `.Service`,
 `.Node` and `.Task`, a map's missing key is an error. The agent expands; the manager tries
-beforehand with made-up values.
+beforehand with made-up values. What a secret or config says may be a template too; no manager tries
+those.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ from swarmlet.model.container import ContainerSpec, Mount, VolumeOptions
 from swarmlet.model.service import ServiceSpec, TaskSpec
 from swarmlet.model.template import Template, TemplateError
 from swarmlet.model.template import compile as compile_template
+from swarmlet.model.template_functions import FUNCTIONS
 
 _MARK: Final = "{{"
 
@@ -50,6 +52,16 @@ def expand_task(spec: TaskSpec, context: TaskContext) -> TaskSpec:
         return _expanded(what, text, data)
 
     return replace(spec, container_spec=_container(container, expand))
+
+
+def expand_payload(
+    data: bytes, context: TaskContext, functions: Mapping[str, Callable[[str], str]]
+) -> bytes:
+    """What a templated secret or config says to this task; `functions` are given beside the usual
+    ones. Raises TemplateError, whose words may show what is secret."""
+    text = data.decode(errors="surrogateescape")
+    template = compile_template(text, functions={**FUNCTIONS, **functions})
+    return template.render(_data(context)).encode(errors="surrogateescape")
 
 
 def has_templates(container: ContainerSpec) -> bool:

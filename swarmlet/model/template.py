@@ -7,8 +7,8 @@ output are bounded. Semantics: the documentation of Go's package text/template; 
 Docker's CLI and SwarmKit's spec templates have them.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from swarmlet.model.template_functions import FUNCTIONS, Value, printed
@@ -37,32 +37,39 @@ class Template:
     source: str
     pieces: tuple[Piece, ...]
     is_lenient: bool
+    functions: Mapping[str, Callable[..., Value]] = field(default_factory=lambda: FUNCTIONS)
 
     def render(self, data: Mapping[str, Value]) -> str:
         """The text for `data`. Raises TemplateError where the template does not fit it."""
-        run = _Run(self.source, data, is_lenient=self.is_lenient)
+        run = _Run(self, data)
         run.pieces(self.pieces, data)
         return "".join(run.out)
 
 
-def compile(text: str, *, is_lenient: bool = False) -> Template:
+def compile(
+    text: str,
+    *,
+    is_lenient: bool = False,
+    functions: Mapping[str, Callable[..., Value]] = FUNCTIONS,
+) -> Template:
     """Parse `text`. Raises TemplateError.
 
     A missing map key is an error, as in specs; where `is_lenient` it prints `<no value>`, as
-    Docker's CLI does.
+    Docker's CLI does. `functions`: all that it may call; what one raises, TypeError or ValueError,
+    becomes a TemplateError.
     """
-    parser = Parser(text, tokens_of(text))
+    parser = Parser(text, tokens_of(text), functions)
     pieces = parser.block(())
-    return Template(source=text, pieces=pieces, is_lenient=is_lenient)
+    return Template(source=text, pieces=pieces, is_lenient=is_lenient, functions=functions)
 
 
 class _Run:
     """One rendering: the output so far and the variables in scope, innermost last."""
 
-    def __init__(self, source: str, root: Mapping[str, Value], *, is_lenient: bool) -> None:
-        self.source = source
+    def __init__(self, template: Template, root: Mapping[str, Value]) -> None:
+        self.source, self.is_lenient = template.source, template.is_lenient
+        self.functions = template.functions
         self.out: list[str] = []
-        self.is_lenient = is_lenient
         self.variables: list[tuple[str, Value]] = [("$", root)]
         self.steps = 0
         self.length = self.work_length = 0
@@ -159,7 +166,7 @@ class _Run:
             raise wrong(self.source, function.at, f"{function.value} has no fields")
         self._step(function.at)
         try:
-            result = FUNCTIONS[function.value](*arguments)
+            result = self.functions[function.value](*arguments)
         except (TypeError, ValueError, OverflowError) as error:
             raise wrong(self.source, function.at, f"{function.value}: {error}") from error
         self.work_length += sum(len(v) for v in (*arguments, result) if isinstance(v, str))

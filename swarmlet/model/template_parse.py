@@ -1,7 +1,7 @@
 """From a template's text to its tree: tokens, then recursive descent, one method a rule."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
@@ -136,8 +136,14 @@ def _action(source: str, at: int, tokens: list[Token]) -> int:
 class Parser:
     """Recursive descent over the tokens, one method a rule."""
 
-    def __init__(self, source: str, tokens: list[Token]) -> None:
+    def __init__(
+        self,
+        source: str,
+        tokens: list[Token],
+        functions: Mapping[str, Callable[..., Value]] = FUNCTIONS,
+    ) -> None:
         self.source = source
+        self.functions = functions
         self.tokens = tokens
         self.at = 0
         self.depth = 0
@@ -258,7 +264,7 @@ class Parser:
     def _named(self, token: Token) -> tuple[str, Value]:
         if token.text in _CONSTANTS:
             return "constant", _CONSTANTS[token.text]
-        if token.text not in FUNCTIONS:
+        if token.text not in self.functions:
             self._fail(token, f"there is no function {token.text!r}")
         return "function", token.text
 
