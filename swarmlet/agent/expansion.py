@@ -19,7 +19,7 @@ def expanded(task: AssignedTask, describe: Callable[[], NodeDescription]) -> Ass
     if container is None or not has_templates(container):
         return task
     try:
-        spec = expand_task(task.spec, _context(task, describe()))
+        spec = expand_task(task.spec, context_of(task, describe()))
         assert spec.container_spec is not None, "expanding takes no part away"
         check_mounts(spec.container_spec.mounts)
     except InvalidArgumentError as error:
@@ -27,7 +27,8 @@ def expanded(task: AssignedTask, describe: Callable[[], NodeDescription]) -> Ass
     return replace(task, spec=spec)
 
 
-def _context(task: AssignedTask, node: NodeDescription) -> TaskContext:
+def context_of(task: AssignedTask, node: NodeDescription) -> TaskContext:
+    """What the templates of a task can name on this node."""
     return TaskContext(
         service_id=task.service_id,
         service_name=task.service_name,

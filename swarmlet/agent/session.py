@@ -4,18 +4,19 @@ reads assignments, and starts over when it ends."""
 import asyncio
 import logging
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
 import msgspec
 
 from swarmlet.agent.description import OwnDescription
+from swarmlet.agent.inventory import Inventory
 from swarmlet.agent.logs import LogPublisher
 from swarmlet.agent.reporter import Reporter
 from swarmlet.agent.worker import Worker
 from swarmlet.core.errors import NodeRemovedError, SwarmError, UnavailableError, first_of
-from swarmlet.core.ids import NodeID, TaskID
+from swarmlet.core.ids import NodeID
 from swarmlet.core.limits import CONDITION_LENGTH_MAX
 from swarmlet.env.base import Env
 from swarmlet.model.node import NodeDescription
@@ -23,7 +24,6 @@ from swarmlet.wire.channel import AgentChannel, AgentConnector
 from swarmlet.wire.credentials import Credentials
 from swarmlet.wire.messages import (
     PROTOCOL_VERSION,
-    AssignedTask,
     Assignments,
     CloseLogs,
     Condition,
@@ -35,7 +35,6 @@ from swarmlet.wire.messages import (
     StatusAck,
     SwarmInfo,
     Welcome,
-    decode_assigned_task,
 )
 
 log = logging.getLogger("swarmlet.agent")
@@ -65,55 +64,6 @@ class RegisterAnewError(SessionLostError):
     """The node is not what it said it was: another session is opened at once."""
 
     code = "register-anew"
-
-
-class _Inventory:
-    """Puts assignment messages together: a complete list may come in parts, a gap ends the
-    session. What comes before the worker can take it is kept, as one list."""
-
-    def __init__(self, worker: Worker) -> None:
-        self._worker = worker
-        self._state = -1
-        self._parts: list[AssignedTask] | None = None
-        self._kept: dict[TaskID, AssignedTask] | None = None
-
-    def take(self, message: Assignments) -> None:
-        """Pass on what the message says. Raises SessionLostError where one before it is missing."""
-        put = [decode_assigned_task(item.body) for item in message.put if item.kind == "task"]
-        gone = [TaskID(item_id) for kind, item_id in message.gone if kind == "task"]
-        if not message.is_complete and message.applies_to != self._state:
-            raise SessionLostError("An assignment message is missing.")
-        self._state = message.results_in
-        if not message.is_complete:
-            self._pass_on(put, gone, is_complete=False)
-            return
-        self._parts = [*(self._parts or ()), *put]
-        if not message.has_more:
-            put, self._parts = self._parts, None
-            self._pass_on(put, (), is_complete=True)
-
-    async def hand_over(self) -> None:
-        """What was kept, once the worker knows what its runtime has."""
-        await self._worker.is_ready.wait()
-        self._release()
-
-    def _release(self) -> None:
-        kept, self._kept = self._kept, None
-        if kept is not None:
-            self._worker.assign(kept.values(), (), is_complete=True)
-
-    def _pass_on(
-        self, put: list[AssignedTask], gone: Iterable[TaskID], *, is_complete: bool
-    ) -> None:
-        if self._worker.is_ready.is_set():
-            self._release()
-            self._worker.assign(put, gone, is_complete=is_complete)
-            return
-        kept = {} if is_complete or self._kept is None else self._kept
-        kept.update((task.id, task) for task in put)
-        for task_id in gone:
-            kept.pop(task_id, None)
-        self._kept = kept
 
 
 class Session:
@@ -217,7 +167,7 @@ class Session:
             period_s = welcome.heartbeat_period_s
             async with asyncio.TaskGroup() as group:
                 logs = LogPublisher(self._worker.runtime, self._connector, group)
-                inventory = _Inventory(self._worker)
+                inventory = Inventory(self._worker)
                 group.create_task(inventory.hand_over())
                 group.create_task(self._read(channel, period_s, inventory, logs))
                 group.create_task(self._beat(channel, period_s))
@@ -256,7 +206,7 @@ class Session:
         return answer
 
     async def _read(
-        self, channel: AgentChannel, period_s: float, inventory: _Inventory, logs: LogPublisher
+        self, channel: AgentChannel, period_s: float, inventory: Inventory, logs: LogPublisher
     ) -> None:
         while True:
             try:
@@ -266,7 +216,7 @@ class Session:
                 raise SessionLostError("The manager has fallen silent.") from None
             self._take(message, inventory, logs)
 
-    def _take(self, message: Message, inventory: _Inventory, logs: LogPublisher) -> None:
+    def _take(self, message: Message, inventory: Inventory, logs: LogPublisher) -> None:
         match message:
             case Assignments():
                 inventory.take(message)

@@ -19,6 +19,7 @@ from swarmlet.agent.advance import (
     next_step,
 )
 from swarmlet.agent.expansion import expanded
+from swarmlet.agent.payloads import Payloads, check_references
 from swarmlet.core.ids import TaskID
 from swarmlet.core.limits import NS_PER_S, STOP_GRACE_PERIOD_NS
 from swarmlet.env.base import Clock
@@ -42,7 +43,8 @@ STOP_SIGNAL: Final = "SIGTERM"
 class Bench:
     """What all shells of a node share. `observe` notes a new status; `durable` returns when what
     was noted so far is on disk; `describe` tells of the node, for templates; `vacated` returns when
-    nothing before the task in its slot runs here that was told to stop."""
+    nothing before the task in its slot runs here that was told to stop; `payloads` has what is
+    delivered to tasks."""
 
     runtime: Runtime
     clock: Clock
@@ -52,6 +54,7 @@ class Bench:
     durable: Callable[[], Awaitable[None]]
     describe: Callable[[], NodeDescription]
     vacated: Callable[[AssignedTask], Awaitable[None]]
+    payloads: Payloads
 
 
 class TaskShell:
@@ -152,6 +155,7 @@ class TaskShell:
     async def _perform(self, operation: Operation) -> Started | Exit | None:
         match operation:
             case Operation.CHECK:
+                check_references(self.task)
                 self._bench.runtime.check(self._expanded())
             case Operation.PREPARE:
                 await self._prepare()
@@ -176,8 +180,9 @@ class TaskShell:
             await self._prepare()
         await self._bench.vacated(self.task)
         task = self._expanded()
+        files = await self._bench.payloads.files(self.task, self._bench.describe)
         async with self._bench.starts:
-            started = await self._bench.runtime.start(task)
+            started = await self._bench.runtime.start(task, files)
         return await self._bench.runtime.healthy(task) or started
 
     def _expanded(self) -> AssignedTask:

@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from swarmlet.agent.advance import adopted, further
+from swarmlet.agent.payloads import Payloads
 from swarmlet.agent.reporter import Reporter
 from swarmlet.agent.shell import PREPARES_MAX, RETRY_S, STARTS_MAX, Bench, TaskShell, remove_from
 from swarmlet.agent.state_db import StateDB
@@ -37,6 +38,7 @@ class Worker:
         describe: Callable[[], NodeDescription],
     ) -> None:
         self._clock, self.runtime, self._db, self._reporter = clock, runtime, db, reporter
+        self.payloads = Payloads()
         self._bench = Bench(
             runtime=runtime,
             clock=clock,
@@ -46,6 +48,7 @@ class Worker:
             durable=db.durable,
             describe=describe,
             vacated=self._vacated,
+            payloads=self.payloads,
         )
         self._group: asyncio.TaskGroup | None = None
         self._shells: dict[TaskID, TaskShell] = {}
@@ -84,6 +87,7 @@ class Worker:
         """Stop and remove every task; nothing is assigned from now on."""
         await self.is_ready.wait()
         self._takes_orders = False
+        self.payloads.clear()
         self._again.clear()
         for task_id in list(self._shells):
             self._let_go(task_id)

@@ -1,7 +1,7 @@
 """The Runtime protocol: the agent calls it, each adapter implements it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Final, Protocol, runtime_checkable
 
 import msgspec
@@ -178,8 +178,9 @@ class Runtime(Protocol):
         """Fetch the image and make ready what start needs; done already is success."""
         ...
 
-    async def start(self, task: AssignedTask) -> Started:
-        """Start it, once: started already is success with the same answer."""
+    async def start(self, task: AssignedTask, files: Sequence[TaskFile] = ()) -> Started:
+        """Start it, once: started already is success with the same answer. `files` are there for
+        the task before it runs, in memory, and gone once it has ended."""
         ...
 
     async def healthy(self, task: AssignedTask) -> Exit | None:

@@ -6,7 +6,7 @@ and give it to the next agent to restart the daemon; `reboot` loses all that ran
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
 from swarmlet.core.ids import TaskID
@@ -19,6 +19,7 @@ from swarmlet.runtime.base import (
     RuntimeProblemError,
     RuntimeTask,
     Started,
+    TaskFile,
     TemporaryProblemError,
 )
 from swarmlet.wire.messages import AssignedTask, ExecRequest, LogLine, LogOptions
@@ -56,6 +57,7 @@ class FakeTask:
     ends_at_s: float | None = None
     exit: Exit | None = None
     lines: list[LogLine] = field(default_factory=list)
+    files: tuple[TaskFile, ...] = ()
     programs: list[FakeExec] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -104,7 +106,7 @@ class FakeRuntime:
             raise RuntimeProblemError(fake.script.prepare_problem)
         fake.prepared += 1
 
-    async def start(self, task: AssignedTask) -> Started:
+    async def start(self, task: AssignedTask, files: Sequence[TaskFile] = ()) -> Started:
         fake = self._task(task.id)
         assert fake.prepared, "started before it was prepared"
         if fake.started is not None:
@@ -117,6 +119,7 @@ class FakeRuntime:
             self.starting_now -= 1
         if fake.script.start_problem:
             raise RuntimeProblemError(fake.script.start_problem)
+        fake.files = tuple(files)
         return self._run(task.id, fake)
 
     async def healthy(self, task: AssignedTask) -> Exit | None:

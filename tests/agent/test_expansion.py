@@ -33,9 +33,9 @@ class SeeingRuntime(FakeRuntime):
         self.seen["prepare"] = task
         await super().prepare(task)
 
-    async def start(self, task):
+    async def start(self, task, files=()):
         self.seen["start"] = task
-        return await super().start(task)
+        return await super().start(task, files)
 
     async def healthy(self, task):
         self.seen["healthy"] = task

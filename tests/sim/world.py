@@ -6,7 +6,7 @@ is what the world's users were told, and so what must still hold in the next lif
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
@@ -41,6 +41,7 @@ from swarmlet.runtime.base import (
     RuntimeDescription,
     RuntimeTask,
     Started,
+    TaskFile,
     TemporaryProblemError,
 )
 from swarmlet.wire.messages import AssignedTask
@@ -107,9 +108,9 @@ class SimRuntime(FakeRuntime):
         self._must_be_there()
         await super().prepare(task)
 
-    async def start(self, task: AssignedTask) -> Started:
+    async def start(self, task: AssignedTask, files: Sequence[TaskFile] = ()) -> Started:
         self._must_be_there()
-        return await super().start(task)
+        return await super().start(task, files)
 
     async def wait(self, task_id: TaskID) -> Exit:
         """Nobody knows how a task ended before the engine is back."""

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -21,6 +21,7 @@ from swarmlet.runtime.base import (
     RuntimeProblemError,
     RuntimeTask,
     Started,
+    TaskFile,
     TemporaryProblemError,
 )
 from swarmlet.runtime.docker.client import EngineClient, EngineDownError, EngineRefusedError
@@ -128,7 +129,7 @@ class DockerRuntime:
                 await self._pull(task, refusal)
             await self._create(known, task)
 
-    async def start(self, task: AssignedTask) -> Started:
+    async def start(self, task: AssignedTask, files: Sequence[TaskFile] = ()) -> Started:
         """Start it, once: what ran and ended is answered as started, and never run again."""
         known = await self._find(task.id)
         if known is None:

@@ -20,6 +20,7 @@ from swarmlet.runtime.base import (
     RuntimeProblemError,
     RuntimeTask,
     Started,
+    TaskFile,
     TemporaryProblemError,
 )
 from swarmlet.runtime.process.accounts import Account, AccountRules, choose_own_uid
@@ -107,7 +108,7 @@ class ProcessRuntime:
         if await self._find(task.id) is None:
             self._prepare(task.id, plan, await self._placed(task.id, plan))
 
-    async def start(self, task: AssignedTask) -> Started:
+    async def start(self, task: AssignedTask, files: Sequence[TaskFile] = ()) -> Started:
         """Start it once; a failed start stays failed, but for reasons that pass."""
         plan = self._plan(task)
         known = await self._find(task.id)
