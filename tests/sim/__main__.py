@@ -9,6 +9,7 @@ scripts/sim --cluster --count 200      random histories of a small swarm
 scripts/sim --cluster --seed 42 --log  one of them, with all that was done and logged
 scripts/sim --managers --count 200     groups of managers, a minute each
 scripts/sim --managers --count 1000 --minutes 5 --jobs 2
+scripts/sim --swarm --count 20         swarms of 5 managers and 30 agents, a minute of faults each
 """
 
 import argparse
@@ -17,12 +18,13 @@ import sys
 import time
 
 from tests.sim.disk import WHERES
+from tests.sim.fleet_runs import FleetFailedError, FleetReport, fleet_summary, run_fleet
 from tests.sim.group_runs import GroupReport, run_group, run_groups, summary
 from tests.sim.histories import History
 from tests.sim.loop import run_sim
 from tests.sim.mutations import MUTATIONS
 from tests.sim.runs import run_cut_at, run_seed
-from tests.sim.told import tell_all
+from tests.sim.told import tell_all, tell_fleet
 from tests.sim.year import Year
 
 
@@ -61,6 +63,22 @@ def managers(seeds: range, minutes: float, jobs: int, missing: str) -> None:
         sys.exit(f"{len(seeds) - len(done)} of {len(seeds)} runs failed")
 
 
+def fleets(seeds: range, minutes: float, *, log: bool) -> None:
+    """Swarms of managers and agents, in the same manner."""
+    done: list[FleetReport] = []
+    for seed in seeds:
+        try:
+            done.append(run_fleet(seed, minutes, on_run=tell_fleet if log else None))
+            sys.stdout.write(f"{done[-1]}\n")
+        except FleetFailedError as failure:
+            sys.stdout.write(f"{failure}\n")
+        sys.stdout.flush()
+    if done:
+        sys.stdout.write(f"{fleet_summary(done)}\n")
+    if len(done) < len(seeds):
+        sys.exit(f"{len(seeds) - len(done)} of {len(seeds)} runs failed")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -73,6 +91,7 @@ def main() -> None:
     parser.add_argument("--cluster", action="store_true", help="histories of a small swarm")
     parser.add_argument("--log", action="store_true", help="what the daemons log, by virtual time")
     parser.add_argument("--managers", action="store_true", help="groups of managers")
+    parser.add_argument("--swarm", action="store_true", help="managers and agents, with faults")
     parser.add_argument("--minutes", type=float, default=1.0, help="virtual, of each group")
     parser.add_argument("--jobs", type=int, default=1, help="processes, for groups")
     parser.add_argument("--without", default="", choices=["", *MUTATIONS], help="of hardening")
@@ -81,6 +100,10 @@ def main() -> None:
     began = time.perf_counter()
     if options.managers and options.log:
         sys.stdout.write(f"{run_group(options.seed, options.minutes, is_told=True)}\n")
+        return
+    if options.swarm:
+        seeds = range(options.seed, options.seed + options.count)
+        fleets(seeds, options.minutes, log=options.log)
         return
     if options.managers:
         seeds = range(options.seed, options.seed + options.count)

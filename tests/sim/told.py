@@ -9,6 +9,7 @@ from tests.sim.group_loop import WHOSE
 
 if TYPE_CHECKING:
     from tests.sim.cluster import SimCluster
+    from tests.sim.fleet import Fleet
     from tests.sim.group import Group
 
 _PLAIN = {*logging.makeLogRecord({}).__dict__, "message"}
@@ -35,6 +36,12 @@ def tell_managers(group: "Group") -> None:
     """The same of a group of managers; each line says whose it is."""
     _log(lambda: f"{group.clock.now_s:9.4f} {WHOSE.get():<4}")
     group.truth.on_tell = lambda line: sys.stdout.write(f"{line}\n")
+
+
+def tell_fleet(fleet: "Fleet") -> None:
+    """The same of a swarm of managers and agents."""
+    _log(lambda: f"{fleet.now_s:9.3f}")
+    fleet.on_tell = lambda what: sys.stdout.write(f"{fleet.now_s:9.3f} == {what}\n")
 
 
 def _log(now: Callable[[], str]) -> None:

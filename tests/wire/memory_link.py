@@ -111,6 +111,10 @@ class MemoryNet:
         self._cuts.pop((other, one), None)
         self.changed()
 
+    def mend_all(self) -> None:
+        self._cuts.clear()
+        self.changed()
+
     def changed(self) -> None:
         """`may_reach` answers otherwise now."""
         for connection in list(self.connections):

@@ -1,0 +1,265 @@
+"""A swarm of several managers and many agents in simulation: whole daemons on one virtual time.
+
+Each machine has a disk, a clock and a runtime of its own, which outlive its daemons; all share a
+network in memory. The verbs are what befalls machines and what must come to hold behind it.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from random import Random
+
+from swarmlet.core.errors import SwarmError
+from swarmlet.model.node import NodeState
+from swarmlet.wire.messages import AssignedTask
+from tests.agent.fake_runtime import Script
+from tests.daemon.sim_nodes import SimNode
+from tests.sim.disk import ROOMY_B, SimCrash
+from tests.sim.fleet_truth import Truth
+from tests.sim.loop import HostClock, SimClock
+from tests.sim.world import SimRuntime
+from tests.wire.memory_link import MemoryNet
+
+SETTLES_WITHIN_S = 180.0
+RESTS_S = 12.0  # without a single log entry
+LOOK_S = 0.25
+SLOW_IMAGES_S = (0.0, 0.0, 0.2, 2.0, 8.0)
+BROKEN = (SimCrash, SwarmError, BaseExceptionGroup, TimeoutError)
+
+
+class Machine(SimNode):
+    """A host of the swarm. `is_dark`: it has no power, so that nobody hears it end."""
+
+    def __init__(self, fleet: "Fleet", name: str) -> None:
+        super().__init__(fleet.net, name, HostClock(fleet.clock))
+        self.fleet, self.runtime = fleet, _Runtime(fleet, name)
+        self.node_id = ""
+        self.is_cut = self.is_dark = False
+        self.there_since_s = 0.0
+
+    @property
+    def is_there(self) -> bool:
+        return self.is_running and not self.is_cut
+
+    async def boot(self) -> None:
+        if self.is_running:
+            return
+        if self.is_dark:
+            self.is_dark = False
+            if not self.is_cut:
+                self.net.mend(self.host)
+        await self.start()
+        self.there_since_s = self.fleet.now_s
+
+    async def end(self, how: str) -> None:
+        """`stop` in order, `kill` (tasks run on), or `power` (they do not, and nobody hears it)."""
+        if not self.is_running:
+            return
+        self.fleet.tell(f"{how} {self.host}")
+        if how == "stop":
+            with suppress(SimCrash, BaseExceptionGroup):
+                await self.stop()
+            if not self.disk.is_dead:
+                self.net.end_process(self.host)
+                self.disk.reopen()
+                return
+            how = "power"
+        if how == "power":
+            self.is_dark = True
+            self.net.cut(self.host)
+        await self.kill()
+        if how == "kill":
+            self.net.end_process(self.host)
+            self.disk.reopen()
+        else:
+            self.runtime.reboot()
+            self.disk.crash(self.fleet.rng)
+
+    def isolate(self) -> None:
+        self.is_cut = True
+        self.net.cut(self.host)
+        self.fleet.tell(f"cut {self.host}")
+
+    def reconnect(self) -> None:
+        self.is_cut, self.there_since_s = False, self.fleet.now_s
+        if not self.is_dark:
+            self.net.mend(self.host)
+        self.fleet.tell(f"mend {self.host}")
+
+
+class _Runtime(SimRuntime):
+    """Fetches images slowly, some of the time."""
+
+    def __init__(self, fleet: "Fleet", name: str) -> None:
+        super().__init__(fleet.clock)
+        self._rng = Random(f"{name}/images")
+        self._scripts = self._script
+
+    def _script(self, _: AssignedTask) -> Script:
+        return Script(
+            prepare_s=self._rng.choice(SLOW_IMAGES_S),
+            start_s=self._rng.choice((0.0, 0.05, 0.5)),
+            stop_s=self._rng.choice((0.0, 0.1, 1.0)),
+        )
+
+
+class Fleet:
+    """`managers` found the swarm; `workers` join it."""
+
+    def __init__(self, seed: int | str, managers: int = 5, workers: int = 30) -> None:
+        self.seed, self.rng = seed, Random(f"{seed}/fleet")
+        self.clock, self.net = SimClock(), MemoryNet()
+        self.counts: Counter[str] = Counter()
+        self.told: list[str] = []
+        self.on_tell: Callable[[str], object] = lambda _what: None
+        names = [f"m{n}.{seed}.x" for n in range(1, managers + 1)]
+        names += [f"w{n}.{seed}.x" for n in range(1, workers + 1)]
+        self.machines = [Machine(self, name) for name in names]
+        self.founders = self.machines[:managers]
+        self.truth = Truth(self)
+        self.removed: list[Machine] = []
+        self.is_calm = True
+        self.slowest_s = 0.0
+
+    @property
+    def now_s(self) -> float:
+        return self.clock.now_s
+
+    def tell(self, what: str) -> None:
+        self.counts[what.partition(" ")[0]] += 1
+        self.told.append(f"{self.now_s:9.3f} {what}")
+        self.on_tell(what)
+
+    # Who is who -----------------------------------------------------------------------------------
+    def running(self) -> list[Machine]:
+        return [one for one in self.machines if one.is_running]
+
+    def members(self) -> list[Machine]:
+        return [one for one in self.running() if one.member is not None and one.member.is_ready]
+
+    def leader(self) -> Machine | None:
+        leading = [one for one in self.members() if one.member.leads()]
+        return max(leading, key=lambda one: one.leadership.term, default=None)
+
+    def by_node(self) -> dict[str, Machine]:
+        return {one.node_id: one for one in self.machines if one.node_id}
+
+    async def until_led(self, limit_s: float = 60.0) -> Machine:
+        until_s = self.now_s + limit_s
+        while (leader := self.leader()) is None:
+            assert self.now_s < until_s, "nobody leads"
+            await asyncio.sleep(0.05)
+            await self.bury()
+        return leader
+
+    # Formation ------------------------------------------------------------------------------------
+    async def form(self) -> None:
+        for machine in self.machines:
+            await machine.boot()
+        founder = self.machines[0]
+        await founder.init()
+        for machine in self.machines[1:]:
+            role = "manager" if machine in self.founders else "worker"
+            await machine.join(founder, role)
+        for machine in self.machines:
+            machine.node_id = machine.state.node_id
+        await self.until_led()
+
+    async def bury(self) -> None:
+        """Whose power went at a disk operation is without it; it starts again after a while."""
+        for machine in self.machines:
+            if machine._task is not None and machine._task.done() and machine.disk.is_dead:
+                machine._task.exception()  # the power's end, which ended the daemon
+                self.tell(f"power-at-operation {machine.host}")
+                machine.is_dark = True
+                self.net.cut(machine.host)
+                machine.runtime.reboot()
+                machine.disk.crash(self.rng)
+                machine.disk.is_dead = False
+                machine._task = None
+
+    async def readmit(self) -> None:
+        """Whoever was removed leaves for good, and joins as a new node."""
+        for machine in self.machines:
+            while machine in self.removed:
+                try:
+                    async with asyncio.timeout(60.0):
+                        await self._join_anew(machine)
+                except BROKEN as problem:
+                    self.tell(f"not-readmitted {machine.host} {type(problem).__name__}")
+                    await self.bury()
+                    await machine.boot()
+                    await asyncio.sleep(1.0)
+
+    async def _join_anew(self, machine: Machine) -> None:
+        leader = await self.until_led()
+        if machine.state.state != "inactive":
+            await machine.engine.leave_swarm(force=True)
+        await machine.join(leader)
+        machine.node_id = machine.state.node_id
+        self.removed.remove(machine)
+        self.tell(f"readmitted {machine.host}")
+
+    # What must come to hold -----------------------------------------------------------------------
+    async def heal(self) -> None:
+        """No fault is left."""
+        self.is_calm = True
+        self.net.frame_delay_s = lambda _one, _other: self.net.delay_s
+        self.net.mend_all()
+        for machine in self.machines:
+            machine.disk.capacity_b = ROOMY_B
+            machine.disk.fail_at(1 << 40)
+            if machine.is_cut:
+                machine.reconnect()
+        await self.bury()
+        for machine in self.machines:
+            await machine.boot()
+        await self.readmit()
+
+    async def settle(self, limit_s: float = SETTLES_WITHIN_S) -> None:
+        """Until all is as it must come to be, and nothing more happens by itself."""
+        began_s = self.now_s
+        while found := await self._troubles():
+            assert self.now_s - began_s < limit_s, f"does not settle: {found[:8]}"
+            await asyncio.sleep(LOOK_S)
+            self.truth.look()
+        self.slowest_s = max(self.slowest_s, self.now_s - began_s)
+        await self._rest(limit_s)
+
+    async def _rest(self, limit_s: float) -> None:
+        """Every loop rests: nothing is decided, and nothing is written."""
+        until_s = self.now_s + limit_s
+        seen, since_s = -1, self.now_s
+        while self.now_s - since_s < RESTS_S:
+            leader = await self.until_led()
+            index = leader.member.store.view().index
+            if index != seen or not leader.engine.is_at_rest():
+                seen, since_s = index, self.now_s
+            assert self.now_s < until_s, "something never rests"
+            await asyncio.sleep(LOOK_S)
+            self.truth.look()
+
+    async def _troubles(self) -> list[str]:
+        leader = self.leader()
+        if leader is None:
+            return ["nobody leads"]
+        view = leader.member.store.view()
+        rows = {row.id: row for row in view.nodes.all()}
+        found = []
+        for machine in self.machines:
+            row = rows.get(machine.node_id)
+            if row is None:
+                found.append(f"{machine.host} has no row")
+            elif row.status.state != NodeState.READY:
+                found.append(f"{machine.host} is {row.status.state} ({row.status.message})")
+        managers = {row.id for row in rows.values() if row.spec.role == "manager"}
+        voters = {one.node_id for one in leader.member.log.members() if one.is_voter}
+        if managers != voters:
+            found.append(f"voters are {sorted(voters)}, managers {sorted(managers)}")
+        return found + self.truth.troubles(view)
+
+    async def end(self) -> None:
+        for machine in reversed(self.machines):
+            if machine.is_running:
+                await machine.stop()

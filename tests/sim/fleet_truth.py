@@ -1,0 +1,228 @@
+"""What must hold in a simulated swarm of managers and agents, looked at from outside all of them.
+
+Of the log: a task's node never changes, neither state of it goes back, and what was acknowledged
+is there. Of the hosts: what runs where, and who holds which secret.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from swarmlet.core.errors import InvalidArgumentError
+from swarmlet.model.change import Event
+from swarmlet.model.on_disconnect import on_disconnect_of
+from swarmlet.model.service import Service
+from swarmlet.model.task import Task, TaskState
+from swarmlet.model.view import View, spec_of, task_spec_of
+from swarmlet.reconcile.slots import Dirt, replicas_of
+from swarmlet.store.store import Store
+
+if TYPE_CHECKING:
+    from tests.sim.fleet import Fleet, Machine
+
+SURE_S = 30.0  # after this a host that is there has been told what to run
+
+
+class WrongError(AssertionError):
+    """Something that must never be."""
+
+
+class _Seen(msgspec.Struct):
+    node_id: str
+    observed: int
+    desired: int
+
+
+class Truth:
+    def __init__(self, fleet: "Fleet") -> None:
+        self._fleet = fleet
+        self._tasks: dict[str, _Seen] = {}
+        self._stores: dict[int, Store] = {}
+        self._index = 0
+        self._problem: WrongError | None = None
+        self.asked: dict[str, list[int]] = {}  # by service: the numbers users asked for
+        self.acknowledged: dict[str, int] = {}  # and the last one that was acknowledged
+        self.gone: set[str] = set()  # services whose removal was asked for
+        self.digest = hashlib.sha256()
+        self.entries = 0
+
+    def wrong(self, what: str) -> None:
+        self._problem = self._problem or WrongError(f"{self._fleet.now_s:.3f} s: {what}")
+
+    def look(self) -> None:
+        """At everything there is to see. Raises WrongError."""
+        self._attach()
+        self._check_singles()
+        self._check_wanted()
+        self._check_payloads()
+        if self._problem is not None:
+            raise self._problem
+
+    # The log --------------------------------------------------------------------------------------
+
+    def _attach(self) -> None:
+        for machine in self._fleet.running():
+            member = machine.member
+            if member is not None and id(member.store) not in self._stores:
+                store = self._stores[id(member.store)] = member.store
+                store.subscribe(lambda events, store=store: self._applied(store, events))
+
+    def _applied(self, store: Store, events: Sequence[Event]) -> None:
+        """Whoever applies an entry first tells of it; what others tell later is old."""
+        index = store.view().index
+        if index <= self._index:
+            return
+        self._index = index
+        self.entries += 1
+        for event in events:
+            if event.table is Task:
+                self._task(event)
+            self.digest.update(f"{index} {event.table.__name__} {event.id}".encode())
+
+    def _task(self, event: Event) -> None:
+        new = event.new
+        if not isinstance(new, Task):
+            self._tasks.pop(event.id, None)
+            return
+        seen = self._tasks.get(new.id)
+        if seen is not None:
+            if seen.node_id and new.node_id != seen.node_id:
+                self.wrong(f"task {new.id} moved from {seen.node_id} to {new.node_id}")
+            if new.status.state < seen.observed or new.desired < seen.desired:
+                self.wrong(f"a state of task {new.id} went back")
+        self._tasks[new.id] = _Seen(new.node_id, new.status.state, new.desired)
+
+    # The hosts ------------------------------------------------------------------------------------
+
+    def _check_singles(self) -> None:
+        """A slot of a `stop-after` service never runs on two hosts whose daemons are alive, be they
+        reached or not."""
+        leader = self._fleet.leader()
+        if leader is None:
+            return
+        view, seen = leader.member.store.view(), {}
+        for machine in self._fleet.running():
+            for task_id in machine.runtime.running():
+                task = view.tasks.get(task_id)
+                if task is None or not _stops_after(view, task):
+                    continue
+                other = seen.setdefault((task.service_id, task.slot), (task_id, machine.host))
+                if other[0] != task_id:
+                    self.wrong(
+                        f"slot {task.slot} of a stop-after service runs as {task_id} on "
+                        f"{machine.host} and as {other[0]} on {other[1]}"
+                    )
+
+    def _check_wanted(self) -> None:
+        """Hosts that are there know what is wanted of them: no slot runs on more of them than its
+        service allows."""
+        leader = self._fleet.leader()
+        if leader is None:
+            return
+        view, sure_s = leader.member.store.view(), self._fleet.now_s - SURE_S
+        runs: dict[tuple[str, int], list[str]] = {}
+        for machine in self._fleet.running():
+            if not machine.is_there or machine.there_since_s > sure_s:
+                continue
+            for task_id in machine.runtime.running():
+                task = view.tasks.get(task_id)
+                if task is not None and task.desired == TaskState.RUNNING:
+                    runs.setdefault((task.service_id, task.slot), []).append(task_id)
+        for (service_id, slot), tasks in runs.items():
+            if len(tasks) > _overlap(view, service_id):
+                self.wrong(f"slot {slot} of service {service_id} runs as {sorted(tasks)}")
+
+    def _check_payloads(self) -> None:
+        """A node holds the secrets of tasks it was given, and no others."""
+        leader = self._fleet.leader()
+        if leader is None:
+            return
+        view = leader.member.store.view()
+        for machine in self._fleet.running():
+            held = set(held_secrets(machine))
+            if held and not held <= self._ever_needed(view, machine):
+                self.wrong(f"{machine.host} holds secrets that none of its tasks ever needed")
+
+    def _ever_needed(self, view: View, machine: "Machine") -> set[str]:
+        return {
+            ref.secret_id
+            for task in view.tasks.scan("node", machine.node_id)
+            if (container := task_spec_of(view, task).task_template.container_spec) is not None
+            for ref in container.secrets
+        }
+
+    # What must come to hold -----------------------------------------------------------------------
+
+    def troubles(self, view: View) -> list[str]:
+        found = list(self._of_services(view))
+        for machine in self._fleet.machines:
+            wanted = sorted(
+                task.id
+                for task in view.tasks.scan("node", machine.node_id)
+                if task.desired == TaskState.RUNNING == task.status.state
+            )
+            if machine.runtime.running() != wanted:
+                found.append(f"{machine.host} runs {machine.runtime.running()}, wanted {wanted}")
+            elif machine.is_running and set(held_secrets(machine)) != self._needed(view, wanted):
+                found.append(f"{machine.host} holds other secrets than its tasks need")
+        return found
+
+    def _needed(self, view: View, task_ids: Sequence[str]) -> set[str]:
+        found: set[str] = set()
+        for task_id in task_ids:
+            task = view.tasks.get(task_id)
+            container = task_spec_of(view, task).task_template.container_spec if task else None
+            found |= {ref.secret_id for ref in container.secrets} if container else set()
+        return found
+
+    def _of_services(self, view: View) -> Iterator[str]:
+        names = {service.name for service in view.services.all()}
+        for name in sorted(self.acknowledged):
+            if name not in names and name not in self.gone:
+                self.wrong(f"service {name} was acknowledged and is lost")
+        for service in sorted(view.services.all(), key=lambda one: one.name):
+            yield from self._of_service(view, service)
+
+    def _of_service(self, view: View, service: Service) -> Iterator[str]:
+        spec = spec_of(view, service)
+        number = int(spec.labels.get("number", "0"))
+        if number not in self.asked.get(service.name, ()):
+            self.wrong(f"{service.name} has a spec that nobody asked for: {number}")
+        if number < self.acknowledged.get(service.name, 0):
+            self.wrong(f"{service.name} lost an acknowledged update")
+        tasks = list(view.tasks.scan("service", service.id))
+        live = [task for task in tasks if task.desired == TaskState.RUNNING]
+        runs = [task for task in live if task.status.state == TaskState.RUNNING]
+        slots = {task.slot for task in live}
+        wanted = replicas_of(spec)
+        if not len(slots) == len(live) == len(runs) == wanted:
+            found = f"{len(runs)} of {len(live)} run in {len(slots)} slots of {wanted}"
+            yield f"{service.name}: {found}"
+        dirt = Dirt(view, service)
+        if any(dirt.is_on(view, task) for task in live):
+            yield f"{service.name}: tasks of an older spec, {service.update_status}"
+
+
+def _stops_after(view: View, task: Task) -> bool:
+    try:
+        return bool(on_disconnect_of(task_spec_of(view, task)).stop_after_s)
+    except InvalidArgumentError:
+        return False
+
+
+def _overlap(view: View, service_id: str) -> int:
+    service = view.services.get(service_id)
+    if service is None:
+        return 1
+    config = spec_of(view, service).update_config
+    return 1 if config is not None and config.order == "stop-first" else 2
+
+
+def held_secrets(machine: "Machine") -> Sequence[str]:
+    """What the machine's agent has of secrets in its memory."""
+    stay = machine.engine._stay
+    life = getattr(stay, "life", None)
+    payloads = getattr(getattr(life, "agent", None), "payloads", None)
+    return () if payloads is None else payloads.held("secret")
