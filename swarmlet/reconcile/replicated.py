@@ -5,21 +5,28 @@ looked at when the service changes, when a row vanishes and nothing wants to run
 while more slots are taken than wanted, as after a restart that crossed a scale-down.
 ("slot", service id, number) restarts and releases and costs O(tasks in the slot); every other task
 event leads to it.
+
+A task whose node is down is replaced as its service says (`disconnect`); one on a node that is
+drained gently runs on beside its replacement (`moving`).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Final
+from typing import Final, NamedTuple
+
+import msgspec
 
 from swarmlet.core.ids import TaskID
 from swarmlet.core.limits import ENTRY_CHANGES_MAX
-from swarmlet.model.change import Change, Create, Event, SetDesired
+from swarmlet.model.change import Change, Create, Event, SetDesired, SetStatus
 from swarmlet.model.node import Node
 from swarmlet.model.service import Service
 from swarmlet.model.task import Task, TaskState, TaskStatus
 from swarmlet.model.view import View, spec_of, task_spec_of
 from swarmlet.reconcile.base import REST, Decision, Key, Moment
-from swarmlet.reconcile.moves import hand_over, needs_of_new, stop
+from swarmlet.reconcile.disconnect import NEVER_MS, leaves_ms, runs_until_ms, why_waiting
+from swarmlet.reconcile.moves import hand_over, keep, needs_of_new, stop
+from swarmlet.reconcile.moving import deadline_ms, has_plan, is_moving
 from swarmlet.reconcile.restart import (
     due_ms,
     ended_ms,
@@ -71,9 +78,10 @@ class ReplicatedDecider:
         return keys
 
     def keys_of(self, event: Event, view: View) -> Iterable[Key]:
-        """See the module's docstring; a node that tasks must leave leads to the slots it hosts."""
+        """See the module's docstring; a node that tasks must leave leads to the slots it hosts, and
+        so does one that they need not leave any more; a new spec to the slots that wait for one."""
         if event.table is Service:
-            return [("service", event.id)]
+            return [("service", event.id), *_waiting_slots(event, view)]
         if event.table is Node:
             return self._keys_of_node(event, view)
         if event.table is Task:
@@ -95,7 +103,7 @@ class ReplicatedDecider:
         old, new = event.old, event.new
         assert isinstance(old, Node | None)
         assert isinstance(new, Node | None)
-        if not is_node_lost(new) or _condition(old) == _condition(new):
+        if _condition(old) == _condition(new) or not (is_node_lost(new) or has_plan(old)):
             return
         for task in view.tasks.scan("node", event.id):
             if not has_stopped(task):
@@ -140,8 +148,20 @@ def _takes_slot(task: Task | None) -> bool:
     return task is not None and task.desired < TaskState.REMOVE
 
 
-def _condition(node: Node | None) -> tuple[int, str] | None:
-    return None if node is None else (node.status.state, node.spec.availability)
+def _condition(node: Node | None) -> tuple[object, ...] | None:
+    return None if node is None else (node.status.state, node.spec.availability, node.drain)
+
+
+def _waiting_slots(event: Event, view: View) -> Iterator[Key]:
+    """Of a service whose spec has changed, and with it perhaps what becomes of lost tasks."""
+    old, new = event.old, event.new
+    assert isinstance(old, Service | None)
+    assert isinstance(new, Service | None)
+    if old is None or new is None or old.spec_version == new.spec_version:
+        return
+    for task in view.tasks.scan("service", new.id):
+        if not has_stopped(task) and must_leave(view, task):
+            yield _slot_key(task)
 
 
 def _slot_key(task: Task) -> Key:
@@ -183,7 +203,7 @@ def _reconcile(view: View, service: Service, replicas: int, moment: Moment) -> D
     slots = slots_of(view, service)
     missing = replicas - len(slots.live)
     opened = list(islice(free_slots(slots.live), max(0, min(missing, ENTRY_CHANGES_MAX))))
-    changes: list[Change] = [Create(obj=_new_task(service, slot, moment)) for slot in opened]
+    changes: list[Change] = [Create(obj=_new_task(view, service, slot, moment)) for slot in opened]
     closing = _closing(slots, replicas, opened)
     changes += islice(closing, ENTRY_CHANGES_MAX - len(changes))
     if not changes:
@@ -196,14 +216,20 @@ def _reconcile(view: View, service: Service, replicas: int, moment: Moment) -> D
     )
 
 
-def _new_task(service: Service, slot: int, moment: Moment) -> Task:
-    return Task(
+def _new_task(view: View, service: Service, slot: int, moment: Moment) -> Task:
+    """Held back where a task that was there before may still run, and must not beside it."""
+    new = Task(
         id=TaskID(moment.new_id()),
         service_id=service.id,
         spec_version=service.spec_version,
         slot=slot,
         status=TaskStatus(state=TaskState.NEW, at_ms=moment.now_ms, message="created"),
     )
+    before = view.tasks.scan("slot", (service.id, slot))
+    if not any(runs_until_ms(view, task) > moment.now_ms for task in before):
+        return new
+    held = int(TaskState.READY)
+    return msgspec.structs.replace(new, desired=held, start_at_ms=moment.now_ms)
 
 
 def _closing(slots: Slots, replicas: int, opened: Sequence[int]) -> Iterator[SetDesired]:
@@ -218,11 +244,20 @@ def _closing(slots: Slots, replicas: int, opened: Sequence[int]) -> Iterator[Set
         yield from map(_remove, tasks)
 
 
+class _Others(NamedTuple):
+    """A slot's tasks beside the wanted ones: those that shall have stopped, and those that are on
+    their way out, which count for nothing but what they may still run."""
+
+    stopping: Sequence[Task]
+    leaving: Sequence[Task]
+
+
 def _decide_slot(view: View, service: Service, slot: int, moment: Moment) -> Decision:
-    """Of two tasks, one of them made from an older spec, the newer one is the slot's: it is
-    restarted and released while the old one runs on; an old one that ended has no successor."""
-    tasks = [t for t in view.tasks.scan("slot", (service.id, slot)) if t.desired < TaskState.REMOVE]
-    wanted = [task for task in tasks if is_wanted(task)]
+    """Of two tasks, one of them made from an older spec or on a node that is drained gently, the
+    other one is the slot's: it is restarted and released while the old one runs on; an old one that
+    ended has no successor."""
+    rows = list(view.tasks.scan("slot", (service.id, slot)))
+    wanted = [task for task in rows if is_wanted(task)]
     if not wanted:
         return REST
     if len(wanted) > 1:
@@ -230,11 +265,36 @@ def _decide_slot(view: View, service: Service, slot: int, moment: Moment) -> Dec
         if surplus:
             return _stop_surplus(surplus, wanted)
         wanted = [*clean, *dirty]
-    task, others = wanted[0], [other for other in tasks if not is_wanted(other)]
-    if len(wanted) > 1:
-        decision = _decide_old(view, service, task, wanted[1], moment)
-        if decision != REST:
-            return decision
+    task = wanted[0]
+    others = _Others(
+        [t for t in rows if not is_wanted(t) and t.desired < TaskState.REMOVE],
+        [t for t in rows if t.desired >= TaskState.REMOVE],
+    )
+    if len(wanted) == 1:
+        return _decide_task(view, service, task, others, moment, is_alone=True)
+    decision = _decide_old(view, service, task, wanted[1], moment)
+    if decision.changes:
+        return decision
+    return _woken(_decide_task(view, service, task, others, moment), decision.wake_at_ms)
+
+
+def _woken(decision: Decision, wake_at_ms: int | None) -> Decision:
+    """The same, decided again by then at the latest."""
+    times = [at_ms for at_ms in (decision.wake_at_ms, wake_at_ms) if at_ms is not None]
+    return msgspec.structs.replace(decision, wake_at_ms=min(times, default=None))
+
+
+def _decide_task(
+    view: View,
+    service: Service,
+    task: Task,
+    others: _Others,
+    moment: Moment,
+    *,
+    is_alone: bool = False,
+) -> Decision:
+    if is_alone and is_moving(view, task) and moment.now_ms < deadline_ms(view, task):
+        return _move(view, service, task, others, moment)
     if has_stopped(task) or must_leave(view, task):
         return _restart(view, service, task, others, moment)
     if task.desired < TaskState.RUNNING:
@@ -244,16 +304,20 @@ def _decide_slot(view: View, service: Service, slot: int, moment: Moment) -> Dec
 
 def _decide_old(view: View, service: Service, task: Task, old: Task, moment: Moment) -> Decision:
     """Whether the old task goes while a newer one is there. Where that one failed before, the old
-    one stays until it has run as long as an update watches: a crash loop is no successor."""
-    if has_stopped(old) or must_leave(view, old):
-        return Decision(changes=(stop(old),), reasons=("the old task of an update ended",))
-    if task.status.state != TaskState.RUNNING or must_leave(view, task):
-        return REST
-    monitor_ms = settings_of(spec_of(view, service)).monitor_ms
-    end_ms = end_of(ended_ms(task), monitor_ms, moment.now_ms)
-    if end_ms:
-        return Decision(wake_at_ms=end_ms)
-    return Decision(changes=(stop(old),), reasons=("the task that follows it runs",))
+    one stays until it has run as long as an update watches: a crash loop is no successor. On a node
+    that is drained gently it stays until the deadline at most."""
+    is_gently_drained = is_moving(view, old)
+    end_ms = deadline_ms(view, old) if is_gently_drained else NEVER_MS
+    must_go = end_ms <= moment.now_ms if is_gently_drained else must_leave(view, old)
+    if has_stopped(old) or must_go:
+        return Decision(changes=(stop(old),), reasons=("the old task of the slot ended",))
+    if task.status.state == TaskState.RUNNING and not must_leave(view, task):
+        monitor_ms = settings_of(spec_of(view, service)).monitor_ms
+        watched_ms = end_of(ended_ms(task), monitor_ms, moment.now_ms)
+        if not watched_ms:
+            return Decision(changes=(stop(old),), reasons=("the task that follows it runs",))
+        end_ms = min(end_ms, watched_ms)
+    return Decision(wake_at_ms=_alarm(end_ms))
 
 
 def _stop_surplus(surplus: Sequence[Task], wanted: Sequence[Task]) -> Decision:
@@ -263,19 +327,33 @@ def _stop_surplus(surplus: Sequence[Task], wanted: Sequence[Task]) -> Decision:
     )
 
 
-def _restart(
-    view: View, service: Service, task: Task, others: Sequence[Task], moment: Moment
-) -> Decision:
+def _move(view: View, service: Service, task: Task, others: _Others, moment: Moment) -> Decision:
+    """Put a successor beside a task that runs on a node which is drained gently."""
+    policy = policy_of(task_spec_of(view, task).task_template)
+    if not may_restart(task, policy, [task, *others.stopping]):
+        return _restart(view, service, task, others, moment)
+    after = released(successor(task, service, policy, view, moment))
+    return Decision(
+        changes=(keep(task), Create(obj=after)),
+        guards=needs_of_new(service),
+        reasons=("its node is drained: a task elsewhere goes first",),
+    )
+
+
+def _restart(view: View, service: Service, task: Task, others: _Others, moment: Moment) -> Decision:
     """Stop what ended or must leave, and put a successor in its slot if the policy says so."""
+    if not has_stopped(task) and (leaves := leaves_ms(view, task)) > moment.now_ms:
+        return _wait(view, task, leaves)
     is_early = task.desired < TaskState.RUNNING and is_held_back(task, moment.now_ms)
     if has_stopped(task) and is_early:
         return Decision(wake_at_ms=task.start_at_ms)  # failed while held back: no tight loop
     policy = policy_of(task_spec_of(view, task).task_template)
     why = "its node is down, drained or gone" if must_leave(view, task) else "it ended"
-    if not may_restart(task, policy, [task, *others]):
+    if not may_restart(task, policy, [task, *others.stopping]):
         return Decision(changes=(stop(task),), reasons=(f"{why}, and is not restarted",))
     after = successor(task, service, policy, view, moment)
-    if due_ms(after, [task, *others], view, moment.now_ms) <= moment.now_ms:
+    before = _Others([task, *others.stopping], others.leaving)
+    if _due_ms(view, after, before, moment.now_ms) <= moment.now_ms:
         after = released(after)
     return Decision(
         changes=(hand_over(task), Create(obj=after)),
@@ -284,12 +362,33 @@ def _restart(
     )
 
 
-def _release(view: View, task: Task, others: Sequence[Task], moment: Moment) -> Decision:
+def _wait(view: View, task: Task, until_ms: int) -> Decision:
+    """Leave a task alone whose node is down, and let its status say why."""
+    err, wake_at_ms = why_waiting(view, task), _alarm(until_ms)
+    if task.status.err == err:
+        return Decision(wake_at_ms=wake_at_ms)
+    status = msgspec.structs.replace(task.status, err=err)
+    return Decision(
+        changes=(SetStatus(id=task.id, status=status),), reasons=(err,), wake_at_ms=wake_at_ms
+    )
+
+
+def _release(view: View, task: Task, others: _Others, moment: Moment) -> Decision:
     """Let a held-back task run once it is due; until then, ask to be woken."""
-    due = due_ms(task, others, view, task.created_ms)
+    due = _due_ms(view, task, others, task.created_ms)
     if moment.now_ms < due and (due > task.start_at_ms or is_held_back(task, moment.now_ms)):
-        return Decision(wake_at_ms=due)
+        return Decision(wake_at_ms=_alarm(due))
     return Decision(
         changes=(SetDesired(id=task.id, desired=TaskState.RUNNING),),
         reasons=("the restart delay is over",),
     )
+
+
+def _due_ms(view: View, task: Task, others: _Others, created_ms: int) -> int:
+    """When a held-back task may be released (wall); NEVER_MS: something must happen first."""
+    due = due_ms(task, others.stopping, view, created_ms)
+    return max([due, *(runs_until_ms(view, other) for other in others.leaving)])
+
+
+def _alarm(at_ms: int) -> int | None:
+    return at_ms if at_ms < NEVER_MS else None

@@ -24,6 +24,7 @@ from swarmlet.model.service import RestartPolicy, Service, TaskSpec
 from swarmlet.model.task import Task, TaskState, TaskStatus
 from swarmlet.model.view import View
 from swarmlet.reconcile.base import Moment
+from swarmlet.reconcile.disconnect import runs_until_ms
 
 NS_PER_MS: Final = NS_PER_S // MS_PER_S
 BACKOFF_MIN_MS: Final = 100  # what a delay of 0 doubles from, lest a crash loop fill the log
@@ -99,15 +100,21 @@ def failures_in_row(task: Task) -> int:
     """The successor's `attempt`: failed runs in a row, this one included.
 
     A clean end forgets them; so does a failure after ten minutes from the task's release, and then
-    counts as the first. A task that only has to move did not fail: its count moves along.
+    counts as the first. A task that only has to move did not fail: its count moves along; nor did
+    one that its agent stopped for want of a manager.
     """
-    if not has_stopped(task):
+    if not has_stopped(task) or _was_cut_off(task):
         return task.attempt
     if task.status.state == TaskState.COMPLETE:
         return 0
     ran_ms = ended_ms(task) - max(task.created_ms, task.start_at_ms)
     has_run = task.status.state == TaskState.FAILED  # REJECTED never started
     return 1 if has_run and ran_ms >= RESTART_RESET_AFTER_MS else task.attempt + 1
+
+
+def _was_cut_off(task: Task) -> bool:
+    """Whether its agent stopped it unasked, having lost every manager (`disconnect`)."""
+    return task.status.state == TaskState.SHUTDOWN and task.desired <= TaskState.RUNNING
 
 
 def delay_ms(task: Task, policy: Policy) -> int:
@@ -127,11 +134,11 @@ def delay_ms(task: Task, policy: Policy) -> int:
 def successor(task: Task, service: Service, policy: Policy, view: View, moment: Moment) -> Task:
     """The task that follows `task` in its slot, held back (desired READY) until it is due.
 
-    It is made from the service's current spec. A task that leaves a lost node skips the delay, but
-    not one that its predecessor has not yet sat out.
+    It is made from the service's current spec. A task that leaves a lost node, or was stopped there
+    for want of a manager, skips the delay, but not one that its predecessor has not yet sat out.
     """
     now = moment.now_ms
-    if must_leave(view, task):
+    if must_leave(view, task) or _was_cut_off(task):
         start_at_ms = task.start_at_ms if is_held_back(task, now) else now
     else:
         start_at_ms = min(ended_ms(task) or now, now) + delay_ms(task, policy)
@@ -165,11 +172,14 @@ def due_ms(task: Task, others: Sequence[Task], view: View, created_ms: int) -> i
 
     Once its delay is over, and then once nothing else of its slot still runs on a node that is up:
     every such task, not the predecessor alone, which may have been rejected while an older one was
-    still stopping. Nobody is waited for longer than a minute from the task's creation.
+    still stopping. Nobody is waited for longer than a minute from the task's creation, but where
+    the service forbids that two of a slot run at once (`disconnect`): NEVER_MS where no time ends
+    that.
     """
+    due = task.start_at_ms
     if any(_still_runs(view, other) for other in others):
-        return max(task.start_at_ms, created_ms + OLD_TASK_WAIT_MAX_MS)
-    return task.start_at_ms
+        due = max(due, created_ms + OLD_TASK_WAIT_MAX_MS)
+    return max([due, *(runs_until_ms(view, other) for other in others)])
 
 
 def _still_runs(view: View, task: Task) -> bool:

@@ -108,10 +108,11 @@ def facts_of(view: View, dirt: Dirt, tasks: Sequence[Task], made: Made) -> SlotF
     if not own and len(counting) < 2:  # as in nearly all slots: told at once
         return _UNTRIED[dirt.is_on(view, counting[0])] if counting else _EMPTY
     wanted = wanted_of(view, dirt, tasks)
-    tip = _tip(own, wanted.clean) if own or wanted.dirty else None
+    old = [task for task in wanted.dirty if dirt.is_on(view, task)]  # others only have to move
+    tip = _tip(own, wanted.clean) if own or old else None
     return SlotFacts(
         is_taken=bool(counting),
-        is_fresh=bool(wanted.dirty) and not wanted.clean and not own,
+        is_fresh=bool(old) and len(old) == len(wanted.dirty) and not wanted.clean and not own,
         is_tried=bool(own),
         is_in_flight=tip is not None and tip.status.state < TaskState.RUNNING,
         reached_ms=0 if tip is None or not own else _reached_ms(tip),

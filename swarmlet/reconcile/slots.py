@@ -24,6 +24,8 @@ from swarmlet.model.service import (
 )
 from swarmlet.model.task import Task, TaskState
 from swarmlet.model.view import View, spec_of, task_spec_of
+from swarmlet.reconcile.disconnect import is_told_otherwise
+from swarmlet.reconcile.moving import is_moving
 from swarmlet.reconcile.restart import has_stopped, may_restart, must_leave, policy_of
 
 _NO_PORTS: Final = EndpointSpec(mode="vip")
@@ -122,7 +124,10 @@ class Difference(Enum):
 
 def difference(made_from: ServiceSpec, current: ServiceSpec) -> Difference:
     """Replicas, labels, update settings and defaults that are spelled out (clients read a spec with
-    them and send it back) make none; a change of placement alone is one of place."""
+    them and send it back) make none; a change of placement alone is one of place. Of labels one
+    counts: when an agent stops a task for want of a manager, which it must be told."""
+    if is_told_otherwise(made_from, current):
+        return Difference.ALL
     if _task_parts(made_from) == _task_parts(current):
         return Difference.NONE
     old, new = with_defaults(made_from), with_defaults(current)
@@ -166,7 +171,8 @@ class Dirt:
 class Wanted(NamedTuple):
     """A slot's tasks that should run, the one that is furthest first: at rest one clean one.
 
-    While a new task starts before the old one stops there is one of each. `surplus` is to stop.
+    While a new task starts before the old one stops there is one of each: `dirty` is what follows
+    an older spec, or runs on a node that is drained gently. `surplus` is to stop.
     """
 
     clean: Sequence[Task]
@@ -180,10 +186,12 @@ def wanted_of(view: View, dirt: Dirt, tasks: Iterable[Task]) -> Wanted:
     One clean and one dirty task may be there at a time; the dirty one only until the clean one runs
     on a node that is up (one that follows a failure has to prove itself first: `replicated`). Two
     of a kind there are where a creation of unknown outcome was repeated, or an update came while
-    the one before was under way.
+    the one before was under way; and where a node is no longer drained. Of two the one stays that
+    is furthest: one that has not ended before one that has, one that may stay on its node before
+    one that must leave it, then by state, by age, by id.
     """
-    order = sorted(filter(is_wanted, tasks), key=_furthest)
-    dirty = [task for task in order if dirt.is_on(view, task)]
+    order = sorted(filter(is_wanted, tasks), key=lambda task: _furthest(view, task))
+    dirty = [task for task in order if dirt.is_on(view, task) or is_moving(view, task)]
     clean = [task for task in order if task not in dirty]
     surplus = [*clean[1:], *dirty[1:]]
     if dirty and any(_runs(view, task) for task in clean[:1]):
@@ -191,8 +199,9 @@ def wanted_of(view: View, dirt: Dirt, tasks: Iterable[Task]) -> Wanted:
     return Wanted(clean, dirty, surplus)
 
 
-def _furthest(task: Task) -> tuple[bool, int, int, str]:
-    return (has_stopped(task), -task.status.state, task.created_ms, task.id)
+def _furthest(view: View, task: Task) -> tuple[bool, bool, int, int, str]:
+    is_leaving = must_leave(view, task)
+    return (has_stopped(task), is_leaving, -task.status.state, task.created_ms, task.id)
 
 
 def _runs(view: View, task: Task) -> bool:

@@ -21,6 +21,7 @@ from swarmlet.model.task import Task, TaskState, TaskStatus
 from swarmlet.model.view import View, spec_of
 from swarmlet.reconcile.base import REST, Decision, Key, Moment
 from swarmlet.reconcile.moves import hand_over, keep, needs_of_new
+from swarmlet.reconcile.moving import is_moving
 from swarmlet.reconcile.restart import due_ms, has_stopped, must_leave, released
 from swarmlet.reconcile.rollout import UPDATING, Rollout, end_of, is_updating
 from swarmlet.reconcile.slots import replicas_of
@@ -194,7 +195,8 @@ def _replace_in(
     once, however often this is committed."""
     old = rollout.dirty_task(view, slot)
     new = _new_task(service, old, moment)
-    is_up = old.status.state == TaskState.RUNNING and not must_leave(view, old)
+    may_stay = not must_leave(view, old) or is_moving(view, old)
+    is_up = old.status.state == TaskState.RUNNING and may_stay
     if rollout.settings.is_start_first and is_up:
         return [keep(old), Create(obj=released(new))]
     others = [
