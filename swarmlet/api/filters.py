@@ -10,13 +10,14 @@ from typing import Final, TypeAlias
 import msgspec
 
 from swarmlet.core.errors import InvalidArgumentError, UnknownValueError
-from swarmlet.manager.events import EventMessage
 from swarmlet.model.config import Config
+from swarmlet.model.event_message import EventMessage
 from swarmlet.model.network import Network
 from swarmlet.model.node import Node
 from swarmlet.model.secret import Secret
 from swarmlet.model.service import Service, ServiceSpec, SpecVersion, spec_version_id
 from swarmlet.model.task import STATE_NAMES, Task, task_name
+from swarmlet.model.task_event import TASK
 from swarmlet.model.view import View, task_spec_version_of
 from swarmlet.reconcile.slots import replaces_tasks
 
@@ -37,6 +38,8 @@ EVENT_KINDS: Final = (
     *("secret", "service", "volume"),
 )
 EVENT_KEYS: Final = frozenset({*EVENT_KINDS, "event", "label", "scope", "type"})
+OWN_EVENT_KINDS: Final = (*EVENT_KINDS, TASK)
+OWN_EVENT_KEYS: Final = EVENT_KEYS | {TASK}
 NETWORK_KEYS: Final = frozenset({"dangling", "driver", "id", "label", "name", "scope", "type"})
 
 _ROLES: Final = ("worker", "manager")
@@ -253,14 +256,20 @@ def select_tasks(view: View, filters: Filters) -> Iterator[tuple[Task, SpecVersi
 
 def event_matches(filters: Filters, message: EventMessage) -> bool:
     """Whether an event is asked for. A kind's own key takes ids and names by their beginning and
-    leaves out the other kinds; `label` looks at the event's attributes, as Docker's does."""
-    kinds = [kind for kind in EVENT_KINDS if kind in filters]
-    values = filters.get(message.kind, ())
+    leaves out the other kinds, but that a service's and a node's take the events of its tasks as
+    well, where those are told; `label` looks at the event's attributes, as Docker's does."""
     return (
-        (not kinds or kinds == [message.kind])
-        and (_begins(values, message.id) or _begins(values, message.attributes["name"]))
+        all(_is_about(message, key, filters[key]) for key in OWN_EVENT_KINDS if key in filters)
         and message.action in filters.get("event", (message.action,))
         and message.kind in filters.get("type", (message.kind,))
         and "swarm" in filters.get("scope", ("swarm",))
         and _labels_match(filters.get("label", ()), message.attributes)
     )
+
+
+def _is_about(message: EventMessage, kind: str, values: tuple[str, ...]) -> bool:
+    attributes = message.attributes
+    if message.kind == kind:
+        return _begins(values, message.id) or _begins(values, attributes.get("name", ""))
+    found = (attributes.get(f"{kind}.id", ""), attributes.get(f"{kind}.name", ""))
+    return message.kind == TASK and any(text and _begins(values, text) for text in found)

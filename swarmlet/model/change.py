@@ -112,7 +112,9 @@ class Note(_Change, frozen=True, kw_only=True):
     attributes: tuple[tuple[str, str], ...] = ()
 
 
-Change: TypeAlias = Create | Update | Remove | Assign | SetStatus | SetDesired | SetNodeStatus
+Change: TypeAlias = (
+    Create | Update | Remove | Assign | SetStatus | SetDesired | SetNodeStatus | Note
+)
 
 
 class Exists(_Change, frozen=True, kw_only=True):

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from swarmlet.core.errors import FailedPreconditionError
 from swarmlet.core.ids import NodeID, ServiceID
-from swarmlet.model.change import ANY_VERSION, TABLES, Event, Object
+from swarmlet.model.change import ANY_VERSION, TABLES, Event, Note, Object
 from swarmlet.model.join_token import JoinToken
 from swarmlet.model.node import Node
 from swarmlet.model.service import Service
@@ -24,6 +24,7 @@ from swarmlet.store.codec import (
     DesiredRecord,
     Entry,
     NodeStatusRecord,
+    NoteRecord,
     RemoveRecord,
     StatusRecord,
     UpdateRecord,
@@ -53,6 +54,15 @@ def resolve(
     for change in entry.changes:
         _VERBS[type(change)](draft, change)
     return draft.events()
+
+
+def notes_of(entry: Entry) -> list[Note]:
+    """What an entry that was not refused tells beside the rows it wrote."""
+    return [
+        Note(kind=change.kind, action=change.action, id=change.id, attributes=change.attributes)
+        for change in entry.changes
+        if type(change) is NoteRecord
+    ]
 
 
 class _Draft:
@@ -164,6 +174,9 @@ class _Draft:
         new = replace(old, status=change.status, version=self._version, updated_ms=self._stamp_ms)
         self._write(NODE, change.id, old, new)
 
+    def note(self, change: NoteRecord) -> None:
+        """It is told (`notes_of`), and writes nothing."""
+
     def _row(self, table: int, row_id: str) -> Object | None:
         written = self._written.get((table, row_id))
         if written is not None:
@@ -252,4 +265,5 @@ _VERBS: Final[dict[type[ChangeRecord], Callable[[_Draft, Any], None]]] = {
     StatusRecord: _Draft.set_status,
     DesiredRecord: _Draft.set_desired,
     NodeStatusRecord: _Draft.set_node_status,
+    NoteRecord: _Draft.note,
 }

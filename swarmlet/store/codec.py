@@ -23,6 +23,7 @@ from swarmlet.model.change import (
     Create,
     Exists,
     Guard,
+    Note,
     NotInUse,
     Object,
     PortFree,
@@ -85,6 +86,13 @@ class NodeStatusRecord(_Recorded, frozen=True, tag=7):
     status: NodeStatus
 
 
+class NoteRecord(_Recorded, frozen=True, tag=8):
+    kind: str
+    action: str
+    id: str
+    attributes: tuple[tuple[str, str], ...]
+
+
 class ExistsRecord(_Recorded, frozen=True, tag=1):
     table: int
     id: str
@@ -110,6 +118,7 @@ ChangeRecord: TypeAlias = (
     | StatusRecord
     | DesiredRecord
     | NodeStatusRecord
+    | NoteRecord
 )
 GuardRecord: TypeAlias = ExistsRecord | NotInUseRecord | PortFreeRecord
 
@@ -175,6 +184,8 @@ def _record_of(change: Change) -> ChangeRecord:  # noqa: PLR0911 - one return a 
             return RemoveRecord(TABLE_NUMBERS[change.table], change.id, change.seen)
         case SetNodeStatus():
             return NodeStatusRecord(change.id, change.status)
+        case Note():
+            return NoteRecord(change.kind, change.action, change.id, change.attributes)
 
 
 def assigned_message(record: AssignRecord) -> str:

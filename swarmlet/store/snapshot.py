@@ -1,4 +1,5 @@
-"""Snapshots: a header, then rows and remembered outcomes in chunks that a loop can take one by one.
+"""Snapshots: a header, then rows, remembered outcomes and what happened, in chunks that a loop can
+take one by one.
 
 Every chunk is a msgpack array that begins with a number: the header with the format's version, the
 others with what they hold. A chunk ends at 1,000 rows or 1 MiB. The log seals and checksums what is
@@ -15,6 +16,7 @@ from swarmlet.core.errors import DamagedError
 from swarmlet.model.change import TABLES
 from swarmlet.model.task import Task
 from swarmlet.store.apply import Outcome
+from swarmlet.store.history import History, Parts, encode_history, events_of
 from swarmlet.store.memory import StoreView, live_tables
 from swarmlet.store.schema import TASK
 from swarmlet.store.tables import Table
@@ -23,6 +25,7 @@ SNAPSHOT_VERSION: Final = 1
 ROWS_MAX: Final = 1_000  # a chunk of tasks is encoded in about a millisecond
 CHUNK_SIZE_B: Final = 1024 * 1024  # a chunk ends with the row that passes this
 _OUTCOMES: Final = 255  # in the place of a table's number
+_HISTORY: Final = 254
 
 
 class Header(msgspec.Struct, frozen=True, array_like=True):
@@ -34,6 +37,7 @@ class Header(msgspec.Struct, frozen=True, array_like=True):
     rows: tuple[int, ...]
     outcomes: int
     forgotten_index: int = 0
+    events: int = 0  # that happened and are remembered
 
 
 class Content(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +47,7 @@ class Content(msgspec.Struct, frozen=True, kw_only=True):
     tables: tuple[Table[Any], ...]
     outcomes: dict[int, Outcome]
     forgotten_index: int = 0
+    history: History
 
 
 _encode: Final = msgspec.msgpack.Encoder().encode
@@ -53,14 +58,20 @@ _outcomes_decoder: Final = msgspec.msgpack.Decoder(list[tuple[int, Outcome]])
 
 
 def encode_snapshot(
-    view: StoreView, outcomes: Sequence[tuple[int, Outcome]], forgotten_index: int
+    view: StoreView,
+    outcomes: Sequence[tuple[int, Outcome]],
+    forgotten_index: int,
+    history: Parts = (),
 ) -> Iterator[bytes]:
     """The chunks of a view that stays as it is while they are taken."""
     rows = tuple(len(table) for table in view.tables)
-    yield _encode(Header(SNAPSHOT_VERSION, view.index, rows, len(outcomes), forgotten_index))
+    counts = len(outcomes), forgotten_index, events_of(history)
+    yield _encode(Header(SNAPSHOT_VERSION, view.index, rows, *counts))
     for number, table in enumerate(view.tables):
         yield from _chunks(number, table.all())
     yield from _chunks(_OUTCOMES, iter(outcomes))
+    for piece in encode_history(history):
+        yield _encode((_HISTORY, piece))
 
 
 def _chunks(number: int, rows: Iterator[Any]) -> Iterator[bytes]:
@@ -88,6 +99,7 @@ def decode_snapshot(chunks: Iterable[bytes]) -> Content:
             tables=live_tables(),
             outcomes={},
             forgotten_index=header.forgotten_index,
+            history=History(),
         )
         ids: dict[str, str] = {}
         for chunk in stream:
@@ -99,6 +111,8 @@ def decode_snapshot(chunks: Iterable[bytes]) -> Content:
         raise _damaged("it does not hold as many rows as its header says")
     if len(content.outcomes) != header.outcomes:
         raise _damaged("it does not hold as many outcomes as its header says")
+    if len(content.history) != header.events:
+        raise _damaged("it does not hold as many events as its header says")
     return content
 
 
@@ -116,6 +130,9 @@ def _load(content: Content, chunk: bytes, ids: dict[str, str]) -> None:
     number, raw = _chunk_decoder.decode(chunk)
     if number == _OUTCOMES:
         content.outcomes.update(_outcomes_decoder.decode(raw))
+        return
+    if number == _HISTORY:
+        content.history.load(raw)
         return
     if not 0 <= number < len(TABLES):
         raise _damaged(f"it holds a table {number}, which this release does not know")

@@ -7,9 +7,9 @@ import logging
 import pytest
 
 from swarmlet.core.ids import ConfigID
-from swarmlet.manager.events import messages_of
 from swarmlet.model.change import Create, Event, SetNodeStatus
 from swarmlet.model.config import Config, ConfigSpec
+from swarmlet.model.event_message import messages_of
 from swarmlet.model.node import NodeState, NodeStatus
 from swarmlet.store.store import Store
 from tests.api.world import NODE_ID, NOW_MS, Api

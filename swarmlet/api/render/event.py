@@ -3,8 +3,8 @@
 import msgspec
 
 from swarmlet.core.limits import MS_PER_S, NS_PER_MS
-from swarmlet.manager.events import EventMessage
 from swarmlet.model.base import ApiStruct
+from swarmlet.model.event_message import EventMessage
 
 
 class ActorJson(ApiStruct, frozen=True, kw_only=True):

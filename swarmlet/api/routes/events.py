@@ -11,15 +11,15 @@ from typing import Final
 
 from aiohttp import web
 
-from swarmlet.api.call import Call, Route, encode_json, stream
-from swarmlet.api.filters import EVENT_KEYS, event_matches, parse_filters
+from swarmlet.api.call import Call, Route, encode_json, stream, tell_age
+from swarmlet.api.filters import EVENT_KEYS, OWN_EVENT_KEYS, event_matches, parse_filters
 from swarmlet.api.query import time_ns
 from swarmlet.api.render.event import render_event
 from swarmlet.api.streams import while_read
-from swarmlet.core.errors import InvalidArgumentError
+from swarmlet.core.errors import InvalidArgumentError, NotManagerError, SwarmStateError
 from swarmlet.core.limits import NS_PER_S
 from swarmlet.manager.event_feed import EventReader
-from swarmlet.manager.events import EventMessage
+from swarmlet.model.event_message import EventMessage
 
 log = logging.getLogger("swarmlet.api")
 
@@ -58,11 +58,15 @@ class _Output:
         await self.response.write(self._start + encode_json(render_event(message)) + b"\n")
 
 
-async def _copy(reader: EventReader, out: _Output, limit_s: float | None) -> None:
-    """The past, then for `limit_s` what comes; for ever where that is None."""
+async def _copy(
+    reader: EventReader, out: _Output, past_ns: tuple[int, int], limit_s: float | None
+) -> None:
+    """The past where any was asked for, then for `limit_s` what comes; for ever where that is
+    None."""
     with suppress(ConnectionError, TimeoutError):  # the client is gone, or `until` has come
-        for message in reader.past:
-            await out.write(message)
+        if any(past_ns):
+            async for message in reader.past(*past_ns):
+                await out.write(message)
         if limit_s is not None and limit_s <= 0:
             return
         async with asyncio.timeout(limit_s):
@@ -70,16 +74,30 @@ async def _copy(reader: EventReader, out: _Output, limit_s: float | None) -> Non
                 await out.write(message)
 
 
-async def follow(call: Call) -> web.StreamResponse:
+async def _catch_up(call: Call) -> None:
+    """This manager knows by now what any manager knew when it was asked. A node without a swarm,
+    and a worker, have nothing to wait for. Raises QuorumLostError."""
+    try:
+        control = call.engine.control()
+    except (SwarmStateError, NotManagerError):
+        return
+    await call.view(control)
+
+
+async def _follow(call: Call, keys: frozenset[str], *, with_tasks: bool) -> web.StreamResponse:
     """The head leaves at once; with an `until` that is over, what was kept, and the end."""
-    since_ns, until_ns = _bounds(call)
-    filters = parse_filters(call.query.get("filters", ""), EVENT_KEYS)
+    past_ns = _bounds(call)
+    until_ns = past_ns[1]
+    filters = parse_filters(call.query.get("filters", ""), keys)
     feed, out = call.engine.events, _Output(_media_type(call))
-    left_ns = until_ns - feed.now_ns()
-    limit_s = left_ns / NS_PER_S if until_ns else None
-    with feed.subscribe(since_ns, until_ns, partial(event_matches, filters)) as reader:
+    if any(past_ns):
+        await _catch_up(call)
+    limit_s = (until_ns - feed.now_ns()) / NS_PER_S if until_ns else None
+    wants = partial(event_matches, filters)
+    with feed.subscribe(wants, with_past=any(past_ns), with_tasks=with_tasks) as reader:
+        tell_age(out.response, call.stale_ms)
         await out.response.prepare(call.request)
-        await while_read(call, _copy(reader, out, limit_s), reader.cut_off())
+        await while_read(call, _copy(reader, out, past_ns, limit_s), reader.cut_off())
     if reader.is_behind:
         log.warning("api.events_cut_off")
         if call.request.transport is not None:
@@ -87,4 +105,14 @@ async def follow(call: Call) -> web.StreamResponse:
     return out.response
 
 
-ROUTES: Final = (Route("GET", "/events", follow),)
+async def follow(call: Call) -> web.StreamResponse:
+    """Docker's: the swarm's objects but tasks."""
+    return await _follow(call, EVENT_KEYS, with_tasks=False)
+
+
+async def follow_all(call: Call) -> web.StreamResponse:
+    """The same with tasks, and what was done in them."""
+    return await _follow(call, OWN_EVENT_KEYS, with_tasks=True)
+
+
+ROUTES: Final = (Route("GET", "/events", follow), Route("GET", "/swarmlet/v1/events", follow_all))

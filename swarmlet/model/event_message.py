@@ -1,8 +1,9 @@
-"""What changed in the swarm in the Docker Engine's words: pure, an entry's events as messages.
+"""What happened in the swarm in the Docker Engine's words: pure, an entry's events as messages.
 
 Attributes are moby's (daemon/events.go): every message has the object's name; an update of a
 service also image, replicas and updatestate, one of a node availability, role and state, each as
-`.old` and `.new` where it changed. What lists hide is not told either.
+`.old` and `.new` where it changed. What lists hide is not told either. Of a node there is also
+`message`, what is said of its state where that is new. Tasks are in `task_event`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from swarmlet.model.change import Event
+from swarmlet.model.change import Event, Note
 from swarmlet.model.config import Config
 from swarmlet.model.network import Network
 from swarmlet.model.node import NODE_STATE_NAMES, Node
@@ -18,11 +19,13 @@ from swarmlet.model.secret import Secret
 from swarmlet.model.service import Service, ServiceSpec, spec_version_id
 from swarmlet.model.view import View
 
+ATTRIBUTE_LENGTH_MAX: Final = 1_024  # of a note, which is kept for days
+
 
 class EventMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """One change. `kind`: service, node, secret, config or network; `action`: create, update or
-    remove; `attributes` has `name` at least; `at_ms` is the entry's stamp, so every manager tells
-    the same."""
+    """One change. `kind`: service, node, secret, config, network or task; `action`: create, update
+    or remove, or the word of a note; `attributes` has `name` unless it is a note; `at_ms` is the
+    entry's stamp, so every manager tells the same."""
 
     kind: str
     action: str
@@ -55,6 +58,17 @@ def messages_of(view: View, events: Sequence[Event], at_ms: int) -> Iterator[Eve
         )
 
 
+def message_of_note(note: Note, at_ms: int) -> EventMessage:
+    """A note as it is told: no attribute of it is longer than a line."""
+    return EventMessage(
+        kind=note.kind,
+        action=note.action,
+        id=note.id,
+        attributes={key: value[:ATTRIBUTE_LENGTH_MAX] for key, value in note.attributes},
+        at_ms=at_ms,
+    )
+
+
 def _action(event: Event) -> str:
     if event.old is None:
         return "create"
@@ -76,6 +90,8 @@ def _node_changes(_view: View, old: Node, new: Node) -> Iterator[tuple[str, str]
     yield from _pair("role", old.role, new.role)
     before, now = NODE_STATE_NAMES[old.status.state], NODE_STATE_NAMES[new.status.state]
     yield from _pair("state", before, now)
+    if new.status.message and new.status.message != old.status.message:
+        yield "message", new.status.message
 
 
 def _service_changes(view: View, old: Service, new: Service) -> Iterator[tuple[str, str]]:
@@ -108,7 +124,8 @@ def _replicas(spec: ServiceSpec) -> str:
     return "" if mode is None else str(mode.replicas or 0)
 
 
-def _node_name(node: Node) -> str:
+def node_name(node: Node) -> str:
+    """What people call it: the name it was given, else its host's."""
     return node.spec.name or node.description.hostname
 
 
@@ -132,7 +149,7 @@ _Described = tuple[str, Callable[[Any], str | None], Callable[[View, Any, Any], 
 
 _DESCRIBED: Final[dict[type, _Described]] = {
     Service: ("service", _service_name, _service_changes),
-    Node: ("node", _node_name, _node_changes),
+    Node: ("node", node_name, _node_changes),
     Secret: ("secret", _secret_name, _no_changes),
     Config: ("config", _config_name, _no_changes),
     Network: ("network", _network_name, _no_changes),
