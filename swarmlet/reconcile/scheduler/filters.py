@@ -106,13 +106,23 @@ def _architecture(name: str) -> str:
 
 def failing(node: Node, fixed: Fixed) -> Filter | None:
     """The first filter that the node's own row fails; None: it passes them all."""
-    if node.status.state != NodeState.READY or node.spec.availability not in ("", "active"):
+    if node.status.state != NodeState.READY or not is_active(node):
         return Filter.READY
-    if fixed.runtimes and not set(fixed.runtimes) & set(runtimes_of(node)):
+    if not has_runtime(node, fixed):
         return Filter.RUNTIME
     if not satisfies(node, fixed.constraints):
         return Filter.CONSTRAINT
-    return None if _runs_on(node, fixed) else Filter.PLATFORM
+    return None if runs_on(node, fixed) else Filter.PLATFORM
+
+
+def is_active(node: Node) -> bool:
+    """Whether its users want the node to take tasks."""
+    return node.spec.availability in ("", "active")
+
+
+def has_runtime(node: Node, fixed: Fixed) -> bool:
+    """Whether the node has one of the runtimes."""
+    return not fixed.runtimes or bool(set(fixed.runtimes) & set(runtimes_of(node)))
 
 
 def runtimes_of(node: Node) -> list[str]:
@@ -120,7 +130,8 @@ def runtimes_of(node: Node) -> list[str]:
     return node.description.engine.labels.get(RUNTIME_LABEL, "").split(",")
 
 
-def _runs_on(node: Node, fixed: Fixed) -> bool:
+def runs_on(node: Node, fixed: Fixed) -> bool:
+    """Whether the node is of one of the platforms."""
     if not fixed.platforms:
         return True
     os, architecture = (

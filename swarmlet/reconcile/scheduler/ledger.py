@@ -8,6 +8,7 @@ a refused one is put right by counting the row again.
 from typing import NamedTuple
 
 from swarmlet.model.node import Node
+from swarmlet.model.task import Task, TaskState
 from swarmlet.reconcile.scheduler.group import Group
 from swarmlet.reconcile.scheduler.nodeset import NodeState, Pools
 
@@ -19,6 +20,13 @@ class Claim(NamedTuple):
     node_id: str
     group: Group
     is_active: bool
+
+
+def claim_of_row(task: Task, group: Group) -> Claim | None:
+    """What a task's row says that it holds; None: nothing."""
+    if not TaskState.ASSIGNED <= task.status.state <= TaskState.RUNNING:
+        return None
+    return Claim(task.node_id, group, task.desired <= TaskState.COMPLETE)
 
 
 class Ledger:

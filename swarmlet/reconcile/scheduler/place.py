@@ -23,7 +23,7 @@ from swarmlet.reconcile.base import Decision, Key, Moment
 from swarmlet.reconcile.restart import ended_ms
 from swarmlet.reconcile.scheduler.filters import explain
 from swarmlet.reconcile.scheduler.group import Group, GroupKey
-from swarmlet.reconcile.scheduler.ledger import Claim, Ledger
+from swarmlet.reconcile.scheduler.ledger import Claim, Ledger, claim_of_row
 from swarmlet.reconcile.scheduler.nodeset import NodeState
 from swarmlet.reconcile.scheduler.pipeline import fits, place, why_not
 from swarmlet.reconcile.scheduler.waiting import Line, Preset, Waiting, group_key
@@ -179,9 +179,7 @@ class SchedulerDecider:
         if group is None:  # the spec went with its service; the task still holds what it holds
             before = self._ledger.claim_of(task.id)
             group = None if before is None else before.group
-        if group is None:
-            return None
-        return Claim(task.node_id, group, task.desired <= TaskState.COMPLETE)
+        return None if group is None else claim_of_row(task, group)
 
     def _group(self, view: View, task: Task) -> Group | None:
         key = group_key(task)

@@ -1,0 +1,71 @@
+"""What nodes have left, counted from the rows as the scheduler counts, of those asked for alone."""
+
+from typing import Final
+
+from swarmlet.model.node import Node
+from swarmlet.model.service import SpecVersion
+from swarmlet.model.task import Task
+from swarmlet.model.view import View
+from swarmlet.reconcile.allocator.needs import spec_version_of
+from swarmlet.reconcile.scheduler.group import Group, GroupKey
+from swarmlet.reconcile.scheduler.ledger import Ledger, claim_of_row
+from swarmlet.reconcile.scheduler.nodeset import NodeState
+from swarmlet.reconcile.scheduler.waiting import group_key
+from swarmlet.reconcile.why.answers import Steps
+
+SLICE_TASKS: Final = 1_000
+"""Tasks counted before others have a turn: some 5 ms."""
+
+
+class Room:
+    """A ledger of the scheduler's that is filled as far as somebody asks."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self.ledger = Ledger()
+        self._groups: dict[GroupKey, Group] = {}
+        self._counted: set[str] = set()  # nodes and services, never iterated
+
+    def group(self, task: Task) -> Group | None:
+        """What tasks of its spec version need; None where the spec is gone with its service."""
+        key = group_key(task)
+        group = self._groups.get(key)
+        if group is None:
+            made_from: SpecVersion | None = spec_version_of(self._view, task)
+            if made_from is not None:
+                group = self._groups[key] = Group(key, made_from.spec)
+        return group
+
+    def know(self, node: Node) -> NodeState:
+        """The node as if nothing but what was counted already ran there."""
+        state = self.ledger.nodes.get(node.id)
+        if state is None:
+            self.ledger.set_node(node.id, node)
+            state = self.ledger.nodes[node.id]
+        return state
+
+    def count_node(self, node: Node) -> Steps[NodeState]:
+        """The node with all its tasks counted."""
+        state = self.know(node)
+        if node.id not in self._counted:
+            self._counted.add(node.id)
+            for number, task in enumerate(self._view.tasks.scan("node", node.id), 1):
+                self._count(task)
+                if number % SLICE_TASKS == 0:
+                    yield
+        return state
+
+    def count_service(self, service_id: str) -> Steps[None]:
+        """The tasks of a service, on the nodes that are known already: how many each hosts."""
+        if service_id in self._counted:
+            return
+        self._counted.add(service_id)
+        for number, task in enumerate(self._view.tasks.scan("service", service_id), 1):
+            self._count(task)
+            if number % SLICE_TASKS == 0:
+                yield
+
+    def _count(self, task: Task) -> None:
+        group = self.group(task)
+        if group is not None:
+            self.ledger.count(task.id, claim_of_row(task, group))

@@ -1,0 +1,133 @@
+"""Why a service is as it is: what holds for all of it, then its tasks that do not run."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+from swarmlet.model.service import Service, ServiceSpec
+from swarmlet.model.task import Task, TaskState
+from swarmlet.model.view import View, spec_of
+from swarmlet.reconcile.slots import is_wanted, newest, replicas_of
+from swarmlet.reconcile.why.answers import Groups, Reason, ServiceWhy, Steps, Verdict, worst
+from swarmlet.reconcile.why.tasks import Sight, failed_lately, is_running, reason_of
+from swarmlet.reconcile.why.words import counted, span
+
+SLICE_TASKS: Final = 500
+"""Tasks explained before others have a turn."""
+
+Slots = Mapping[int | str, Sequence[Task]]
+
+
+def explain_service(view: View, service: Service, now_ms: int) -> Steps[ServiceWhy]:
+    """All of it, in time linear in its tasks, and in those of the nodes where it asks for room."""
+    sight, spec = Sight(view, now_ms), spec_of(view, service)
+    slots = _slots(view, service)
+    yield
+    waiting, lately = Groups(), Groups()
+    shown: list[tuple[Task, Sequence[Task]]] = []
+    running = 0
+    for number, slot in enumerate(slots.values(), 1):
+        if number % SLICE_TASKS == 0:
+            yield
+        running += any(is_running(view, task) for task in slot)
+        shown += ((task, slot) for task in _in_question(view, slot))
+    yield from sight.prepare(task for task, _ in shown)
+    for number, (task, slot) in enumerate(shown, 1):
+        if number % SLICE_TASKS == 0:
+            yield
+        waiting.add(sight.ref(task), reason_of(sight, task, slot))
+    named = {task.id for task, _ in shown}
+    for number, slot in enumerate(slots.values(), 1):
+        if number % SLICE_TASKS == 0:
+            yield
+        for task in slot:
+            if task.id not in named and failed_lately(task, now_ms):
+                lately.add(sight.ref(task), reason_of(sight, task, slot))
+    return _answer(service, spec, sight, (slots, running), (waiting, lately))
+
+
+def _slots(view: View, service: Service) -> Slots:
+    """Its tasks that are not leaving, by slot, or by node where they have none."""
+    found: dict[int | str, list[Task]] = {}
+    for task in view.tasks.scan("service", service.id):
+        if task.desired < TaskState.REMOVE:
+            found.setdefault(task.slot or task.node_id, []).append(task)
+    order = sorted(found, key=lambda place: (isinstance(place, str), str(place).rjust(30)))
+    return {place: found[place] for place in order}
+
+
+def _in_question(view: View, slot: Sequence[Task]) -> Iterator[Task]:
+    """The tasks of a slot that should run and do not; where none should, the last that did."""
+    wanted = [task for task in slot if is_wanted(task) or task.desired == TaskState.COMPLETE]
+    for task in sorted(wanted, key=lambda task: task.id):
+        is_done = task.desired == TaskState.COMPLETE == task.status.state
+        if not is_done and not is_running(view, task):
+            yield task
+    if not wanted:
+        yield newest(slot)
+
+
+def _answer(
+    service: Service,
+    spec: ServiceSpec,
+    sight: Sight,
+    found: tuple[Slots, int],
+    groups: tuple[Groups, Groups],
+) -> ServiceWhy:
+    (slots, running), (waiting, lately) = found, groups
+    replicas = replicas_of(spec)
+    wanted = len(slots) if replicas is None else replicas
+    reasons = tuple(_own_reasons(service, spec, sight.now_ms, wanted, len(slots)))
+    shown, beyond = waiting.most_first()
+    failed, _ = lately.most_first()
+    return ServiceWhy(
+        id=service.id,
+        name=service.name,
+        verdict=worst([waiting.verdict(), *(reason.verdict for reason in reasons)]),
+        running=running,
+        wanted=wanted,
+        reasons=reasons,
+        waiting=shown,
+        lately=failed,
+        unshown=beyond,
+    )
+
+
+def _own_reasons(
+    service: Service, spec: ServiceSpec, now_ms: int, wanted: int, slots: int
+) -> Iterator[Reason]:
+    if not wanted and replicas_of(spec) == 0:
+        yield Reason(
+            code="scaled-to-zero",
+            sentence="It is scaled to 0: nothing should run.",
+            remedy=f"`swarmlet service scale {service.name}=1`",
+            verdict=Verdict.WELL,
+        )
+    yield from _update(service, now_ms)
+    if wanted > slots:
+        missing = counted(wanted - slots, "task")
+        yield Reason(code="too-few", sentence=f"{missing} more will be made.")
+    elif slots > wanted:
+        surplus = counted(slots - wanted, "task")
+        yield Reason(code="too-many", sentence=f"{surplus} too many will be stopped.")
+
+
+def _update(service: Service, now_ms: int) -> Iterator[Reason]:
+    """How its update stands, where it is not over."""
+    status = service.update_status
+    if status is None or status.state in ("completed", "rollback_completed"):
+        return
+    kind = "rollback" if status.state.startswith("rollback") else "update"
+    since_ms = status.started_ms
+    if status.state.endswith("paused"):
+        yield Reason(
+            code=f"{kind}-paused",
+            sentence=f"Its {kind} is paused: {status.message}.",
+            remedy=f"put right what failed, then `swarmlet service update --force {service.name}`",
+            since_ms=since_ms,
+            error=status.message,
+        )
+        return
+    age = span(now_ms - since_ms)
+    yield Reason(
+        code=f"{kind}-in-progress", sentence=f"Its {kind} began {age} ago.", since_ms=since_ms
+    )
