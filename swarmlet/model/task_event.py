@@ -9,14 +9,14 @@ import msgspec
 
 from swarmlet.model.change import Event
 from swarmlet.model.event_message import EventMessage
-from swarmlet.model.task import STATE_NAMES, Task
+from swarmlet.model.task import STATE_NAMES, Task, TaskState
 
 NOTHING: Final = -1
 """In the place of a state: there was no task before, or there is none any more."""
 
 TASK: Final = "task"
 _MESSAGE_LENGTH_MAX: Final = 256  # of what is said of a state; kept for days
-_FAILED_WORDS: Final = ("failed", "rejected", "complete")
+_ENDED: Final = (TaskState.COMPLETE, TaskState.FAILED)
 
 
 class TaskEvent(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -108,15 +108,13 @@ def _attributes(event: TaskEvent, name_of: Callable[[str, str], str]) -> Iterato
             yield "node.name", node
     yield from _pair("state", event.was, event.state)
     yield from _pair("desired", event.was_desired, event.desired)
-    if event.state in (NOTHING, event.was):
-        if event.err:
-            yield "err", event.err
-        return
+    if event.state == event.was and event.desired != event.was_desired:
+        return  # what is said of the state was told with the state
     if event.message:
         yield "message", event.message
     if event.err:
         yield "err", event.err
-    if event.exit_code or STATE_NAMES.get(event.state) in _FAILED_WORDS:
+    if event.exit_code or event.state in _ENDED:
         yield "exitcode", str(event.exit_code)
 
 

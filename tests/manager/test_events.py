@@ -5,17 +5,29 @@ import asyncio
 import pytest
 from msgspec.structs import replace
 
-from swarmlet.manager.event_feed import EVENTS_KEPT, READER_EVENTS_MAX, EventFeed
-from swarmlet.model.change import Create, Remove, SetNodeStatus, Update
+from swarmlet.core.errors import NotFoundError
+from swarmlet.manager.event_feed import READER_EVENTS_MAX, SLICE_EVENTS, EventFeed
+from swarmlet.model.change import (
+    Create,
+    Note,
+    Remove,
+    SetDesired,
+    SetNodeStatus,
+    SetStatus,
+    Update,
+)
 from swarmlet.model.config import Config, ConfigSpec
 from swarmlet.model.network import Network, NetworkSpec
 from swarmlet.model.node import Node, NodeState, NodeStatus
 from swarmlet.model.secret import Secret, SecretSpec
 from swarmlet.model.service import Service, UpdateStatus
+from swarmlet.model.task import Task, TaskStatus
+from swarmlet.model.task import TaskState as S
 from tests.manager.control_world import SELF, new_swarm, task_of, web, worker
-from tests.store.worlds import seeded_env
+from tests.store.worlds import new_store, seeded_env
 
 EVERYTHING_NS = 1
+FOUNDED_AT = 1
 
 
 def anything(_message):
@@ -34,10 +46,15 @@ def feed(swarm):
     return feed
 
 
-def told(feed):
-    """All that is kept, as (kind, action, attributes)."""
-    past = feed.subscribe(EVERYTHING_NS, 0, anything).past
-    return [(one.kind, one.action, one.attributes) for one in past]
+async def past_of(feed, since_ns=EVERYTHING_NS, until_ns=0, *, with_tasks=False):
+    with feed.subscribe(anything, with_past=True, with_tasks=with_tasks) as reader:
+        return [one async for one in reader.past(since_ns, until_ns)]
+
+
+async def news(feed, *, with_tasks=False):
+    """All that is kept but the founding's, as (kind, action, attributes)."""
+    kept = feed.kept(0, FOUNDED_AT, with_tasks=with_tasks)
+    return [(one.kind, one.action, one.attributes) for _, one in kept]
 
 
 def service_row(swarm, service_id):
@@ -50,7 +67,7 @@ async def test_service_is_told_from_its_creation_to_its_end(swarm, feed):
         created.id, service_row(swarm, created.id).version, web(replicas=3)
     )
     await swarm.control.remove_service("web")
-    assert told(feed) == [
+    assert await news(feed) == [
         ("service", "create", {"name": "web"}),
         ("service", "update", {"name": "web", "replicas.old": "1", "replicas.new": "3"}),
         ("service", "remove", {"name": "web"}),
@@ -68,7 +85,7 @@ async def test_update_names_both_images(swarm, feed):
         Update(obj=replace(row, spec_version=2), seen=row.version),
         Create(obj=replace(old, id=f"{created.id}@2", number=2, spec=spec)),
     )
-    assert told(feed)[-1][2] == {"name": "web", "image.old": "host", "image.new": "nginx:2"}
+    assert (await news(feed))[-1][2] == {"name": "web", "image.old": "host", "image.new": "nginx:2"}
 
 
 async def test_progress_of_an_update_is_told_by_its_state(swarm, feed):
@@ -77,7 +94,7 @@ async def test_progress_of_an_update_is_told_by_its_state(swarm, feed):
         row = service_row(swarm, created.id)
         status = UpdateStatus(state=state)
         await swarm.put(Update(obj=replace(row, update_status=status), seen=row.version))
-    assert [attributes for _, _, attributes in told(feed)[1:]] == [
+    assert [attributes for _, _, attributes in (await news(feed))[1:]] == [
         {"name": "web", "updatestate.new": "updating"},
         {"name": "web"},
         {"name": "web", "updatestate.old": "updating", "updatestate.new": "completed"},
@@ -93,7 +110,7 @@ async def test_node_tells_availability_role_and_state(swarm, feed):
     await swarm.put(Remove(table=Node, id="n1"))
     availability = {"availability.old": "active", "availability.new": "drain"}
     role = {"role.old": "worker", "role.new": "manager"}
-    assert told(feed) == [
+    assert await news(feed) == [
         ("node", "create", {"name": "box"}),
         ("node", "update", {"name": "box", **availability, **role}),
         ("node", "update", {"name": "box", "state.old": "ready", "state.new": "down"}),
@@ -108,7 +125,7 @@ async def test_secrets_configs_and_networks_tell_their_names_and_nothing_they_ho
         Create(obj=Network(id="n1", spec=NetworkSpec(name="front"))),
     )
     await swarm.put(Remove(table=Secret, id="s1"))
-    assert told(feed) == [
+    assert await news(feed) == [
         ("secret", "create", {"name": "key"}),
         ("config", "create", {"name": "conf"}),
         ("network", "create", {"name": "front"}),
@@ -123,54 +140,181 @@ async def test_what_lists_hide_and_tasks_are_not_told(swarm, feed):
         Create(obj=Service(id="w", name="web")),
         task_of("w", "t1"),
     )
-    assert [kind for kind, _, _ in told(feed)] == ["service"]
+    assert [kind for kind, _, _ in await news(feed)] == ["service"]
 
 
-async def test_stamp_is_the_entrys_so_that_a_replay_tells_the_same(swarm, feed):
+async def test_message_of_a_nodes_state_is_told_where_it_is_new(swarm, feed):
+    await swarm.put(worker("n1", "box", state=NodeState.READY))
+    held = NodeStatus(state=NodeState.DISCONNECTED, message="its replacement is held")
+    await swarm.put(SetNodeStatus(id="n1", status=held))
+    await swarm.put(SetNodeStatus(id="n1", status=replace(held, state=NodeState.DOWN)))
+    (_, _, first), (_, _, second) = (await news(feed))[1:]
+    assert first["message"] == "its replacement is held"
+    assert "message" not in second
+
+
+async def test_tasks_are_told_from_their_creation_to_their_end_to_those_who_ask(swarm, feed):
+    await swarm.put(
+        Create(obj=Service(id="w", name="web")),
+        worker("n1", "box"),
+        task_of("w", "t1", slot=3, node_id="n1", state=S.NEW),
+    )
+    failed = TaskStatus(state=S.FAILED, message="started", err="it broke", exit_code=3)
+    await swarm.put(SetStatus(id="t1", status=failed))
+    await swarm.put(SetDesired(id="t1", desired=S.SHUTDOWN))
+    await swarm.put(Remove(table=Task, id="t1"))
+    about = {"name": "web.3", "service.id": "w", "service.name": "web"}
+    about |= {"node.id": "n1", "node.name": "box"}
+    told = [one for one in await news(feed, with_tasks=True) if one[0] == "task"]
+    assert told == [
+        ("task", "create", {**about, "state.new": "new", "desired.new": "running"}),
+        (
+            "task",
+            "update",
+            {
+                **about,
+                "state.old": "new",
+                "state.new": "failed",
+                "message": "started",
+                "err": "it broke",
+                "exitcode": "3",
+            },
+        ),
+        ("task", "update", {**about, "desired.old": "running", "desired.new": "shutdown"}),
+        ("task", "remove", {**about, "state.old": "failed", "desired.old": "shutdown"}),
+    ]
+    assert "task" not in {kind for kind, _, _ in await news(feed)}
+
+
+async def test_what_changes_nothing_that_is_told_of_a_task_is_not_told(swarm, feed):
+    await swarm.put(Create(obj=Service(id="w", name="web")), task_of("w", "t1", state=S.PENDING))
+    for reason in ("no suitable node (2 nodes)", "no suitable node (3 nodes)"):
+        await swarm.put(SetStatus(id="t1", status=TaskStatus(state=S.PENDING, err=reason)))
+    _, created, why = await news(feed, with_tasks=True)
+    assert created[1] == "create"
+    assert why[2]["err"] == "no suitable node (2 nodes)"
+
+
+async def test_task_of_a_service_and_a_node_that_are_gone_is_told_with_their_names(swarm, feed):
+    await swarm.put(Create(obj=Service(id="w", name="web")), worker("n1", "box"))
+    await swarm.put(task_of("w", "t1", slot=1, node_id="n1"))
+    await swarm.put(Remove(table=Service, id="w"), Remove(table=Node, id="n1"))
+    with feed.subscribe(anything, with_tasks=True) as reader:
+        await swarm.put(Remove(table=Task, id="t1"))
+        live = await anext(reader)
+    await swarm.put(Create(obj=Config(id="c", spec=ConfigSpec(name="c"))))
+    (*_, past, _) = await past_of(feed, with_tasks=True)
+    assert past == live
+    assert live.attributes["service.name"] == "web"
+    assert live.attributes["node.name"] == "box"
+
+
+async def test_note_is_told_as_it_stands_and_changes_nothing(swarm, feed):
+    before = swarm.view.index
+    note = Note(kind="task", action="exec", id="t1", attributes=(("who", "root"), ("cmd", "sh")))
+    with feed.subscribe(anything, with_tasks=True) as reader, feed.subscribe(anything) as dockers:
+        await swarm.put(note, Create(obj=Config(id="c", spec=ConfigSpec(name="c"))))
+        told = [await anext(reader), await anext(reader)]
+        assert (await anext(dockers)).kind == "config"  # Docker's clients hear of no task
+    assert [one.kind for one in told] == ["config", "task"]
+    assert (told[1].action, told[1].id) == ("exec", "t1")
+    assert told[1].attributes == {"who": "root", "cmd": "sh"}
+    assert swarm.view.index == before + 1
+    assert [one.kind for one in await past_of(feed)][-1] == "config"
+    assert (await past_of(feed, with_tasks=True))[-1] == told[1]
+
+
+async def test_note_goes_with_its_entry_or_not_at_all(swarm, feed):
+    note = Note(kind="task", action="exec", id="t1")
+    with pytest.raises(NotFoundError):
+        await swarm.put(note, Remove(table=Config, id="gone"))
+    assert await news(feed, with_tasks=True) == []
+
+
+async def test_every_manager_tells_the_same_of_the_past(swarm, feed):
     await swarm.control.create_service(web())
     node = swarm.view.nodes.get(SELF)
     await swarm.put(Update(obj=replace(node, role="worker"), seen=node.version))
-    again = EventFeed(seeded_env(2).clock)
-    replayed = (await new_swarm()).store
-    again.follow(replayed)
-    for index, entry in enumerate(swarm.log.entries, 1):
-        if index > replayed.index:
-            replayed.apply(index, entry)
-    assert feed.subscribe(EVERYTHING_NS, 0, anything).past
-    assert (
-        again.subscribe(EVERYTHING_NS, 0, anything).past
-        == feed.subscribe(EVERYTHING_NS, 0, anything).past
-    )
+    replayed, restored = new_store(7)[0], new_store(8)[0]
+    feeds = [EventFeed(seeded_env(2).clock) for _ in range(2)]
+    for other, store in zip(feeds, (replayed, restored), strict=True):
+        other.follow(store)
+    swarm.log.replay(replayed)
+    restored.restore(swarm.store.snapshot())
+    expected = await past_of(feed, with_tasks=True)
+    assert [one.kind for one in expected].count("service") == 1
+    for other in feeds:
+        assert await past_of(other, with_tasks=True) == expected
 
 
-async def test_the_last_256_are_kept(swarm, feed):
-    for number in range(EVENTS_KEPT + 4):
-        await swarm.put(Create(obj=Config(id=f"c{number}", spec=ConfigSpec(name=f"c{number}"))))
-    names = [attributes["name"] for _, _, attributes in told(feed)]
-    assert (len(names), names[0], names[-1]) == (256, "c4", "c259")
+async def test_past_that_a_snapshot_brings_is_not_told_as_new(swarm, feed):
+    await swarm.control.create_service(web())
+    other, joining = EventFeed(seeded_env(2).clock), new_store(7)[0]
+    other.follow(joining)
+    with other.subscribe(anything) as reader:
+        joining.restore(swarm.store.snapshot())
+        (entry,) = await next_entries(swarm)
+        joining.apply(swarm.store.index, entry)
+        assert (await anext(reader)).id == "c"
+    assert [one.kind for one in await past_of(other)].count("service") == 1
+
+
+async def next_entries(swarm):
+    before = len(swarm.log.entries)
+    await swarm.put(Create(obj=Config(id="c", spec=ConfigSpec(name="c"))))
+    return swarm.log.entries[before:]
 
 
 async def test_reader_gets_what_comes_and_the_past_only_if_asked(swarm, feed):
-    await swarm.put(Create(obj=Config(id="c1", spec=ConfigSpec(name="c1"))))
-    with feed.subscribe(0, 0, anything) as reader:
-        await swarm.put(Create(obj=Config(id="c2", spec=ConfigSpec(name="c2"))))
-        assert reader.past == ()
+    await put_config(swarm, 1)
+    with feed.subscribe(anything) as reader:
+        await put_config(swarm, 2)
         assert (await anext(reader)).id == "c2"
 
 
+async def put_config(swarm, number):
+    await swarm.put(Create(obj=Config(id=f"c{number}", spec=ConfigSpec(name=f"c{number}"))))
+
+
 async def test_past_is_bounded_at_both_ends(swarm, feed):
-    await swarm.put(Create(obj=Config(id="c1", spec=ConfigSpec(name="c1"))))
-    (one,) = feed.subscribe(EVERYTHING_NS, 0, anything).past
-    at_ns = one.at_ms * 1_000_000
-    assert feed.subscribe(at_ns, at_ns, anything).past == (one,)
-    assert feed.subscribe(at_ns + 1, 0, anything).past == ()
-    assert feed.subscribe(0, at_ns - 1, anything).past == ()
+    await put_config(swarm, 1)
+    at_ns = (await past_of(feed))[-1].at_ms * 1_000_000
+    assert (await past_of(feed, at_ns, at_ns))[-1].id == "c1"
+    assert await past_of(feed, at_ns + 1, 0) == []
+    assert await past_of(feed, 0, at_ns - 1) == []
+
+
+async def test_what_comes_while_the_past_is_read_is_told_once_and_in_order(swarm, feed):
+    count = 3 * SLICE_EVENTS
+    for number in range(count):
+        await put_config(swarm, number)
+    found = []
+    with feed.subscribe(anything, with_past=True) as reader:
+        async for one in reader.past(EVERYTHING_NS, 0):
+            found.append(one.id)
+            if len(found) in (SLICE_EVENTS, 2 * SLICE_EVENTS):
+                await put_config(swarm, count + len(found))
+        await put_config(swarm, 9_999)
+        found.append((await anext(reader)).id)
+    expected = [*range(count), count + SLICE_EVENTS, count + 2 * SLICE_EVENTS, 9_999]
+    assert [one for one in found if one.startswith("c")] == [f"c{one}" for one in expected]
+
+
+async def test_reader_of_the_past_is_not_cut_off_however_much_comes_meanwhile(swarm, feed):
+    with feed.subscribe(anything, with_past=True) as reader:
+        past = aiter(reader.past(EVERYTHING_NS, 0))
+        await anext(past)
+        for number in range(READER_EVENTS_MAX + 10):
+            await put_config(swarm, number)
+        rest = [one async for one in past]
+    assert not reader.is_behind
+    assert rest[-1].id == f"c{READER_EVENTS_MAX + 9}"
 
 
 async def test_reader_that_does_not_read_is_cut_off_and_holds_nothing(swarm, feed):
-    reader = feed.subscribe(0, 0, anything)
+    reader = feed.subscribe(anything)
     for number in range(READER_EVENTS_MAX + 1):
-        await swarm.put(Create(obj=Config(id=f"c{number}", spec=ConfigSpec(name=f"c{number}"))))
+        await put_config(swarm, number)
     async with asyncio.timeout(1):
         await reader.cut_off()
     assert reader.is_behind
