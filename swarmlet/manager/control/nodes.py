@@ -6,26 +6,37 @@ from typing import Final
 from cryptography import x509
 from msgspec.structs import replace
 
-from swarmlet.core.errors import FailedPreconditionError, SwarmError
+from swarmlet.core.errors import (
+    FailedPreconditionError,
+    InvalidArgumentError,
+    StaleVersionError,
+    SwarmError,
+    UnavailableError,
+)
 from swarmlet.core.limits import (
     ENTRY_CHANGES_MAX,
     MS_PER_S,
     NS_PER_MS,
+    NS_PER_S,
     RENEWABLE_AFTER_EXPIRY_MS,
 )
 from swarmlet.manager.control.base import ControlBase, check_version
 from swarmlet.manager.group import check_removable, seats_of
 from swarmlet.model.change import Change, Remove, SetStatus, Update
 from swarmlet.model.cluster import Cluster, RemovedCertificate
-from swarmlet.model.node import Node, NodeSpec, NodeState
+from swarmlet.model.node import DrainPlan, Node, NodeSpec, NodeState
 from swarmlet.model.task import TaskState
 from swarmlet.model.validate import check_node
+from swarmlet.model.validate_service import not_negative
 from swarmlet.model.view import View, cluster_of
-from swarmlet.reconcile.roles import MANAGER, WORKER
+from swarmlet.reconcile.drain import Move, moves_of
+from swarmlet.reconcile.roles import DRAIN, MANAGER, WORKER
 
 ORPHANED_MESSAGE: Final = "Task belonged to a node that has been deleted"  # SwarmKit node.go
 REMOVED_KEPT_MS: Final = 7 * 24 * 3_600 * 1_000  # beyond its end; SwarmKit controlapi/cluster.go
 REMOVED_MAX: Final = 5_000  # removed nodes remembered, some 200 KB of the cluster's row
+DEADLINE_MAX_NS: Final = 365 * 24 * 3_600 * NS_PER_S
+DRAIN_TRIES_MAX: Final = 10  # against others who write the node's row at the same moment
 _BESIDE_ORPHANS: Final = 2  # the cluster's row and the node's
 
 
@@ -40,14 +51,45 @@ class NodeVerbs(ControlBase):
 
     async def update_node(self, ref: str, version: int, spec: NodeSpec) -> None:
         """Name, labels, availability and role. A promoted node becomes a manager by itself, a
-        demoted one leaves the Raft group first: `reconcile.roles`."""
+        demoted one leaves the Raft group first: `reconcile.roles`. A drain that is set here is a
+        plain one; the plan of one that goes on stays."""
         check_node(spec)
         view = await self.read()
         node = self.find_node(view, ref)
         if node.spec.role == MANAGER and spec.role == WORKER:
             self._check_demotable(view, node)
         check_version(version, node.version, f"node {ref}")
-        await self._commit(f"node {ref}", [Update(obj=replace(node, spec=spec), seen=version)])
+        goes_on = node.spec.availability == spec.availability == DRAIN
+        row = replace(node, spec=spec, drain=node.drain if goes_on else None)
+        await self._commit(f"node {ref}", [Update(obj=row, seen=version)])
+
+    async def drain_node(self, ref: str, *, deadline_ns: int = 0) -> tuple[Move, ...]:
+        """Let no new tasks onto the node, and have the replacements of those it has run before they
+        stop, where their services allow it; until the deadline from now (0: none). A drain that is
+        under way gets the new deadline. What becomes of each task, as it looks now."""
+        not_negative(deadline_ns, "DeadlineNs")
+        if deadline_ns > DEADLINE_MAX_NS:
+            raise InvalidArgumentError("The deadline of a drain is a year away at most.")
+        for _ in range(DRAIN_TRIES_MAX):
+            view = await self.read()
+            node = self.find_node(view, ref)
+            now_ms = self._env.clock.wall_ms()
+            moves = moves_of(view, node, now_ms)
+            row = _draining(node, -(-deadline_ns // NS_PER_MS), now_ms)
+            try:
+                await self._commit(f"node {ref}", [Update(obj=row, seen=node.version)])
+            except StaleVersionError:
+                continue  # the dispatcher's word on the node, or another user's
+            return moves
+        raise UnavailableError(
+            f"The row of node {node.id} is written by others all the time.",
+            remedy="Try again in a moment.",
+        )
+
+    async def drain_moves(self, ref: str) -> tuple[Move, ...]:
+        """What `drain_node` would do, without doing it."""
+        view = await self.read()
+        return moves_of(view, self.find_node(view, ref), self._env.clock.wall_ms())
 
     async def remove_node(self, ref: str, *, force: bool) -> None:
         """Forget a node that is down: its certificate is refused, its tasks are orphaned."""
@@ -125,6 +167,15 @@ class NodeVerbs(ControlBase):
             for task in view.tasks.scan("node", node.id)
             if task.status.state < TaskState.COMPLETE
         ]
+
+
+def _draining(node: Node, deadline_ms: int, now_ms: int) -> Node:
+    before = node.drain if node.spec.availability == DRAIN else None
+    plan = DrainPlan(
+        began_ms=now_ms if before is None else before.began_ms,
+        deadline_ms=now_ms + deadline_ms if deadline_ms else 0,
+    )
+    return replace(node, spec=replace(node.spec, availability=DRAIN), drain=plan)
 
 
 def still_refused(

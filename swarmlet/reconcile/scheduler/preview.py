@@ -1,7 +1,7 @@
 """Where tasks would go if they had to leave their node now: the scheduler's own pipeline on a
 ledger of its own, so that nothing is decided by asking."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 import msgspec
@@ -50,23 +50,16 @@ def places_without(
 
 def _places(
     ledger: Ledger, group: Group, task_ids: Sequence[TaskID], now_ms: int
-) -> Iterable[tuple[TaskID, Place]]:
-    found = {task_id: Place(node_id) for task_id, node_id in _placed(ledger, group, task_ids, now_ms)}
-    left = [task_id for task_id in task_ids if task_id not in found]
-    if left:
-        nowhere = Place(NodeID(""), why_not(ledger, group))
-        found.update(dict.fromkeys(left, nowhere))
-    return found.items()
-
-
-def _placed(
-    ledger: Ledger, group: Group, task_ids: Sequence[TaskID], now_ms: int
-) -> Iterable[tuple[TaskID, NodeID]]:
-    """`place` holds a node under the successor's id, which is none yet: the task's own hold on its
-    node must not be overwritten."""
-    stand_ins = [TaskID(f"{task_id}'") for task_id in task_ids]
-    for stand_in, node_id in place(ledger, group, stand_ins, now_ms):
-        yield TaskID(stand_in[:-1]), node_id
+) -> Mapping[TaskID, Place]:
+    """`place` holds a node under the successor's id, and there is none yet: the task's own hold on
+    its node stays."""
+    of = {TaskID(f"{task_id}'"): task_id for task_id in task_ids}
+    placed = place(ledger, group, list(of), now_ms)
+    found = {of[stand_in]: Place(node_id) for stand_in, node_id in placed}
+    if len(found) == len(task_ids):
+        return found
+    nowhere = Place(NodeID(""), why_not(ledger, group))
+    return {task_id: found.get(task_id, nowhere) for task_id in task_ids}
 
 
 def _ledger(view: View, drained: Node, groups: _Groups) -> Ledger:
