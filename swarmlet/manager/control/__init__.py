@@ -12,6 +12,7 @@ whether it was committed, the error says just that and how to find out.
 
 from swarmlet.manager.control.cluster import ClusterVerbs
 from swarmlet.manager.control.cluster import accepted_swarm as accepted_swarm
+from swarmlet.manager.control.explanations import Explanations
 from swarmlet.manager.control.join_tokens import JoinTokenCreated as JoinTokenCreated
 from swarmlet.manager.control.join_tokens import JoinTokenVerbs
 from swarmlet.manager.control.networks import NetworkVerbs
@@ -24,5 +25,7 @@ from swarmlet.manager.control.status import desired_tasks as desired_tasks
 from swarmlet.manager.control.status import service_status as service_status
 
 
-class Control(ServiceVerbs, PayloadVerbs, NetworkVerbs, JoinTokenVerbs, NodeVerbs, ClusterVerbs):
+class Control(
+    ServiceVerbs, PayloadVerbs, NetworkVerbs, JoinTokenVerbs, NodeVerbs, ClusterVerbs, Explanations
+):
     """Every verb of the API on the cluster's objects. One a manager; writes need the leader."""
