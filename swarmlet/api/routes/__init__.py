@@ -11,6 +11,7 @@ from typing import Final
 from swarmlet.api.call import Route
 from swarmlet.api.routes import (
     configs,
+    drain,
     events,
     host_objects,
     join_tokens,
@@ -22,6 +23,7 @@ from swarmlet.api.routes import (
     swarm,
     system,
     tasks,
+    why,
 )
 
 LOCAL_ROUTES: Final = tuple(
@@ -39,6 +41,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     *events.ROUTES,
     *swarm.ROUTES,
     *nodes.ROUTES,
+    *drain.ROUTES,
     *services.ROUTES,
     *tasks.ROUTES,
     *secrets.ROUTES,
@@ -46,4 +49,5 @@ ROUTES: Final[tuple[Route, ...]] = (
     *networks.ROUTES,
     *join_tokens.ROUTES,
     *own.ROUTES,
+    *why.ROUTES,
 )
