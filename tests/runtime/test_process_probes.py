@@ -15,7 +15,8 @@ import pytest
 from swarmlet.core.ids import TaskID
 from swarmlet.model.container import HealthConfig
 from swarmlet.runtime.base import UNHEALTHY, RuntimeProblemError
-from swarmlet.runtime.process import probes
+from swarmlet.runtime.process.kernel import start_time
+from swarmlet.runtime.process.supervised import read_kept
 from tests.runtime.process_world import (
     IS_ROOT,
     MARK,
@@ -243,7 +244,7 @@ async def test_task_gets_no_descriptor_of_the_check(runtime, tmp_path):
     started = await begin(runtime, task)
     await until(lambda: sorted(os.listdir(f"/proc/{started.pid}/fd")) == ["0", "1", "2"])
     shim = pid_of(tmp_path, "t", "shim")
-    assert os.readlink(f"/proc/{shim}/fd/4").startswith("/memfd:health")
+    assert os.readlink(f"/proc/{shim}/fd/4").startswith("/memfd:kept")
 
 
 async def test_killed_probe_is_a_failure_and_leaves_no_zombie(runtime, caplog):
@@ -273,10 +274,15 @@ async def test_task_that_ends_takes_its_probe_along(runtime):
     assert processes_with(MARK) == []
 
 
-async def test_stranger_in_the_supervisors_place_has_no_check(runtime, tmp_path):
+async def test_stranger_in_the_supervisors_place_is_not_read(runtime, tmp_path):
     await begin(runtime, assigned("t", "sleep", "100"))
     known = await runtime._started(TaskID("t"))
-    assert probes.read_health(known) == b""
+    assert b"SWARMLET_TASK_ID=t" in read_kept(known)
+    path = tmp_path / "tasks" / "t" / "shim.pid"
+    shim = path.read_bytes()
+    path.write_bytes(b"%d %s\n" % (os.getpid(), start_time("self")))
+    assert read_kept(known) == b""
+    path.write_bytes(shim)
     assert (await run(runtime, assigned("u", "true"))).exit_code == 0
 
 

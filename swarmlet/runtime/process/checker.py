@@ -92,7 +92,7 @@ class _Run:
     def verdict(self) -> bytes:
         """What to answer."""
         code = self._wait()
-        if _has_children():
+        if has_children():
             kill_rest(0)
         return b"timeout" if code is None else b"exit %d" % code
 
@@ -116,7 +116,7 @@ class _Run:
         return None
 
 
-def _has_children() -> bool:
+def has_children() -> bool:
     try:
         os.waitpid(-1, os.WNOHANG)
     except ChildProcessError:

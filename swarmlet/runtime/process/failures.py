@@ -65,7 +65,7 @@ def start_problem(failure: StartFailedError, plan: Plan, account: Account) -> Ru
     if failure.is_passing:
         return TemporaryProblemError(describe_step(step, number), remedy="It is tried again.")
     if step in ("exec", "interpreter"):
-        return _exec_problem(step, number, plan, account)
+        return command_problem(step, number, plan.arguments[0], account.uid)
     if step == "dir":
         return RuntimeProblemError(
             f"The working directory {plan.folder} cannot be entered: {os.strerror(number)}.",
@@ -109,8 +109,8 @@ def _mount_problem(step: str, number: int, plan: Plan, account: Account) -> Runt
     )
 
 
-def _exec_problem(step: str, number: int, plan: Plan, account: Account) -> RuntimeProblemError:
-    command = plan.arguments[0]
+def command_problem(step: str, number: int, command: str, uid: int) -> RuntimeProblemError:
+    """Why the command was not executed, in a sentence."""
     if step == "interpreter":
         return RuntimeProblemError(
             f"exec: no such interpreter, named in the first line of {command}",
@@ -119,7 +119,7 @@ def _exec_problem(step: str, number: int, plan: Plan, account: Account) -> Runti
     if number == errno.EACCES:
         return RuntimeProblemError(
             f"exec: permission denied: {command}",
-            remedy=f"The task runs as uid {account.uid}: let it read and execute the file and "
+            remedy=f"The task runs as uid {uid}: let it read and execute the file and "
             "enter its folders, or name another user.",
         )
     if number == errno.ENOENT and "/" not in command:

@@ -22,9 +22,11 @@ from swarmlet.runtime.process.mounts import MountPlan, PlacedMount, mount_pairs,
 from swarmlet.runtime.process.ports import Port, check_protocols
 from swarmlet.runtime.process.refusals import refuse_options
 from swarmlet.runtime.process.spawn import encode_config
+from swarmlet.runtime.process.supervisor import KEPT_FD
 from swarmlet.wire.messages import AssignedTask
 
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+WORLD_KEYS: Final = ("dir", "env", "limit", "oom_score_adj", "uid", "gid", "group")
 TASK_ID: Final = "SWARMLET_TASK_ID"  # in a task's environment: how what it left is found
 LOG_SIZE_MAX_B: Final = 10 * 1024 * 1024  # of one file; kubelet's containerLogMaxSize
 LOG_FILES_MAX: Final = 3
@@ -106,7 +108,7 @@ def plan_task(
 
 def shim_config(plan: Plan, place: Place, host: Host) -> bytes:
     """What the shim is told (sandbox.Config)."""
-    pairs = [("bundle", place.bundle), ("health", str(int(bool(plan.health))))]
+    pairs = [("bundle", place.bundle), ("last_fd", str(KEPT_FD))]
     pairs += [("log_size_b", str(plan.log_size_b)), ("log_files", str(plan.log_files))]
     pairs += [("arg", argument) for argument in plan.arguments]
     pairs += _world(plan, place, host)
@@ -117,11 +119,16 @@ def shim_config(plan: Plan, place: Place, host: Host) -> bytes:
     return encode_config(pairs)
 
 
-def health_config(plan: Plan, place: Place, host: Host) -> bytes:
-    """What a probe of the task is told, and when to probe (health.HealthRules); empty where
-    nothing is checked."""
-    if not plan.health:
-        return b""
+def kept_config(plan: Plan, place: Place, host: Host) -> bytes:
+    """What a program that goes beside the task is told of its world; what a probe is told besides,
+    and when to probe (health.HealthRules), where its health is checked."""
+    pairs = _world(plan, place, host)
+    if plan.health:
+        pairs += _check(plan)
+    return encode_config(pairs)
+
+
+def _check(plan: Plan) -> list[tuple[str, str]]:
     rules = plan.health_rules
     pairs = [("check", "1"), ("retries", str(rules.retries))]
     pairs += [
@@ -133,12 +140,11 @@ def health_config(plan: Plan, place: Place, host: Host) -> bytes:
             ("start_interval", rules.start_interval_s),
         )
     ]
-    pairs += [("arg", argument) for argument in plan.health]
-    return encode_config(pairs + _world(plan, place, host))
+    return pairs + [("arg", argument) for argument in plan.health]
 
 
 def _world(plan: Plan, place: Place, host: Host) -> list[tuple[str, str]]:
-    """What the task and a probe of it have in common."""
+    """What the task and all that goes beside it have in common (WORLD_KEYS)."""
     account, pairs = place.account, [("dir", plan.folder)]
     environment = task_environment(plan, account, place.ports, host)
     pairs += [("env", f"{name}={value}") for name, value in environment.items()]

@@ -18,9 +18,8 @@ from swarmlet.runtime.base import UNHEALTHY, Exit, RuntimeProblemError
 from swarmlet.runtime.process.health import Health, HealthRules, HealthStatus, after_probe, begin
 from swarmlet.runtime.process.processes import bury, has_ended
 from swarmlet.runtime.process.sandbox import Config
-from swarmlet.runtime.process.spawn import HEALTH_NAME, encode_config, spawn_shim
-from swarmlet.runtime.process.supervised import Supervised
-from swarmlet.runtime.process.supervisor import HEALTH_FD
+from swarmlet.runtime.process.spawn import spawn_shim
+from swarmlet.runtime.process.supervised import Supervised, read_kept, way_into
 
 log = logging.getLogger("swarmlet.runtime")
 
@@ -28,7 +27,6 @@ PROBES_MAX: Final = 32  # at once, of all tasks
 MARGIN_S: Final = 10.0  # for a probe's process to start, and to kill what it left
 ANSWER_SIZE_MAX_B: Final = 16_384
 BURIAL_MAX_MS: Final = 500  # blocking, for what has nothing left to do but to end
-DYING_MAX_MS: Final = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,10 +90,10 @@ class HealthWatch:
     def _find(self, known: Supervised) -> Check | None:
         task_id = known.bundle.task_id
         if task_id not in self._checks:
-            config = read_health(known)
-            rules = _rules(Config(config))
-            now_s = self._clock.mono_s()
-            self._checks[task_id] = Check(config, rules, now_s) if config else None
+            config = read_kept(known)
+            kept, now_s = Config(config), self._clock.mono_s()
+            is_checked = bool(kept.number(b"check"))
+            self._checks[task_id] = Check(config, _rules(kept), now_s) if is_checked else None
         return self._checks[task_id]
 
     async def _probe_until(
@@ -113,7 +111,7 @@ class HealthWatch:
     async def _probe(self, known: Supervised, check: Check) -> None:
         began_s = self._clock.mono_s()
         result = await run_probe(
-            check.config + _world_of(known), check.health.rules.timeout_s + MARGIN_S
+            check.config + way_into(known), check.health.rules.timeout_s + MARGIN_S
         )
         before = check.health
         check.health = after_probe(
@@ -138,27 +136,6 @@ def _tell(task_id: str, before: Health, now: Health, result: ProbeResult) -> Non
         log.log(level, "task.health", extra={"task_id": task_id, "status": now.status.value})
 
 
-def read_health(known: Supervised) -> bytes:
-    """The check's configuration, from the shim's memory; empty where there is no check, or no shim
-    any more."""
-    shim = known.bundle.identity("shim.pid")
-    if shim is None:
-        return b""
-    path = f"/proc/{shim.pid}/fd/{HEALTH_FD}"
-    try:
-        if not os.readlink(path).startswith(f"/memfd:{HEALTH_NAME}"):
-            return b""
-        with open(path, "rb") as file:
-            found = file.read()
-    except (FileNotFoundError, ProcessLookupError):
-        return b""
-    except PermissionError:
-        if not shim.is_dead(within_ms=DYING_MAX_MS):  # what dies gives up its memory first
-            raise
-        return b""
-    return found if shim.is_current() else b""
-
-
 def _rules(config: Config) -> HealthRules:
     return HealthRules(
         interval_s=config.number(b"interval_ms") / 1000,
@@ -167,14 +144,6 @@ def _rules(config: Config) -> HealthRules:
         start_interval_s=config.number(b"start_interval_ms") / 1000,
         retries=config.number(b"retries"),
     )
-
-
-def _world_of(known: Supervised) -> bytes:
-    """Where the probe has to go: into an isolated task's namespaces, else nowhere."""
-    task = known.bundle.identity("task.pid")
-    if task is None or known.bundle.identity("init.pid") is None:
-        return b""
-    return encode_config([("enter", f"{task.pid} {task.start}")])
 
 
 async def run_probe(config: bytes, within_s: float) -> ProbeResult:

@@ -23,6 +23,15 @@ class ProcessIdentity:
         except (FileNotFoundError, ProcessLookupError):
             return False
 
+    def uid(self) -> int:
+        """As whom it runs now; -1 where it is gone."""
+        try:
+            with open(f"/proc/{self.pid}/status", "rb") as file:
+                (uids,) = [line.split() for line in file if line.startswith(b"Uid:")]
+        except (FileNotFoundError, ProcessLookupError):
+            return -1
+        return int(uids[2]) if self.is_current() else -1
+
     def open(self) -> int:
         """A pidfd of exactly this process; -1 where it is gone."""
         try:

@@ -25,6 +25,9 @@ from swarmlet.runtime.base import (
 )
 from swarmlet.runtime.process.accounts import Account, AccountRules, choose_own_uid
 from swarmlet.runtime.process.bundle import Bundle, BundleState, is_bundle_name
+from swarmlet.runtime.process.dialing import find_task_listener, port_given
+from swarmlet.runtime.process.exec_plan import check_request, exec_config, exec_problem, find_user
+from swarmlet.runtime.process.exec_process import Execution, Executions
 from swarmlet.runtime.process.failures import StartFailedError, start_problem
 from swarmlet.runtime.process.host import Host, describe_host, look_at_host
 from swarmlet.runtime.process.log_reader import read_log
@@ -32,16 +35,20 @@ from swarmlet.runtime.process.mounts import PlacedMount, place_mounts
 from swarmlet.runtime.process.plan import (
     Place,
     Plan,
-    health_config,
+    kept_config,
     parse_signal,
     plan_task,
     shim_config,
 )
 from swarmlet.runtime.process.ports import Port, choose_ports
 from swarmlet.runtime.process.probes import HealthWatch
-from swarmlet.runtime.process.supervised import LOST_EXIT_CODE, Supervised
+from swarmlet.runtime.process.processes import ProcessIdentity
+from swarmlet.runtime.process.sandbox import Config
+from swarmlet.runtime.process.spawn import encode_config
+from swarmlet.runtime.process.supervised import LOST_EXIT_CODE, Supervised, read_kept, way_into
 from swarmlet.runtime.process.volumes import OWN, Volumes, remove_content
-from swarmlet.wire.messages import AssignedTask, LogLine, LogOptions
+from swarmlet.runtime.tcp import TcpConnection, connect
+from swarmlet.wire.messages import AssignedTask, ExecRequest, LogLine, LogOptions
 
 log = logging.getLogger("swarmlet.runtime")
 
@@ -76,6 +83,7 @@ class ProcessRuntime:
         self._hidden = _hidden_paths(data_dir, state_dir, socket_path)
         self._volumes = Volumes(env.disk, f"{os.path.realpath(data_dir)}/volumes")
         self._health = HealthWatch(env.clock)
+        self._execs = Executions()
         self._tasks: dict[str, Supervised] = {}
         self._uids: dict[str, int] | None = None  # of every bundle, once asked for
         self._finding = asyncio.Lock()
@@ -184,7 +192,29 @@ class ProcessRuntime:
         async for line in read_log(bundle.path, task_id, options, is_over):
             yield line
 
+    async def exec(self, task_id: TaskID, request: ExecRequest) -> Execution:
+        """What the program leaves behind is killed when it ends, and it when the task ends."""
+        check_request(request)
+        known, task, kept = await self._running(task_id)
+        account = find_user(request.user, kept, self._rules)
+        beside = f"{task.pid} {task.start}"
+        pairs = exec_config(kept, request, account, beside)
+        try:
+            return await self._execs.begin(task_id, encode_config(pairs) + way_into(known), request)
+        except StartFailedError as failure:
+            uid = account.uid if account else kept.number(b"uid") or self._host.uid
+            raise exec_problem(failure, request, uid) from failure
+
+    async def dial(self, task_id: TaskID, port: int) -> TcpConnection:
+        """To the port the task was given for this target, and only if the task listens there."""
+        known, task, kept = await self._running(task_id)
+        number = port_given(known.ports, port)
+        uids = {kept.number(b"uid") or self._host.uid, task.uid()}
+        address = await self._env.blocking(lambda: find_task_listener(task_id, number, uids))
+        return await connect(task_id, [address], number)
+
     async def close(self) -> None:
+        await self._execs.close()
         for known in self._tasks.values():
             known.close()
         self._tasks.clear()
@@ -200,6 +230,15 @@ class ProcessRuntime:
             raise RuntimeProblemError(f"Task {task_id} was not started here.")
         await known.answered()
         return known
+
+    async def _running(self, task_id: TaskID) -> tuple[Supervised, ProcessIdentity, Config]:
+        """A task that runs, its main process and its world. Raises RuntimeProblemError."""
+        known = await self._started(task_id)
+        task = known.bundle.identity("task.pid")
+        kept = read_kept(known) if not known.is_over else b""
+        if task is None or not kept:
+            raise RuntimeProblemError(f"Task {task_id} does not run any more.")
+        return known, task, Config(kept)
 
     async def _find(self, task_id: str) -> Supervised | None:
         """The task if it was started, taken over from an earlier daemon where need be."""
@@ -280,7 +319,7 @@ class ProcessRuntime:
             known.spawn(
                 shim_config(plan, place, self._host),
                 lock_fd,
-                health_config(plan, place, self._host),
+                kept_config(plan, place, self._host),
             )
         finally:
             os.close(lock_fd)

@@ -13,9 +13,11 @@ from swarmlet.runtime.process.kernel import (
     hide,
     leave_keyring,
     leave_mounts,
+    libc_call,
     prctl,
 )
 
+TIOCSCTTY = 0x540E  # of x86-64 and arm64 alike
 SIGPIPE, SIGXFSZ = 13, 25  # Python ignores them; a task must not inherit that
 
 
@@ -24,10 +26,10 @@ class Config:
 
     def __init__(self, data: bytes) -> None:
         fields = data.split(b"\0")
-        self._pairs = list(zip(fields[0::2], fields[1::2], strict=False))
+        self.pairs = list(zip(fields[0::2], fields[1::2], strict=False))
 
     def all(self, key: bytes) -> list[bytes]:
-        return [value for name, value in self._pairs if name == key]
+        return [value for name, value in self.pairs if name == key]
 
     def text(self, key: bytes) -> bytes:
         values = self.all(key)
@@ -61,6 +63,8 @@ def _set_up(config: Config, parent: int, streams: tuple[int, int, int]) -> None:
     os.umask(0o022)
     for target, source in enumerate(streams):
         os.dup2(source, target)
+    if config.number(b"tty"):
+        libc_call("terminal", "ioctl", 0, TIOCSCTTY, 0)
     with Step("oom_score_adj"):
         _score(config.number(b"oom_score_adj"))
     if config.number(b"isolate"):

@@ -9,16 +9,16 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
-from swarmlet.runtime.process.supervisor import HEALTH_FD, LOCK_FD
+from swarmlet.runtime.process.supervisor import LOCK_FD
 
 _SHIM: Final = str(Path(__file__).with_name("shim.py"))
 _COMMAND: Final = (sys.executable, "-I", "-S", "-E", "-B", _SHIM)
-HEALTH_NAME: Final = "health"  # of the memory file
+KEPT_NAME: Final = "kept"  # of the memory file
 _CLEAR_FD: Final = 10  # above every descriptor a shim is given
 PROBE_TIMEOUT_MS: Final = 10_000
 ANSWER_SIZE_MAX_B: Final = 16_384  # one line, or a traceback
@@ -29,11 +29,11 @@ def encode_config(pairs: Iterable[tuple[str, str]]) -> bytes:
     return b"".join(f"{key}\0{value}\0".encode(errors="surrogateescape") for key, value in pairs)
 
 
-def spawn_shim(config: bytes, lock_fd: int, health: bytes = b"") -> tuple[int, int]:
+def spawn_shim(config: bytes, lock_fd: int, more_fds: Sequence[int] = ()) -> tuple[int, int]:
     """(pid, reading end of the pipe its answer comes by). Raises OSError.
 
     The pid is of the first process, which ends at once and is to be buried; the shim is its child.
-    `health`: what a check of the task needs; the shim keeps it in memory for the daemons to come.
+    `more_fds` become descriptors 4 and following; the configuration tells it of the last one.
     """
     reader, writer = os.pipe()
     try:
@@ -41,8 +41,8 @@ def spawn_shim(config: bytes, lock_fd: int, health: bytes = b"") -> tuple[int, i
             memory.write(config)
             memory.seek(0)
             places = [(memory.fileno(), 0), (writer, 1), (writer, 2), (lock_fd, LOCK_FD)]
-            if health:
-                places.append((kept.enter_context(_memory(health)), HEALTH_FD))
+            for place, fd in enumerate(more_fds, LOCK_FD + 1):
+                places.append((kept.enter_context(_out_of_the_way(fd)), place))
             actions = [(os.POSIX_SPAWN_DUP2, here, there) for here, there in places]
             pid = os.posix_spawn(_COMMAND[0], _COMMAND, {}, file_actions=actions, setsigmask=[])
     except OSError:
@@ -54,11 +54,17 @@ def spawn_shim(config: bytes, lock_fd: int, health: bytes = b"") -> tuple[int, i
 
 
 @contextmanager
-def _memory(content: bytes) -> Iterator[int]:
-    """A file in memory, as a descriptor that no other action of a spawn overwrites."""
-    with open(os.memfd_create(HEALTH_NAME), "w+b", 0) as memory:
+def memory_file(content: bytes) -> Iterator[int]:
+    """What a shim keeps of a task."""
+    with open(os.memfd_create(KEPT_NAME), "w+b", 0) as memory:
         memory.write(content)
-        fd = fcntl.fcntl(memory.fileno(), fcntl.F_DUPFD_CLOEXEC, _CLEAR_FD)
+        yield memory.fileno()
+
+
+@contextmanager
+def _out_of_the_way(fd: int) -> Iterator[int]:
+    """The same as a descriptor that no other action of a spawn overwrites."""
+    fd = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _CLEAR_FD)
     try:
         yield fd
     finally:

@@ -17,8 +17,14 @@ from swarmlet.runtime.process.failures import StartFailedError, describe_step
 from swarmlet.runtime.process.plan import TASK_ID
 from swarmlet.runtime.process.ports import Port
 from swarmlet.runtime.process.processes import ProcessIdentity, bury, has_ended, left_of
-from swarmlet.runtime.process.spawn import ANSWER_SIZE_MAX_B, spawn_shim
-from swarmlet.runtime.process.supervisor import NOT_FORWARDED
+from swarmlet.runtime.process.spawn import (
+    ANSWER_SIZE_MAX_B,
+    KEPT_NAME,
+    encode_config,
+    memory_file,
+    spawn_shim,
+)
+from swarmlet.runtime.process.supervisor import KEPT_FD, NOT_FORWARDED
 
 log = logging.getLogger("swarmlet.runtime")
 
@@ -27,6 +33,7 @@ KILL_TIMEOUT_S: Final = 10.0  # for a killed task to end; longer is a process st
 SETTLE_PERIOD_S: Final = 0.01  # between looks at a bundle whose daemon died while it started
 LOST_EXIT_CODE: Final = 128 + signal.SIGKILL
 FIRST_END_MAX_MS: Final = 500  # for a process that has nothing left to do but to end
+DYING_MAX_MS: Final = 500
 KILL_ROUNDS_MAX: Final = 100  # against what multiplies while it is killed
 SHIM_LOST: Final = "task: its supervisor was killed, and the task with it"
 
@@ -46,10 +53,12 @@ class Supervised:
 
     # Beginning -----------------------------------------------------------------------------------
 
-    def spawn(self, config: bytes, lock_fd: int, health: bytes = b"") -> None:
-        """Start the shim and return; `started` tells how it went. Raises TemporaryProblemError."""
+    def spawn(self, config: bytes, lock_fd: int, kept: bytes) -> None:
+        """Start the shim and return; `started` tells how it went. `kept`: see `read_kept`. Raises
+        TemporaryProblemError."""
         try:
-            first, self._reader = spawn_shim(config, lock_fd, health)
+            with memory_file(kept) as fd:
+                first, self._reader = spawn_shim(config, lock_fd, (fd,))
             os.set_blocking(self._reader, False)
             asyncio.get_running_loop().add_reader(self._reader, self._read_answer)
             self._bury_when_dead(first)
@@ -277,6 +286,36 @@ class Supervised:
         asyncio.get_running_loop().remove_reader(pidfd)
         os.close(pidfd)
         bury(self._watched.pop(pidfd))
+
+
+def read_kept(known: Supervised) -> bytes:
+    """What a program that goes beside the task is told (plan.kept_config), from the shim's memory;
+    empty where there is no shim any more."""
+    shim = known.bundle.identity("shim.pid")
+    if shim is None:
+        return b""
+    path = f"/proc/{shim.pid}/fd/{KEPT_FD}"
+    try:
+        if not os.readlink(path).startswith(f"/memfd:{KEPT_NAME}"):
+            return b""
+        with open(path, "rb") as file:
+            found = file.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
+    except PermissionError:
+        if not shim.is_dead(within_ms=DYING_MAX_MS):  # what dies gives up its memory first
+            raise
+        return b""
+    return found if shim.is_current() else b""
+
+
+def way_into(known: Supervised) -> bytes:
+    """Where what goes beside the task has to go: into an isolated task's namespaces, else
+    nowhere."""
+    task = known.bundle.identity("task.pid")
+    if task is None or known.bundle.identity("init.pid") is None:
+        return b""
+    return encode_config([("enter", f"{task.pid} {task.start}")])
 
 
 def _no_answer() -> TemporaryProblemError:

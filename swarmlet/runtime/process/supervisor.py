@@ -25,7 +25,8 @@ SIGCHLD = 17
 NOT_FORWARDED = frozenset({4, 5, 6, 7, 8, 9, 11, 13, 17, 19, 25, 31, 32, 33})
 """Signals the shim does not pass on: uncatchable, or the kernel's word about the shim itself."""
 LOCK_FD = 3
-HEALTH_FD = 4  # what a check of the task needs, kept for the daemons to come
+KEPT_FD = 4  # what goes beside the task needs, kept in memory for the daemons to come
+EXEC_FDS = (4, 5, 6)  # of a program beside a task: its input, output and errors
 READ_MAX_B = 65_536  # a pipe's default capacity
 DRAIN_MAX_B = 1_048_576  # a pipe's greatest capacity for an ordinary user (pipe(7))
 KILL_WAIT_S = 5.0  # for what the task left behind; then the exit is told anyway
@@ -292,8 +293,7 @@ def close_leaked(last: int) -> None:
 def main() -> None:
     """Read the configuration, leave the daemon's family, keep the task."""
     config = read_config(0)
-    has_health = config.number(b"health")
-    close_leaked(HEALTH_FD if has_health else LOCK_FD)
+    close_leaked(config.number(b"last_fd") or LOCK_FD)
     try:
         if config.number(b"probe"):
             probe(config)
@@ -301,14 +301,17 @@ def main() -> None:
             from swarmlet.runtime.process.checker import check  # no shim pays for it
 
             check(config)
+        elif config.number(b"exec"):
+            from swarmlet.runtime.process.executor import execute  # nor for this
+
+            execute(config)
         else:
             if os.fork():
                 os._exit(0)
             os.setsid()
             os.chdir("/")
             os.set_inheritable(LOCK_FD, False)
-            if has_health:
-                os.set_inheritable(HEALTH_FD, False)
+            os.set_inheritable(KEPT_FD, False)
             prctl(PR_SET_NAME, b"swarmlet-shim")
             Shim(config).run()
     except StepError as error:
