@@ -154,7 +154,22 @@ class Condition:
         return self.problem
 
 
-class Runtime(Protocol):
+class TaskAccess(Protocol):
+    """What is done in a task from outside, while it runs."""
+
+    async def exec(self, task_id: TaskID, request: ExecRequest) -> ExecProcess:
+        """Run a program as the task sees the world; it runs when this returns. Cancelled, it leaves
+        none behind. Raises NotExecutedError, and RuntimeProblemError where the task does not run or
+        the request cannot be met."""
+        ...
+
+    async def dial(self, task_id: TaskID, port: int) -> Dialed:
+        """Connect to a TCP port that the task's service declares (`port`: the target port). Raises
+        RuntimeProblemError where the task does not run or nothing listens there."""
+        ...
+
+
+class Runtime(TaskAccess, Protocol):
     """Every verb may raise RuntimeProblemError or TemporaryProblemError, and is safe to repeat."""
 
     condition: Condition
@@ -209,17 +224,6 @@ class Runtime(Protocol):
 
     def logs(self, task_id: TaskID, options: LogOptions) -> AsyncIterator[LogLine]:
         """Lines so far by `tail` and `since`; with `follow` on until it ended."""
-        ...
-
-    async def exec(self, task_id: TaskID, request: ExecRequest) -> ExecProcess:
-        """Run a program as the task sees the world; it runs when this returns. Cancelled, it leaves
-        none behind. Raises NotExecutedError, and RuntimeProblemError where the task does not run or
-        the request cannot be met."""
-        ...
-
-    async def dial(self, task_id: TaskID, port: int) -> Dialed:
-        """Connect to a TCP port that the task's service declares (`port`: the target port). Raises
-        RuntimeProblemError where the task does not run or nothing listens there."""
         ...
 
 

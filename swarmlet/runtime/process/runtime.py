@@ -24,10 +24,8 @@ from swarmlet.runtime.base import (
     TemporaryProblemError,
 )
 from swarmlet.runtime.process.accounts import Account, AccountRules, choose_own_uid
+from swarmlet.runtime.process.beside import Beside
 from swarmlet.runtime.process.bundle import Bundle, BundleState, is_bundle_name
-from swarmlet.runtime.process.dialing import find_task_listener, port_given
-from swarmlet.runtime.process.exec_plan import check_request, exec_config, exec_problem, find_user
-from swarmlet.runtime.process.exec_process import Execution, Executions
 from swarmlet.runtime.process.failures import StartFailedError, start_problem
 from swarmlet.runtime.process.host import Host, describe_host, look_at_host
 from swarmlet.runtime.process.log_reader import read_log
@@ -42,13 +40,9 @@ from swarmlet.runtime.process.plan import (
 )
 from swarmlet.runtime.process.ports import Port, choose_ports
 from swarmlet.runtime.process.probes import HealthWatch
-from swarmlet.runtime.process.processes import ProcessIdentity
-from swarmlet.runtime.process.sandbox import Config
-from swarmlet.runtime.process.spawn import encode_config
-from swarmlet.runtime.process.supervised import LOST_EXIT_CODE, Supervised, read_kept, way_into
+from swarmlet.runtime.process.supervised import LOST_EXIT_CODE, Supervised
 from swarmlet.runtime.process.volumes import OWN, Volumes, remove_content
-from swarmlet.runtime.tcp import TcpConnection, connect
-from swarmlet.wire.messages import AssignedTask, ExecRequest, LogLine, LogOptions
+from swarmlet.wire.messages import AssignedTask, LogLine, LogOptions
 
 log = logging.getLogger("swarmlet.runtime")
 
@@ -83,7 +77,8 @@ class ProcessRuntime:
         self._hidden = _hidden_paths(data_dir, state_dir, socket_path)
         self._volumes = Volumes(env.disk, f"{os.path.realpath(data_dir)}/volumes")
         self._health = HealthWatch(env.clock)
-        self._execs = Executions()
+        self._beside = Beside(env, self._host, self._rules, self._running)
+        self.exec, self.dial = self._beside.exec, self._beside.dial
         self._tasks: dict[str, Supervised] = {}
         self._uids: dict[str, int] | None = None  # of every bundle, once asked for
         self._finding = asyncio.Lock()
@@ -192,29 +187,8 @@ class ProcessRuntime:
         async for line in read_log(bundle.path, task_id, options, is_over):
             yield line
 
-    async def exec(self, task_id: TaskID, request: ExecRequest) -> Execution:
-        """What the program leaves behind is killed when it ends, and it when the task ends."""
-        check_request(request)
-        known, task, kept = await self._running(task_id)
-        account = find_user(request.user, kept, self._rules)
-        beside = f"{task.pid} {task.start}"
-        pairs = exec_config(kept, request, account, beside)
-        try:
-            return await self._execs.begin(task_id, encode_config(pairs) + way_into(known), request)
-        except StartFailedError as failure:
-            uid = account.uid if account else kept.number(b"uid") or self._host.uid
-            raise exec_problem(failure, request, uid) from failure
-
-    async def dial(self, task_id: TaskID, port: int) -> TcpConnection:
-        """To the port the task was given for this target, and only if the task listens there."""
-        known, task, kept = await self._running(task_id)
-        number = port_given(known.ports, port)
-        uids = {kept.number(b"uid") or self._host.uid, task.uid()}
-        address = await self._env.blocking(lambda: find_task_listener(task_id, number, uids))
-        return await connect(task_id, [address], number)
-
     async def close(self) -> None:
-        await self._execs.close()
+        await self._beside.close()
         for known in self._tasks.values():
             known.close()
         self._tasks.clear()
@@ -231,14 +205,11 @@ class ProcessRuntime:
         await known.answered()
         return known
 
-    async def _running(self, task_id: TaskID) -> tuple[Supervised, ProcessIdentity, Config]:
-        """A task that runs, its main process and its world. Raises RuntimeProblemError."""
+    async def _running(self, task_id: TaskID) -> Supervised:
         known = await self._started(task_id)
-        task = known.bundle.identity("task.pid")
-        kept = read_kept(known) if not known.is_over else b""
-        if task is None or not kept:
+        if known.is_over:
             raise RuntimeProblemError(f"Task {task_id} does not run any more.")
-        return known, task, Config(kept)
+        return known
 
     async def _find(self, task_id: str) -> Supervised | None:
         """The task if it was started, taken over from an earlier daemon where need be."""
