@@ -7,6 +7,7 @@ import click
 
 from swarmlet.cli.client import Json, Object
 from swarmlet.cli.units import CPUS_NANO, DURATION_NS, SIZE_B
+from swarmlet.core.errors import InvalidArgumentError
 from swarmlet.core.limits import RESTART_DELAY_NS
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -20,6 +21,8 @@ RESTART: Final[Path] = (*TASK, "RestartPolicy")
 HEALTH: Final[Path] = (*CONTAINER, "Healthcheck")
 UPDATE: Final[Path] = ("UpdateConfig",)
 ROLLBACK: Final[Path] = ("RollbackConfig",)
+
+ON_DISCONNECT: Final = "swarmlet.on-disconnect"  # the service label that says it
 
 # What docker fills in as soon as one flag of a policy is given. The monitoring period is left out:
 # the cluster works out a better one than Docker's five seconds for a service that names none.
@@ -70,6 +73,19 @@ class Flag(NamedTuple):
         return self.names.split()[0].removeprefix("--").replace("-", "_")
 
 
+def on_disconnect(text: str) -> str:
+    """The rule as it was given, if it is one; "" for the default."""
+    from swarmlet.model.on_disconnect import said_by
+
+    try:
+        said_by({ON_DISCONNECT: text})
+    except InvalidArgumentError as error:
+        raise click.BadParameter(
+            f"{text!r} is none of keep, never-replace and 'stop-after 30s' (a second at least)."
+        ) from error
+    return text
+
+
 FLAGS: Final[tuple[Flag, ...]] = (
     Flag("--limit-cpu", (*LIMITS, "NanoCPUs"), CPUS_NANO, "CPUs at most, such as 0.5.", "CPUS"),
     Flag("--limit-memory", (*LIMITS, "MemoryBytes"), SIZE_B, "Memory at most: 64M.", "BYTES"),
@@ -89,6 +105,13 @@ FLAGS: Final[tuple[Flag, ...]] = (
         DURATION_NS,
         "Wait before the kill: 10s.",
         "DURATION",
+    ),
+    Flag(
+        "--on-disconnect",
+        ("Labels", ON_DISCONNECT),
+        on_disconnect,
+        "On an unreachable node: keep, 'stop-after 30s', never-replace.",
+        "RULE",
     ),
     Flag("--update-parallelism", (*UPDATE, "Parallelism"), _COUNT, "Tasks at once; 0: all.", "N"),
     Flag("--update-delay", (*UPDATE, "Delay"), DURATION_NS, "Wait between them.", "DURATION"),

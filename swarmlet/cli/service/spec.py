@@ -128,7 +128,7 @@ def _set_repeated(spec: Object, options: Mapping[str, Json]) -> None:
             at(spec, path[:-1])[path[-1]] = [read(text) for text in texts]
     for key, path in _MAPS.items():
         if texts := options[key]:
-            at(spec, path[:-1])[path[-1]] = pairs_of(texts)
+            at(spec, path).update(pairs_of(texts))
 
 
 def _set_references(client: Client, spec: Object, options: Mapping[str, Json]) -> None:
