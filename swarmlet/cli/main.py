@@ -22,6 +22,7 @@ COMMANDS: Final = {
     "ca": "ca:ca",
     "node": "node:node",
     "service": "service:service",
+    "task": "task:task",
     "config": "config:config",
     "secret": "secret:secret",
     "swarm": "swarm_group:swarm",

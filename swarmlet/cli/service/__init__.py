@@ -16,6 +16,7 @@ service: Final = LazyGroup(
         "scale": "service.scale:scale",
         "update": "service.update:update",
         "rm": "service.removal:rm",
+        "why": "why:service",
     },
     text="Run services and look after them.",
     epilog=example(

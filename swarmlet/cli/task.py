@@ -1,0 +1,12 @@
+"""`swarmlet task`."""
+
+from typing import Final
+
+from swarmlet.cli.lazy import LazyGroup, example
+
+task: Final = LazyGroup(
+    "task",
+    lazy={"why": "why:task"},
+    text="Look at single tasks.",
+    epilog=example("swarmlet task why oh46iz5ujgo1"),
+)
