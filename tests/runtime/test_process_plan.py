@@ -6,12 +6,10 @@ import pytest
 from swarmlet.model.base import Driver
 from swarmlet.model.container import (
     AppArmorOpts,
-    ConfigReference,
     DNSConfig,
     HealthConfig,
     Privileges,
     SeccompOpts,
-    SecretReference,
     Ulimit,
 )
 from swarmlet.model.service import Limit, PluginSpec, ResourceRequirements
@@ -52,8 +50,6 @@ def problem(**more) -> RuntimeProblemError:
     [
         ({"image": "nginx:1"}, '"nginx:1"'),
         ({"image": "host@sha256:00"}, '"host@sha256:00"'),
-        ({"secrets": [SecretReference()]}, "secrets"),
-        ({"configs": [ConfigReference()]}, "configs"),
         ({"healthcheck": HealthConfig(test=["CMD"])}, "health check"),
         ({"healthcheck": HealthConfig(test=["CMD", ""])}, "health check"),
         ({"healthcheck": HealthConfig(test=["CMD-SHELL", "a", "b"])}, "health check"),

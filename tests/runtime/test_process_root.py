@@ -261,13 +261,14 @@ def as_nobody(*arguments: str) -> subprocess.CompletedProcess:
     )
 
 
-@pytest.mark.timeout(240)  # four files of tests in one
+@pytest.mark.timeout(240)  # five files of tests in one
 def test_life_is_the_same_as_an_ordinary_user(open_folder):
     """The other files of tests again, in the skin of nobody."""
     if as_nobody("-c", "import pytest, swarmlet.runtime.process.runtime").returncode:
         pytest.skip("no interpreter, or not the source, that an ordinary user may read")
     open_folder.chmod(0o777)
-    files = [f"test_process_{name}.py" for name in ("life", "adoption", "ports", "probes")]
+    names = ("life", "adoption", "ports", "probes", "payloads")
+    files = [f"test_process_{name}.py" for name in names]
     done = as_nobody(
         *("-m", "pytest", "-q", "-p", "no:cacheprovider", f"--basetemp={open_folder}/base"),
         f"--rootdir={ROOT}",

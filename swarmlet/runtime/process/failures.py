@@ -7,6 +7,7 @@ from typing import Final
 
 from swarmlet.runtime.base import RuntimeProblemError, TemporaryProblemError
 from swarmlet.runtime.process.accounts import Account
+from swarmlet.runtime.process.deliveries import FilePlan
 from swarmlet.runtime.process.plan import Plan
 
 _PASSING: Final = frozenset(
@@ -37,6 +38,8 @@ _STEPS: Final = {
     "source": "opening the source of a mount",
     "mount": "making a mount",
     "target": "mounting on its target",
+    "files": "putting its secrets and configs into memory",
+    "file": "putting a secret or config over a file of the node",
 }
 
 
@@ -85,8 +88,10 @@ def start_problem(failure: StartFailedError, plan: Plan, account: Account) -> Ru
 
 
 def _mount_problem(step: str, number: int, plan: Plan, account: Account) -> RuntimeProblemError:
-    """`step` is `source:`, `mount:` or `target:` and the mount's place in the plan."""
+    """`step` is `source:`, `mount:`, `target:` or `file:` and the place in the plan."""
     what, _, index = step.partition(":")
+    if what == "file":
+        return _file_problem(plan.files[int(index)], number)
     mount, reason = plan.mounts[int(index)], os.strerror(number)
     if what == "source" and number == errno.EACCES:
         return RuntimeProblemError(
@@ -106,6 +111,13 @@ def _mount_problem(step: str, number: int, plan: Plan, account: Account) -> Runt
     name = mount.source if mount.kind == "bind" else f"for {mount.target}"
     return RuntimeProblemError(
         f"The {mount.kind} mount {name} cannot be made: {reason}.", remedy="Look at the node."
+    )
+
+
+def _file_problem(file: FilePlan, number: int) -> RuntimeProblemError:
+    return RuntimeProblemError(
+        f"The {file.kind} {file.name} cannot cover {file.target}: {os.strerror(number)}.",
+        remedy="It must be there on this node, a file, and under none of the task's mounts.",
     )
 
 

@@ -8,6 +8,7 @@ target is covered, so that a source is what the host has there.
 """
 
 import ctypes
+import errno
 import os
 import struct
 
@@ -18,7 +19,7 @@ OPENAT2, MOUNT_SETATTR = 437, 442
 AT_FDCWD, AT_EMPTY_PATH, AT_RECURSIVE = -100, 0x1000, 0x8000
 OPEN_TREE_CLONE = 1
 MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_EMPTY_PATH = 4, 0x40
-FSCONFIG_SET_STRING, FSCONFIG_CMD_CREATE = 1, 6
+FSCONFIG_SET_FLAG, FSCONFIG_SET_STRING, FSCONFIG_CMD_CREATE = 0, 1, 6
 RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS = 2, 4
 
 
@@ -47,7 +48,7 @@ class Mounts:
         for mount in self._all:
             if mount.kind == b"volume":
                 with mount.step("source"):
-                    mount.made = _clone(_open(mount.source), is_recursive=False)
+                    mount.made = clone(open_path(mount.source), is_recursive=False)
 
     def open_rest(self, uid: int, gid: int, groups: list[int]) -> None:
         """Once the data directory is hidden: binds only of what the task may reach by itself."""
@@ -56,22 +57,18 @@ class Mounts:
                 with mount.step("source"):
                     fd = _open_as(mount.source, uid, gid, groups)
                 with mount.step("mount"):
-                    mount.made = _clone(fd, is_recursive=mount.is_recursive)
+                    mount.made = clone(fd, is_recursive=mount.is_recursive)
             elif mount.kind == b"tmpfs":
                 with mount.step("mount"):
-                    mount.made = _tmpfs(mount.source)
+                    mount.made = make_tmpfs(mount.source)
 
     def attach(self) -> None:
         """At last."""
         for mount in self._all:
             with mount.step("mount"):
-                _set_attributes(mount.made, mount.attributes)
+                set_attributes(mount.made, mount.attributes)
             with mount.step("target"):
-                place = _open(mount.target)
-                flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH
-                _call(MOVE_MOUNT, mount.made, b"", place, b"", flags)
-            os.close(place)
-            os.close(mount.made)
+                move_to(mount.made, mount.target)
 
 
 def _call(number: int, *arguments: object) -> int:
@@ -82,7 +79,15 @@ def _call(number: int, *arguments: object) -> int:
     return found
 
 
-def _open(path: bytes) -> int:
+def move_to(made: int, target: bytes) -> None:
+    """Attach what was made there."""
+    place = open_path(target)
+    _call(MOVE_MOUNT, made, b"", place, b"", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)
+    os.close(place)
+    os.close(made)
+
+
+def open_path(path: bytes) -> int:
     """A path that was resolved before: a link in it is a stranger's."""
     resolve = RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
     how = struct.pack("=QQQ", os.O_PATH | os.O_CLOEXEC, 0, resolve)  # struct open_how
@@ -95,13 +100,14 @@ def _open_as(path: bytes, uid: int, gid: int, groups: list[int]) -> int:
     os.setegid(gid)
     os.seteuid(uid)
     try:
-        return _open(path)
+        return open_path(path)
     finally:
         os.seteuid(0)
         os.setegid(0)
 
 
-def _clone(fd: int, *, is_recursive: bool) -> int:
+def clone(fd: int, *, is_recursive: bool) -> int:
+    """What is mounted there, to be mounted elsewhere."""
     flags = OPEN_TREE_CLONE | os.O_CLOEXEC | AT_EMPTY_PATH
     try:
         return _call(OPEN_TREE, fd, b"", flags | (AT_RECURSIVE if is_recursive else 0))
@@ -109,21 +115,32 @@ def _clone(fd: int, *, is_recursive: bool) -> int:
         os.close(fd)
 
 
-def _tmpfs(options: bytes) -> int:
-    """`options` are `name=value` with commas between."""
+def make_tmpfs(options: bytes, *, is_in_memory: bool = False) -> int:
+    """`options` are `name=value` with commas between. `is_in_memory`: never swapped where the
+    kernel can do that (Linux 6.4)."""
     context = _call(FSOPEN, b"tmpfs", 1)
     try:
         _call(FSCONFIG, context, FSCONFIG_SET_STRING, b"source", b"tmpfs", 0)
         for option in options.split(b","):
             name, _, value = option.partition(b"=")
             _call(FSCONFIG, context, FSCONFIG_SET_STRING, name, value, 0)
+        if is_in_memory:
+            _set_flag(context, b"noswap")
         _call(FSCONFIG, context, FSCONFIG_CMD_CREATE, None, None, 0)
         return _call(FSMOUNT, context, 1, 0)
     finally:
         os.close(context)
 
 
-def _set_attributes(fd: int, attributes: int) -> None:
+def _set_flag(context: int, name: bytes) -> None:
+    try:
+        _call(FSCONFIG, context, FSCONFIG_SET_FLAG, name, None, 0)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # an older kernel does not know it
+            raise
+
+
+def set_attributes(fd: int, attributes: int) -> None:
     """For the mount and all below it."""
     attr = struct.pack("=QQQQ", attributes, 0, MS_PRIVATE, 0)  # struct mount_attr
     _call(MOUNT_SETATTR, fd, b"", AT_EMPTY_PATH | AT_RECURSIVE, attr, len(attr))

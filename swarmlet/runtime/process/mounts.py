@@ -71,7 +71,7 @@ def _plan(mount: Mount, hidden: Sequence[str]) -> MountPlan:
             "A mount's path holds a NUL character: the kernel takes none.", remedy="Take it out."
         )
     target = os.path.normpath(mount.target)
-    _refuse_target(target, hidden)
+    refuse_target(target, hidden)
     plan = kind(mount)
     attributes = plan.attributes | (READ_ONLY if mount.read_only else 0)
     return replace(plan, target=target, attributes=attributes)
@@ -135,7 +135,8 @@ def _tmpfs(mount: Mount) -> MountPlan:
     return MountPlan(kind="tmpfs", source=",".join(words), target="", attributes=attributes)
 
 
-def _refuse_target(target: str, hidden: Sequence[str]) -> None:
+def refuse_target(target: str, hidden: Sequence[str]) -> None:
+    """Raises RuntimeProblemError for a place that no task may have covered."""
     if not target.startswith("/") or target in ("/", "//"):
         raise RuntimeProblemError(
             f"A mount's target must be an absolute path other than /, not {target}.",
@@ -176,7 +177,7 @@ def place_mounts(
     placed: list[PlacedMount] = []
     for index, plan in enumerate(plans):
         target = os.path.realpath(plan.target)
-        _refuse_target(target, hidden)
+        refuse_target(target, hidden)
         source = plan.source
         if plan.kind == "bind":
             source = _bind_source(plan, hidden)

@@ -16,6 +16,7 @@ from swarmlet.model.container import ContainerSpec, HealthConfig
 from swarmlet.model.service import TaskSpec
 from swarmlet.runtime.base import RuntimeProblemError
 from swarmlet.runtime.process.accounts import Account, AccountRules, find_account
+from swarmlet.runtime.process.deliveries import FilePlan, plan_files, variables_of
 from swarmlet.runtime.process.health import HealthRules, health_command, health_rules
 from swarmlet.runtime.process.host import LOG_DRIVERS, Host
 from swarmlet.runtime.process.mounts import MountPlan, PlacedMount, mount_pairs, plan_mounts
@@ -59,19 +60,23 @@ class Plan:
     log_size_b: int
     log_files: int
     mounts: tuple[MountPlan, ...]
+    files: tuple[FilePlan, ...]
     health: tuple[str, ...]  # the command of the check; empty for none
     health_rules: HealthRules
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """What is settled as late as at the start. `hidden` None: no namespaces."""
+    """What is settled as late as at the start. `hidden` None: no namespaces. `files`: pairs for the
+    shim (deliveries.file_pairs); `folder`: where files are that need no namespaces, "" for none."""
 
     bundle: str
     account: Account
     ports: tuple[Port, ...] = ()
     hidden: tuple[str, ...] | None = None
     mounts: tuple[PlacedMount, ...] = ()
+    files: Sequence[tuple[str, str]] = ()
+    folder: str = ""
 
 
 def plan_task(
@@ -101,6 +106,7 @@ def plan_task(
         log_size_b=size_b,
         log_files=files,
         mounts=plan_mounts(container.mounts, host, hidden),
+        files=plan_files(container, host, account, hidden),
         health=_health(container.healthcheck),
         health_rules=health_rules(container.healthcheck or HealthConfig()),
     )
@@ -116,6 +122,7 @@ def shim_config(plan: Plan, place: Place, host: Host) -> bytes:
         pairs += [("isolate", "1"), ("hostname", plan.hostname)]
         pairs += [("hide", path) for path in place.hidden]
         pairs += mount_pairs(place.mounts, place.account)
+        pairs += place.files
     return encode_config(pairs)
 
 
@@ -146,7 +153,8 @@ def _check(plan: Plan) -> list[tuple[str, str]]:
 def _world(plan: Plan, place: Place, host: Host) -> list[tuple[str, str]]:
     """What the task and all that goes beside it have in common (WORLD_KEYS)."""
     account, pairs = place.account, [("dir", plan.folder)]
-    environment = task_environment(plan, account, place.ports, host)
+    environment = variables_of(plan.files, place.folder)
+    environment |= task_environment(plan, account, place.ports, host)
     pairs += [("env", f"{name}={value}") for name, value in environment.items()]
     pairs += [("limit", " ".join(map(str, limit))) for limit in plan.limits]
     pairs.append(("oom_score_adj", str(plan.oom_score_adj)))

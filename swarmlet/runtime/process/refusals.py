@@ -11,8 +11,6 @@ from swarmlet.runtime.base import RuntimeProblemError
 _LEAVE_OUT: Final = "Leave the option out, or run the service where a container runtime is."
 
 _CONTAINER: Final[tuple[tuple[str, Callable[[ContainerSpec], object]], ...]] = (
-    ("secrets", lambda c: c.secrets),
-    ("configs", lambda c: c.configs),
     ("a read-only root filesystem", lambda c: c.read_only),
     ("a terminal", lambda c: c.tty),
     ("an open standard input", lambda c: c.open_stdin),

@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
@@ -23,9 +24,11 @@ from swarmlet.runtime.base import (
     TaskFile,
     TemporaryProblemError,
 )
+from swarmlet.runtime.payload_folder import PayloadFolder, folders_for
 from swarmlet.runtime.process.accounts import Account, AccountRules, choose_own_uid
 from swarmlet.runtime.process.beside import Beside
 from swarmlet.runtime.process.bundle import Bundle, BundleState, is_bundle_name
+from swarmlet.runtime.process.deliveries import file_pairs, place_files, private_files
 from swarmlet.runtime.process.failures import StartFailedError, start_problem
 from swarmlet.runtime.process.host import Host, describe_host, look_at_host
 from swarmlet.runtime.process.log_reader import read_log
@@ -49,11 +52,20 @@ log = logging.getLogger("swarmlet.runtime")
 REBOOTED: Final = "task: the host was restarted"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """A task's secrets and configs: pairs for its shim, or the folder they are in."""
+
+    files: Sequence[tuple[str, str]] = field(default=(), repr=False)
+    folder: str = ""
+
+
 class ProcessRuntime:
     """Runs tasks of the image `host`. One a state_dir, in one event loop.
 
     `state_dir` holds a folder for each task; `data_dir` and the socket are hidden from tasks where
-    the daemon is root. `rules` says as whom tasks may run, `host` what was found here.
+    the daemon is root. `rules` says as whom tasks may run, `host` what was found here,
+    `payload_folders` where to look for a tmpfs, for the files of tasks without namespaces.
     """
 
     name: Final = "process"
@@ -68,6 +80,7 @@ class ProcessRuntime:
         allow_root_tasks: bool = False,
         rules: AccountRules | None = None,
         host: Host | None = None,
+        payload_folders: Sequence[str] | None = None,
     ) -> None:
         self.condition = Condition()
         self._env = env
@@ -75,6 +88,10 @@ class ProcessRuntime:
         self._host = host or look_at_host()
         self._rules = rules or AccountRules(uid=self._host.uid, allow_root=allow_root_tasks)
         self._hidden = _hidden_paths(data_dir, state_dir, socket_path)
+        self._payloads = PayloadFolder(
+            folders_for(self._host.uid, os.environ) if payload_folders is None else payload_folders,
+            self._state_dir,
+        )
         self._volumes = Volumes(env.disk, f"{os.path.realpath(data_dir)}/volumes")
         self._health = HealthWatch(env.clock)
         self._beside = Beside(env, self._host, self._rules, self._running)
@@ -108,6 +125,8 @@ class ProcessRuntime:
     async def prepare(self, task: AssignedTask) -> None:
         """Make the bundle and the volumes; as root this settles the task's uid."""
         plan = self._plan(task)
+        if plan.files and not self._host.isolates:
+            self._payloads.of(task.id)  # there is a place for them
         if await self._find(task.id) is None:
             self._prepare(task.id, plan, await self._placed(task.id, plan))
 
@@ -117,11 +136,13 @@ class ProcessRuntime:
         known = await self._find(task.id)
         if known is None:
             mounts = await self._placed(task.id, plan)
-            known = self._tasks.get(task.id) or self._spawn(task.id, plan, mounts)
+            given = await self._given(task.id, plan, files)
+            known = self._tasks.get(task.id) or self._spawn(task.id, plan, mounts, given)
         try:
             started = await known.started()
         except StartFailedError as failure:
             await known.ended()
+            self._payloads.drop(task.id)
             if failure.is_passing:
                 self._undo(known)
             account = self._account(known.bundle.state(), plan)
@@ -130,11 +151,16 @@ class ProcessRuntime:
         return started
 
     async def healthy(self, task: AssignedTask) -> Exit | None:
-        return await self._health.until_healthy(await self._started(task.id))
+        end = await self._health.until_healthy(await self._started(task.id))
+        if end is not None:
+            self._payloads.drop(task.id)
+        return end
 
     async def wait(self, task_id: TaskID) -> Exit:
         """Checks the task's health meanwhile, where its spec says how."""
-        return await self._health.until_over(await self._started(task_id))
+        end = await self._health.until_over(await self._started(task_id))
+        self._payloads.drop(task_id)
+        return end
 
     async def stop(self, task_id: TaskID, signal: str, grace_s: float) -> Exit:
         """Signal the process group, wait `grace_s`, then kill everything of the task."""
@@ -165,13 +191,17 @@ class ProcessRuntime:
             while not await self._env.blocking(lambda: next(left, left) is left):
                 pass
             await self._env.blocking(bundle.remove)
+            self._payloads.drop(task_id)
         self._tasks.pop(task_id, None)
         self._health.forget(task_id)
         if self._uids is not None:
             self._uids.pop(task_id, None)
 
     async def list_tasks(self) -> list[RuntimeTask]:
-        return [await self._listed(bundle) for bundle in self._bundles()]
+        listed = [await self._listed(bundle) for bundle in self._bundles()]
+        with _disk_problems():  # a crash may have left files of what is not there any more
+            self._payloads.keep_only({str(one.task_id) for one in listed if one.exit is None})
+        return listed
 
     async def logs(self, task_id: TaskID, options: LogOptions) -> AsyncIterator[LogLine]:
         """Data ends with a newline where the task wrote one; a line over 16 KiB comes in parts."""
@@ -247,6 +277,23 @@ class ProcessRuntime:
 
         return await self._env.blocking(look)
 
+    async def _given(self, task_id: str, plan: Plan, files: Sequence[TaskFile]) -> Given:
+        """The task's secrets and configs: for its shim, or in its private folder."""
+        if not plan.files:
+            return Given()
+        if len(files) != len(plan.files):
+            raise RuntimeProblemError(f"Task {task_id} was not given its secrets and configs.")
+        if self._host.isolates:
+            targets = await self._env.blocking(lambda: place_files(plan.files, self._hidden))
+            return Given(files=file_pairs(plan.files, targets, files))
+        owner = None
+        if self._host.is_root:
+            account = self._account(Bundle(self._env.disk, self._state_dir, task_id).state(), plan)
+            owner = account.uid, account.gid
+        with _disk_problems():
+            private = private_files(plan.files, files, is_root=self._host.is_root)
+            return Given(folder=self._payloads.write(task_id, private, owner))
+
     def _prepare(self, task_id: str, plan: Plan, mounts: Sequence[PlacedMount]) -> None:
         bundle = Bundle(self._env.disk, self._state_dir, task_id)
         if bundle.exists() and bundle.state().boot_id == self._host.boot_id:
@@ -267,7 +314,9 @@ class ProcessRuntime:
                 if one.plan.kind == "volume":
                     self._volumes.make(one.source, one.plan, self._env.clock.wall_ms())
 
-    def _spawn(self, task_id: str, plan: Plan, mounts: tuple[PlacedMount, ...]) -> Supervised:
+    def _spawn(
+        self, task_id: str, plan: Plan, mounts: tuple[PlacedMount, ...], given: Given
+    ) -> Supervised:
         """No await from choosing the ports to having the task in memory: nobody else takes them."""
         self._prepare(task_id, plan, mounts)
         bundle = Bundle(self._env.disk, self._state_dir, task_id)
@@ -281,6 +330,8 @@ class ProcessRuntime:
             ports=ports,
             hidden=self._hidden if self._host.isolates else None,
             mounts=mounts,
+            files=given.files,
+            folder=given.folder,
         )
         known = Supervised(bundle, self._env.clock, ports)
         with _disk_problems():

@@ -83,13 +83,21 @@ def _set_up(config: Config, parent: int, streams: tuple[int, int, int]) -> None:
 
 def enter_namespaces(config: Config) -> None:
     """Own mounts with what the task must not see covered and what it asked for added, own /proc,
-    own host name if one is given. mounting.py says why in this order."""
+    own host name if one is given; its secrets and configs. mounting.py says why in this order."""
     kinds = config.all(b"mount")
     if not kinds:
         leave_mounts(config.text(b"hostname"))
         hide(config.all(b"hide"))
-        return
-    from swarmlet.runtime.process.mounting import Mounts  # others do not pay for it
+    else:
+        _add_mounts(config, kinds)
+    if config.all(b"file"):
+        from swarmlet.runtime.process.delivery import deliver  # others do not pay for it
+
+        deliver(config)
+
+
+def _add_mounts(config: Config, kinds: list[bytes]) -> None:
+    from swarmlet.runtime.process.mounting import Mounts  # nor for this
 
     mounts = Mounts(kinds, config.all(b"mount_source"), config.all(b"mount_target"))
     leave_mounts(config.text(b"hostname"))

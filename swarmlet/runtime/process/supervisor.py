@@ -313,7 +313,9 @@ def main() -> None:
             os.set_inheritable(LOCK_FD, False)
             os.set_inheritable(KEPT_FD, False)
             prctl(PR_SET_NAME, b"swarmlet-shim")
-            Shim(config).run()
+            shim = Shim(config)
+            del config  # secrets and all: it lasts for years
+            shim.run()
     except StepError as error:
         answer(b"failed " + error.line())
     except OSError as error:
