@@ -52,7 +52,6 @@ node: Final = LazyGroup(
         "drain": "node_drain:drain",
         "rm": "node:rm",
         "why": "why:node",
-        "why": "why:node",
     },
     text="Look at the swarm's nodes and change them.",
     epilog=example("swarmlet node ls", "swarmlet node update --availability drain node1"),
