@@ -11,22 +11,21 @@ import msgspec
 
 from swarmlet.core.errors import (
     ForbiddenError,
-    StaleVersionError,
     SwarmError,
     UnavailableError,
 )
 from swarmlet.core.ids import NodeID, new_id
-from swarmlet.core.limits import CONDITION_LENGTH_MAX, HEARTBEAT_PERIOD_NS, NS_PER_S
+from swarmlet.core.limits import HEARTBEAT_PERIOD_NS, NS_PER_S
 from swarmlet.env.base import Env
 from swarmlet.manager.hearsay import description_problem
 from swarmlet.manager.node_session import NodeSession, Reign
-from swarmlet.manager.node_states import NodeStates, troubled_state
+from swarmlet.manager.node_states import NodeStates
 from swarmlet.manager.rate_limit import RegistrationRate
 from swarmlet.manager.session_watch import SilenceWatch
 from swarmlet.manager.status_batch import StatusBatch
-from swarmlet.model.change import Change, Event, SetNodeStatus, Update
+from swarmlet.model.change import Event
 from swarmlet.model.cluster import Cluster
-from swarmlet.model.node import ManagerStatus, Node, NodeState, NodeStatus
+from swarmlet.model.node import ManagerStatus, Node
 from swarmlet.model.task import Task
 from swarmlet.model.view import cluster_of
 from swarmlet.store.proposer import Member
@@ -47,7 +46,6 @@ HELLO_TIMEOUT_S: Final = 5.0  # for the first message; SwarmKit agent/agent.go
 INFORM_AT_ONCE: Final = 32  # sessions that are told of a change of the swarm,
 INFORM_PAUSE_S: Final = 0.02  # and before the next ones are
 LEADER_WEIGHT: Final = 10  # for whoever hears of this manager now; as much as one good answer
-REGISTER_TRIES_MAX: Final = 10  # against others who write the node's row at the same moment
 
 
 class Dispatcher:
@@ -165,6 +163,7 @@ class Dispatcher:
     def _on_node(self, event: Event) -> None:
         """A removed node is cut off; what is new of a node's certificate or role is told to it,
         and of a manager's place to all."""
+        self._nodes.on_row(event)
         session = self._sessions.get(NodeID(event.id))
         if session is not None and event.new is None:
             session.close()
@@ -212,28 +211,24 @@ class Dispatcher:
         self._replace(peer)  # first: what its end would write must not come behind our state
         period_s = await self._register(hello, addr, channel)
         self._replace(peer)
-        # whatever became of earlier tries meanwhile
-        self._nodes.registered(peer, is_troubled=bool(hello.problem))
+        self._nodes.registered(hello, addr)  # whatever became of earlier tries meanwhile
         if self._reign is None:
             raise UnavailableError("This manager does not lead any more.")
         session = NodeSession(peer, channel, self._reign, period_s=period_s)
         self._sessions[peer] = session
         self._silence.add(session)
         self.on_session_begin(peer)
-        if hello.problem:
-            self._on_condition(session, hello.problem)
         log.info("session.opened", extra={"node_id": peer, "addr": addr})
         return session
 
     def _on_condition(self, session: NodeSession, problem: str) -> None:
         """A node says whether its runtime can run tasks; one that was replaced has no say."""
-        node = self._store.view().nodes.get(session.node_id)
-        if node is None or self._sessions.get(session.node_id) is not session:
+        if self._sessions.get(session.node_id) is not session:
             return
         if problem:
-            self._nodes.troubled(node, problem[:CONDITION_LENGTH_MAX])
+            self._nodes.troubled(session.node_id, problem)
         else:
-            self._nodes.healed(node)
+            self._nodes.healed(session.node_id)
 
     def _refusal(self, hello: Message, peer: NodeID, addr: str) -> str:
         """Why this agent may not register, or nothing."""
@@ -270,9 +265,8 @@ class Dispatcher:
         """Write what is new of the node (its state, address and description) and welcome it; its
         heartbeat period."""
         self._registering += 1
-        self._nodes.registered(hello.node_id, is_troubled=bool(hello.problem))
         try:
-            await self._write_node(hello, addr)
+            await self._nodes.register(hello, addr)
             period_s = self._period_s()
             await channel.send(_welcome(new_id(self._env.entropy), period_s))
         except BaseException:
@@ -283,35 +277,17 @@ class Dispatcher:
             self._registering -= 1
         return period_s
 
-    async def _write_node(self, hello: Hello, addr: str) -> None:
-        for _ in range(REGISTER_TRIES_MAX):
-            node = self._store.view().nodes.get(hello.node_id)
-            if node is None:
-                raise ForbiddenError(f"Node {hello.node_id} was removed from this swarm.")
-            try:
-                await self._store.commit(registration(node, hello, addr))
-            except StaleVersionError:
-                await asyncio.sleep(0)  # the other's write is applied in a turn of its own
-            else:
-                return
-        raise UnavailableError(
-            f"The row of node {hello.node_id} is written by others all the time."
-        )
-
     def _end(self, session: NodeSession) -> None:
         """The node's own session ended (not one that was replaced): say so."""
         if self._sessions.get(session.node_id) is not session:
             return
         del self._sessions[session.node_id]
         self.on_session_end(session.node_id)
-        node = self._store.view().nodes.get(session.node_id)
-        if node is None:
-            return
-        if session.goodbye_s is not None:
-            self._rate.forgive(node.id, self._env.clock.mono_s())
-            self._nodes.said_goodbye(node, session.goodbye_s)
+        if session.goodbye is not None:
+            self._rate.forgive(session.node_id, self._env.clock.mono_s())
+            self._nodes.said_goodbye(session.node_id, session.goodbye)
         else:
-            self._nodes.closed(node)
+            self._nodes.closed(session.node_id, session.heard_s)
 
     def _info(self, node_id: NodeID) -> SwarmInfo | None:
         """What the node should know of the swarm; None once it is no part of it."""
@@ -348,17 +324,6 @@ class Dispatcher:
     def _period_s(self) -> float:
         period_ns = cluster_of(self._store.view()).spec.dispatcher.heartbeat_period
         return (period_ns or HEARTBEAT_PERIOD_NS) / NS_PER_S
-
-
-def registration(node: Node, hello: Hello, addr: str) -> list[Change]:
-    """What to write of a node that registers. The status always: an older one may be in flight.
-    A node whose runtime is away was never ready in between."""
-    state = troubled_state(node.status.state) if hello.problem else NodeState.READY
-    status = NodeStatus(state=int(state), message=hello.problem[:CONDITION_LENGTH_MAX], addr=addr)
-    if node.description != hello.description:
-        row = msgspec.structs.replace(node, description=hello.description, status=status)
-        return [Update(obj=row, seen=node.version)]
-    return [SetNodeStatus(id=node.id, status=status)]
 
 
 def _root_of(row: object) -> bytes | None:

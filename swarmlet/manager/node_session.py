@@ -59,8 +59,8 @@ class Reign(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NodeSession:
-    """Runs until the agent goes, falls silent or breaks a rule. `goodbye_s`: what it named when it
-    stopped in order.
+    """Runs until the agent goes, falls silent or breaks a rule. `goodbye`: what it said when it
+    stopped in order; `heard_s`: when it was heard of last, in monotonic time.
 
     Reading is the session's one task. What is to be told is sent by another, the teller, which
     lives only while there is something: idle sessions are many.
@@ -71,9 +71,9 @@ class NodeSession:
     ) -> None:
         self.node_id, self._channel, self._reign = node_id, channel, reign
         self._period_s = period_s
-        self.goodbye_s: float | None = None
+        self.goodbye: Goodbye | None = None
         self.is_over = False
-        self._heard_s = self._told_s = reign.clock.mono_s()
+        self.heard_s = self._told_s = reign.clock.mono_s()
         self._failure: SwarmError | None = None
         self._outbox: list[Message] = []
         self._feed = AssignmentFeed(node_id, reign.store, self._put)
@@ -119,7 +119,7 @@ class NodeSession:
 
     def silent_at_s(self) -> float:
         """When the node counts as lost unless it is heard before."""
-        return self._heard_s + MISSED_BEATS_MAX * (self._period_s + BEAT_JITTER_S)
+        return self.heard_s + MISSED_BEATS_MAX * (self._period_s + BEAT_JITTER_S)
 
     def give_up(self) -> None:
         """It was silent for too long."""
@@ -134,11 +134,11 @@ class NodeSession:
         self.close()
 
     async def _take(self, message: Message) -> None:
-        self._heard_s = self._reign.clock.mono_s()
+        self.heard_s = self._reign.clock.mono_s()
         match message:
             case Heartbeat():
                 # Everything that is told says that this manager lives: every other beat will do.
-                if self._heard_s - self._told_s >= ANSWER_AFTER_PERIODS * self._period_s:
+                if self.heard_s - self._told_s >= ANSWER_AFTER_PERIODS * self._period_s:
                     self.post(Heartbeat())
             case StatusReport(number=number, statuses=statuses):
                 checked = tuple(self._checked(statuses))
@@ -147,7 +147,9 @@ class NodeSession:
             case Condition(problem=problem):
                 self._reign.on_condition(self, problem)
             case Goodbye(back_in_s=back_in_s):
-                self.goodbye_s = checked_absence_s(back_in_s)
+                self.goodbye = msgspec.structs.replace(
+                    message, back_in_s=checked_absence_s(back_in_s)
+                )
             case _:
                 kind = type(message).__name__
                 raise InvalidArgumentError(f"A node may not send {kind} in a session.")

@@ -4,23 +4,29 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import suppress
 from math import ceil
+from typing import Final
 
 from swarmlet.env.base import Clock
 from swarmlet.manager.node_session import NodeSession
 
+LATE_MAX_S: Final = 1.0  # of a look; more is a process that stood still, and heard nobody
+CATCH_UP_S: Final = 3.0  # then, for what was said meanwhile to be read
+
 
 class SilenceWatch:
     """Ends sessions that fell silent. A session is looked at when it would be silent if nothing
-    had been heard since the last look, in whole seconds: a beat costs nothing here."""
+    had been heard since the last look, in whole seconds: a beat costs nothing here. Where this
+    process stood still, nobody counts as silent before what they said could be read."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._by_second: dict[int, dict[NodeSession, None]] = {}
         self._second_of: dict[NodeSession, int] = {}
+        self._not_before_s = 0.0
         self._added = asyncio.Event()
 
     def add(self, session: NodeSession) -> None:
-        second = ceil(session.silent_at_s())
+        second = ceil(max(session.silent_at_s(), self._not_before_s))
         if second < min(self._by_second, default=second + 1):
             self._added.set()
         self._by_second.setdefault(second, {})[session] = None
@@ -41,6 +47,9 @@ class SilenceWatch:
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
                     await self._added.wait()
+            now_s = self._clock.mono_s()
+            if first is not None and now_s > first + LATE_MAX_S:
+                self._not_before_s = now_s + CATCH_UP_S
 
     def _look(self) -> None:
         for session in self._due(self._clock.mono_s()):
@@ -52,7 +61,7 @@ class SilenceWatch:
                 return
             for session in self._by_second.pop(second):
                 del self._second_of[session]
-                if session.silent_at_s() <= now_s:
+                if max(session.silent_at_s(), self._not_before_s) <= now_s:
                     yield session
                 else:
                     self.add(session)

@@ -194,6 +194,11 @@ class RollCall:
             next_ms = turn_ms if next_ms is None else min(next_ms, turn_ms)
         return next_ms
 
+    @property
+    def hold_until_ms(self) -> int:
+        """Until when replacement is, or was last, held."""
+        return self._hold_until_ms
+
     def count_lost(self) -> int:
         """How many were lost in the last seconds."""
         return len(self._lost)
