@@ -83,7 +83,8 @@ class Machine:
     def apply(self, index: int, entry: bytes) -> None:
         self._events.clear()
         self._store.apply(index, entry)
-        self._truth.applied(self._name, index, entry, self._events, self._looked)
+        kept = len(self._store.history)
+        self._truth.applied(self._name, index, entry, self._events, self._looked, kept)
 
     def snapshot(self) -> Iterator[bytes]:
         self._truth.counts["snapshots taken"] += 1

@@ -51,6 +51,7 @@ class GroupTruth:
         self.committed_in: dict[int, int] = {}  # by index: the term of who first knew
         self.commit_index = 1
         self.states: dict[int, bytes] = {}  # by applied index: digest of all that was applied
+        self.kept: dict[int, int] = {}  # by applied index: how many events the history has
         self.events: dict[int, bytes] = {}
         self.proposals: dict[int, int] = {}  # that had an effect: at which index
         self.rows: dict[str, list[tuple[int, str]]] = {}  # by name: (index, value) of each write
@@ -170,9 +171,17 @@ class GroupTruth:
     # The state ------------------------------------------------------------------------------------
 
     def applied(
-        self, name: str, index: int, entry: bytes, events: Sequence[Event], looked: Looked
+        self,
+        name: str,
+        index: int,
+        entry: bytes,
+        events: Sequence[Event],
+        looked: Looked,
+        kept: int,
     ) -> None:
-        """A member applied an entry, with these effects."""
+        """A member applied an entry, with these effects; its history has `kept` events by now."""
+        if self.kept.setdefault(index, kept) != kept:
+            self.wrong("history", f"{name} has {kept} events at {index}, not {self.kept[index]}")
         if index <= looked.applied:
             self.wrong("apply", f"{name} applied {index} after {looked.applied}")
         chain = hashlib.blake2b(entry, key=looked.chain, digest_size=16)
@@ -210,6 +219,8 @@ class GroupTruth:
             self.wrong("snapshot", f"{name} restored a state of {index}, which nobody had")
             return
         looked.chain = known
+        if len(store.history) != self.kept[index]:
+            self.wrong("history", f"{name} restored another history at {index}")
         held = {row.id: (row.version, value_of(row)) for row in store.view().configs.all()}
         for row_id, writes in self.rows.items():
             newest = next((w for w in reversed(writes) if w[0] <= index), None)
@@ -276,6 +287,7 @@ class GroupTruth:
         self.commit_index = kept
         for index in [i for i in self.states if i > kept]:
             del self.states[index]
+            del self.kept[index]
         for proposal_id in [p for p, i in self.proposals.items() if i > kept]:
             del self.proposals[proposal_id]
         for row_id, writes in list(self.rows.items()):

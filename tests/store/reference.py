@@ -10,6 +10,7 @@ from swarmlet.model.change import (
     Create,
     Exists,
     Guard,
+    Note,
     NotInUse,
     PortFree,
     Remove,
@@ -94,6 +95,8 @@ class Reference:
                 raise NoError("invalid-argument")
 
     def _change(self, change: Change, before: dict[Any, Any], index: int, stamp_ms: int) -> None:
+        if isinstance(change, Note):
+            return  # it is told, and changes nothing
         table, row_id = self._place(change)
         old = self.rows.get((table, row_id))
         first = before.get((table, row_id))

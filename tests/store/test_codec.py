@@ -12,6 +12,7 @@ from swarmlet.model.change import (
     Assign,
     Create,
     Exists,
+    Note,
     NotInUse,
     PortFree,
     Remove,
@@ -31,6 +32,7 @@ from swarmlet.store.codec import (
     DesiredRecord,
     ExistsRecord,
     NodeStatusRecord,
+    NoteRecord,
     NotInUseRecord,
     PortFreeRecord,
     RemoveRecord,
@@ -94,6 +96,7 @@ def test_every_verb_and_guard_survives_the_log():
         SetStatus(id=TASK_ID, status=STATUS),
         SetDesired(id=TASK_ID, desired=640, seen=9),
         SetNodeStatus(id=NODE_ID, status=NodeStatus(state=2, addr="10.0.0.1")),
+        Note(kind="task", action="exec", id=TASK_ID, attributes=(("who", "root"),)),
         guards=(
             Exists(table=Secret, id="x0"),
             NotInUse(table=Config, id="c0"),
@@ -111,6 +114,7 @@ def test_every_verb_and_guard_survives_the_log():
         StatusRecord(TASK_ID, STATUS),
         DesiredRecord(TASK_ID, 640, 9),
         NodeStatusRecord(NODE_ID, NodeStatus(state=2, addr="10.0.0.1")),
+        NoteRecord("task", "exec", TASK_ID, (("who", "root"),)),
     ]
     assert entry.guards == (
         ExistsRecord(6, "x0"),

@@ -17,6 +17,7 @@ from swarmlet.model.change import (
     Create,
     Exists,
     Guard,
+    Note,
     NotInUse,
     PortFree,
     Remove,
@@ -125,6 +126,7 @@ class Direct:
     def __init__(self) -> None:
         self.store = Store(seeded_env())
         self.proposals = 100
+        self.entries: list[bytes] = []
 
     def apply(self, *changes: Change, guards: tuple[Guard, ...] = (), repeat: int = 0) -> str:
         """The refusal's code, or an empty string. `repeat` names an earlier proposal instead."""
@@ -132,7 +134,8 @@ class Direct:
         proposal_id = repeat or self.proposals
         raws = [encode_change(change) for change in changes]
         index = self.store.index + 1
-        self.store.apply(index, encode_entry(proposal_id, START_MS + index, raws, guards))
+        self.entries.append(encode_entry(proposal_id, START_MS + index, raws, guards))
+        self.store.apply(index, self.entries[-1])
         outcome = dict(self.outcomes())[proposal_id]
         return "" if isinstance(outcome, int) else outcome.code
 
@@ -252,6 +255,8 @@ class History:
 
     def _change(self, rows: Callable[[type, str], Any]) -> Change:
         rng = self.rng
+        if rng.random() < 0.05:
+            return Note(kind="task", action="exec", id=rng.choice(TASK_IDS))
         if rng.random() < 0.5:
             return self._task_change(rows)
         makers = [self._config, self._secret, self._service, self._spec, self._node]
