@@ -6,6 +6,7 @@ from functools import partial
 from typing import Final
 
 from swarmlet.agent.description import OwnDescription
+from swarmlet.agent.disconnect import DisconnectWatch
 from swarmlet.agent.reporter import Reporter
 from swarmlet.agent.session import Session
 from swarmlet.agent.state_db import StateDB, open_state
@@ -58,6 +59,7 @@ class Agent:
         )
         if on_info is not None:
             self._session.on_info = on_info
+        self._watch = DisconnectWatch(self._session.contact, self._worker)
         self._is_over = asyncio.Event()
         self._is_loaded = False
 
@@ -67,7 +69,8 @@ class Agent:
         self._is_loaded = True
         try:
             async with asyncio.TaskGroup() as group:
-                parts = [group.create_task(part.run()) for part in (self._worker, self._session)]
+                running = (self._worker, self._session, self._watch)
+                parts = [group.create_task(part.run()) for part in running]
                 try:
                     await self._is_over.wait()
                 finally:

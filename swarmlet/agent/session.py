@@ -11,9 +11,11 @@ from typing import Final
 import msgspec
 
 from swarmlet.agent.description import OwnDescription
+from swarmlet.agent.disconnect import Contact
 from swarmlet.agent.inventory import Inventory
 from swarmlet.agent.logs import LogPublisher
 from swarmlet.agent.reporter import Reporter
+from swarmlet.agent.streams import StreamServer
 from swarmlet.agent.worker import Worker
 from swarmlet.core.errors import NodeRemovedError, SwarmError, UnavailableError, first_of
 from swarmlet.core.ids import NodeID
@@ -32,6 +34,7 @@ from swarmlet.wire.messages import (
     Hello,
     Message,
     OpenLogs,
+    OpenStream,
     StatusAck,
     SwarmInfo,
     Welcome,
@@ -46,6 +49,9 @@ DESCRIBE_PERIOD_S: Final = 20.0  # between looks whether this node has changed
 MISSED_BEATS_MAX: Final = 3  # then the manager counts as lost
 GOODBYE_TIMEOUT_S: Final = 1.0
 ANEW_IN_S: Final = 15.0  # what a node promises that registers anew: a slow network takes seconds
+
+
+_Servers = tuple[LogPublisher, StreamServer]
 
 
 class SessionLostError(UnavailableError):
@@ -89,6 +95,7 @@ class Session:
         self._backoff_s = 0.0
         self._is_over = False
         self._alone_since_s = env.clock.mono_s()
+        self.contact = Contact(env.clock)
         self.was_registered = asyncio.Event()
         self.refusal = self.problem = ""
         self.is_removed = False
@@ -162,14 +169,16 @@ class Session:
                 welcome = await self._register(channel, description, problem)
             self._channel, self._backoff_s, self.refusal = channel, 0.0, ""
             self.is_removed = False
+            self.contact.opened()
             self.was_registered.set()
             self._reporter.note_all(self._worker.statuses())
             period_s = welcome.heartbeat_period_s
             async with asyncio.TaskGroup() as group:
                 logs = LogPublisher(self._worker.runtime, self._connector, group)
+                streams = StreamServer(self._worker, self._connector, group)
                 inventory = Inventory(self._worker)
                 group.create_task(inventory.hand_over())
-                group.create_task(self._read(channel, period_s, inventory, logs))
+                group.create_task(self._read(channel, period_s, inventory, (logs, streams)))
                 group.create_task(self._beat(channel, period_s))
                 group.create_task(self._watch_description(description))
                 group.create_task(self._watch_certificate(seen))
@@ -183,6 +192,7 @@ class Session:
         finally:
             if self._channel is not None:
                 self._channel, self._alone_since_s = None, self._env.clock.mono_s()
+                self.contact.lost()
             channel.close()
 
     async def _register(
@@ -206,7 +216,7 @@ class Session:
         return answer
 
     async def _read(
-        self, channel: AgentChannel, period_s: float, inventory: Inventory, logs: LogPublisher
+        self, channel: AgentChannel, period_s: float, inventory: Inventory, servers: _Servers
     ) -> None:
         while True:
             try:
@@ -214,9 +224,11 @@ class Session:
                     message = await channel.receive()
             except TimeoutError:
                 raise SessionLostError("The manager has fallen silent.") from None
-            self._take(message, inventory, logs)
+            self.contact.heard()
+            self._take(message, inventory, servers)
 
-    def _take(self, message: Message, inventory: Inventory, logs: LogPublisher) -> None:
+    def _take(self, message: Message, inventory: Inventory, servers: _Servers) -> None:
+        logs, streams = servers
         match message:
             case Assignments():
                 inventory.take(message)
@@ -226,6 +238,8 @@ class Session:
                 logs.open(message)
             case CloseLogs(subscription=subscription):
                 logs.close(subscription)
+            case OpenStream():
+                streams.open(message)
             case SwarmInfo():
                 self.on_info(message)
             case Heartbeat():

@@ -71,6 +71,11 @@ class TaskShell:
         self._scope: asyncio.Timeout | None = None
         self._moved = asyncio.Event()
         self._is_gone = self.is_removed = False
+        self._cut_off = ""  # why it is stopped although nobody wants that
+
+    @property
+    def _desired(self) -> int:
+        return max(self.task.desired, TaskState.SHUTDOWN) if self._cut_off else self.task.desired
 
     def update(self, task: AssignedTask) -> None:
         """Take a new body; the operation in progress goes on only where it is still the next
@@ -78,7 +83,19 @@ class TaskShell:
         self.task = task
         if further(self.status, task.status) is not self.status:
             self._observe(task.status)
-        if next_step(task.desired, self.status.state) is not self._step:
+        self._turn()
+
+    def cut_off(self, why: str) -> None:
+        """Stop it for want of a manager, for good."""
+        self._cut_off = why
+        self._turn()
+
+    def is_ending(self) -> bool:
+        """Whether it is over, or shall be."""
+        return self.status.state > TaskState.RUNNING or self._desired >= TaskState.SHUTDOWN
+
+    def _turn(self) -> None:
+        if next_step(self._desired, self.status.state) is not self._step:
             self._interrupt()
 
     def remove(self) -> None:
@@ -102,7 +119,7 @@ class TaskShell:
         if self._is_gone:
             return False
         may_run = TaskState.STARTING <= self.status.state <= TaskState.RUNNING
-        is_told = self.is_removed or self.task.desired >= TaskState.SHUTDOWN
+        is_told = self.is_removed or self._desired >= TaskState.SHUTDOWN
         return self._leftover_tries > 0 or (may_run and is_told)
 
     async def run(self) -> None:
@@ -138,7 +155,7 @@ class TaskShell:
             self._scope.reschedule(asyncio.get_running_loop().time())
 
     async def _advance(self) -> None:
-        step = self._step = next_step(self.task.desired, self.status.state)
+        step = self._step = next_step(self._desired, self.status.state)
         if step is REST:
             await asyncio.Event().wait()  # an update ends it
         try:
@@ -150,7 +167,12 @@ class TaskShell:
             self._give_up(problem.message)
         else:
             now_ms = self._bench.clock.wall_ms()
-            self._observe(after(self.status, step, now_ms, result))
+            self._observe(self._explained(after(self.status, step, now_ms, result)))
+
+    def _explained(self, status: TaskStatus) -> TaskStatus:
+        """With the reason where it was stopped unasked."""
+        is_unasked = status.state == TaskState.SHUTDOWN and self.task.desired < TaskState.SHUTDOWN
+        return msgspec.structs.replace(status, err=self._cut_off) if is_unasked else status
 
     async def _perform(self, operation: Operation) -> Started | Exit | None:
         match operation:

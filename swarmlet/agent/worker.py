@@ -12,9 +12,11 @@ from swarmlet.agent.payloads import Payloads
 from swarmlet.agent.reporter import Reporter
 from swarmlet.agent.shell import PREPARES_MAX, RETRY_S, STARTS_MAX, Bench, TaskShell, remove_from
 from swarmlet.agent.state_db import StateDB
+from swarmlet.core.errors import InvalidArgumentError
 from swarmlet.core.ids import TaskID
 from swarmlet.env.base import Clock
 from swarmlet.model.node import NodeDescription
+from swarmlet.model.on_disconnect import said_by
 from swarmlet.model.task import TaskState, TaskStatus
 from swarmlet.runtime.base import Runtime, RuntimeProblemError, RuntimeTask
 from swarmlet.wire.messages import AssignedTask
@@ -98,6 +100,19 @@ class Worker:
     def statuses(self) -> dict[TaskID, TaskStatus]:
         """What was last observed of every task held."""
         return dict(self._db.statuses)
+
+    def stop_after_s(self) -> dict[TaskID, float]:
+        """How long each task may run on without a manager, of those that may not for ever."""
+        limits = {
+            task_id: _stop_after_s(shell.task)
+            for task_id, shell in self._shells.items()
+            if not shell.is_ending()
+        }
+        return {task_id: limit_s for task_id, limit_s in limits.items() if limit_s}
+
+    def cut_off(self, task_id: TaskID, why: str) -> None:
+        """Stop the task for good, whatever is desired."""
+        self._shells[task_id].cut_off(why)
 
     def is_at_rest(self) -> bool:
         quiet = all(shell.is_at_rest() for shell in self._shells.values())
@@ -202,3 +217,10 @@ class Worker:
     def _owner(self) -> asyncio.TaskGroup:
         assert self._group is not None, "the worker is not running"
         return self._group
+
+
+def _stop_after_s(task: AssignedTask) -> float:
+    try:
+        return said_by(task.service_labels).stop_after_s
+    except InvalidArgumentError:  # stored before the label meant anything
+        return 0.0
