@@ -5,7 +5,13 @@ from collections.abc import Callable
 from swarmlet.ca.own_identity import OwnIdentity
 from swarmlet.core.errors import NotLeaderError, SwarmError, UnavailableError
 from swarmlet.core.ids import NodeID
-from swarmlet.wire.channel import AgentChannel, ChannelClosedError, LogSink, NodeLink
+from swarmlet.wire.channel import (
+    AgentChannel,
+    ChannelClosedError,
+    LogSink,
+    NodeLink,
+    StreamChannel,
+)
 from swarmlet.wire.messages import ManagerAddr, Message
 from swarmlet.wire.remotes import Remotes
 
@@ -50,6 +56,12 @@ class RemoteConnector:
         if not self._with:
             raise UnavailableError("This node has no session with a manager.")
         return await self._link.open_log_stream(self._with, subscription, self._own.credentials)
+
+    async def open_stream(self, stream_id: str) -> StreamChannel:
+        """Raises as `open_log_stream`."""
+        if not self._with:
+            raise UnavailableError("This node has no session with a manager.")
+        return await self._link.open_stream(self._with, stream_id, self._own.credentials)
 
     def _choose(self) -> str:
         """Whoever was named by the manager asked last, else by weight."""

@@ -7,7 +7,7 @@ the same values out of every text it sees later.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 REDACTED: Final = "<redacted>"
@@ -77,6 +77,24 @@ def redact_text(text: str) -> str:
         if any(sign in lower for sign in signs):
             text = shape.sub(instead, text)
     return text
+
+
+def redact_arguments(arguments: Iterable[str]) -> str:
+    """An argument list as one line, without what looks like a secret: by shape, the value of an
+    option or variable with a telling name, and what follows such an option."""
+    shown: list[str] = []
+    is_value = False
+    for argument in arguments:
+        name, equals, _ = argument.partition("=")
+        is_telling = bool(_TELLING.search(name)) and len(name.split()) == 1
+        if is_value and not argument.startswith("-"):
+            shown.append(REDACTED)
+        elif is_telling and equals:
+            shown.append(f"{name}={REDACTED}")
+        else:
+            shown.append(redact_text(argument))
+        is_value = is_telling and not equals and argument.startswith("-")
+    return " ".join(shown)
 
 
 class Redactor:

@@ -10,7 +10,7 @@ from swarmlet.core.identity import Identity
 from swarmlet.env.base import Clock
 from swarmlet.manager.gatekeeper import CertificateGatekeeper
 from swarmlet.manager.port import hello_of
-from swarmlet.wire.channel import AgentChannel, RaftChannel
+from swarmlet.wire.channel import AgentChannel, AskedStream, RaftChannel, StreamChannel
 from swarmlet.wire.node_api import (
     CertificateRequest,
     CertificateStatus,
@@ -29,7 +29,20 @@ if TYPE_CHECKING:
     from swarmlet.daemon.membership import Membership
 
 
-class Entrance:
+class _StreamEntrance:
+    """Implements `wire.port.StreamService`."""
+
+    async def take_stream(self, channel: StreamChannel, peer: Identity, stream_id: str) -> None:
+        await self._manager().take_stream(channel, peer, stream_id)
+
+    async def serve_task_stream(self, channel: AskedStream, peer: Identity) -> None:
+        await self._manager().serve_task_stream(channel, peer)
+
+    def _manager(self) -> PortService:
+        raise NotImplementedError
+
+
+class Entrance(_StreamEntrance):
     """Implements `wire.port.PortService`. `member` is set while there is one whose
     log is open."""
 

@@ -15,7 +15,7 @@ from swarmlet.core.ids import NodeID, RaftID
 from swarmlet.daemon.data_dir import SwarmFile
 from swarmlet.daemon.group_member import GroupMember
 from swarmlet.daemon.host import Host
-from swarmlet.daemon.ways import OwnDialer
+from swarmlet.daemon.ways import OwnDialer, TaskStreams
 from swarmlet.env.sealed import SealKeys
 from swarmlet.manager.bootstrap import Founding, first_changes
 from swarmlet.manager.control import Control
@@ -65,6 +65,9 @@ class Membership:
         self.manager = Manager(env, self.store, self.log, node_id, all_deciders(), ties)
         self.control = Control(
             self.store, self.log, self.manager.logs, env, node_id, external=external
+        )
+        self.control.streams = TaskStreams(
+            link, own, self.manager.streams, self.manager.port.leader_addr
         )
         self.gatekeeper = StoreGatekeeper(
             self.store, own.identity.cluster_id, env.clock, self.manager.standing

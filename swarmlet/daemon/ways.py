@@ -10,15 +10,17 @@ from swarmlet.ca.source import CertificateSource, RemoteAuthority
 from swarmlet.core.errors import UnauthorizedError
 from swarmlet.core.ids import NodeID
 from swarmlet.env.base import Env
+from swarmlet.manager.stream_broker import StreamBroker
 from swarmlet.wire.channel import (
     AgentChannel,
     AgentConnector,
     LogSink,
     NodeLink,
     RaftChannel,
+    StreamChannel,
 )
 from swarmlet.wire.credentials import Credentials
-from swarmlet.wire.messages import ManagerAddr
+from swarmlet.wire.messages import ManagerAddr, TaskStreamAsk
 from swarmlet.wire.node_api import (
     CertificateStatus,
     SnapshotAnswer,
@@ -102,6 +104,13 @@ class Connector:
             return await local.open_log_stream(subscription)
         return await self._remote.open_log_stream(subscription)
 
+    async def open_stream(self, stream_id: str) -> StreamChannel:
+        """To the manager of the session."""
+        local = self._present.local_connector()
+        if self._distant is None and local is not None:
+            return await local.open_stream(stream_id)
+        return await self._remote.open_stream(stream_id)
+
     def come_home(self) -> None:
         """This manager leads from now on: a session with another is of no use any more."""
         if self._distant is not None:
@@ -131,6 +140,28 @@ class Authority:
 
     def _source(self) -> CertificateSource:
         return self._present.local_authority() or self._remote
+
+
+class TaskStreams:
+    """Streams into tasks, for the callers of this manager: its own while it leads, else the
+    leader's; implements `manager.control.base.TaskStreams`. `leader_addr` as of a `PortService`.
+    """
+
+    def __init__(
+        self,
+        link: NodeLink,
+        own: OwnIdentity,
+        broker: StreamBroker,
+        leader_addr: Callable[[], str | None],
+    ) -> None:
+        self._link, self._own = link, own
+        self._broker, self._leader_addr = broker, leader_addr
+
+    async def open(self, ask: TaskStreamAsk) -> StreamChannel:
+        addr = self._leader_addr()
+        if addr is None:
+            return await self._broker.open(ask)
+        return await self._link.open_task_stream(addr, ask, self._own.credentials)
 
 
 class OwnDialer:

@@ -18,10 +18,18 @@ from swarmlet.manager.loop import ControlLoop
 from swarmlet.manager.members import Members
 from swarmlet.manager.port import ManagerPort, Rooms, Ties, Whereabouts
 from swarmlet.manager.root_rotation import RootRotator
+from swarmlet.manager.stream_broker import StreamBroker
 from swarmlet.reconcile.base import Decider
 from swarmlet.store.proposer import RaftLog
 from swarmlet.store.store import Store
-from swarmlet.wire.channel import AgentChannel, AgentConnector, LogSink, memory_channel
+from swarmlet.wire.channel import (
+    AgentChannel,
+    AgentConnector,
+    LogSink,
+    StreamChannel,
+    memory_channel,
+    memory_stream,
+)
 
 _ALONE: Final = Ties()
 
@@ -44,16 +52,29 @@ class Manager:
         self._loops = tuple(ControlLoop(decider, store, env) for decider in deciders)
         self.dispatcher = Dispatcher(store, env, node_id, log.members)
         self.logs = LogBroker(store, self.dispatcher, env)
+        self.streams = StreamBroker(store, self.dispatcher, env)
         self.ca = CertificateServer(store, env, authority)
         self._rotator = RootRotator(store, env)
         group = Group(log, self.dispatcher.tell_members)
         self.members = Members(store, group, node_id)
         admission = Admission(store, group, env, node_id, ties.dial_back)
         signing = (self.ca, self._rotator)
-        parts: tuple[Component, ...] = (*self._loops, self.dispatcher, *signing, self.members)
+        parts: tuple[Component, ...] = (
+            *self._loops,
+            self.dispatcher,
+            self.streams,
+            *signing,
+            self.members,
+        )
         self._leader = Leader(parts, log, env)
         whereabouts = Whereabouts(log, self._leader, node_id, env)
-        rooms = Rooms(ca=self.ca, dispatcher=self.dispatcher, logs=self.logs, admission=admission)
+        rooms = Rooms(
+            ca=self.ca,
+            dispatcher=self.dispatcher,
+            logs=self.logs,
+            streams=self.streams,
+            admission=admission,
+        )
         self.port = ManagerPort(store, env.clock, whereabouts, rooms, ties)
 
     async def run(self) -> None:
@@ -79,7 +100,7 @@ class Manager:
     def gauges(self) -> dict[str, float]:
         """Numbers for /metrics."""
         numbers = {**self._leader.gauges(), **self.dispatcher.gauges(), **self.logs.gauges()}
-        numbers |= {**self.ca.gauges(), **self._rotator.gauges()}
+        numbers |= {**self.streams.gauges(), **self.ca.gauges(), **self._rotator.gauges()}
         for loop in self._loops:
             numbers.update(loop.gauges())
         return numbers
@@ -105,3 +126,8 @@ class _Connector:
 
     async def open_log_stream(self, subscription: str) -> LogSink:
         return self._manager.logs.open_stream(self._node_id, subscription)
+
+    async def open_stream(self, stream_id: str) -> StreamChannel:
+        near, far = memory_stream()
+        self._manager.streams.bring(far, self._node_id, stream_id)
+        return near

@@ -19,6 +19,8 @@ from swarmlet.manager.ca_server import CertificateServer
 from swarmlet.manager.dispatcher import Dispatcher
 from swarmlet.manager.leader import Leader
 from swarmlet.manager.log_broker import LogBroker
+from swarmlet.manager.stream_broker import StreamBroker
+from swarmlet.manager.stream_port import StreamPort, check_leads
 from swarmlet.model.cluster import Cluster
 from swarmlet.model.view import cluster_of
 from swarmlet.raft.health import leaderless
@@ -127,10 +129,11 @@ class Rooms(msgspec.Struct, frozen=True, kw_only=True):
     ca: CertificateServer
     dispatcher: Dispatcher
     logs: LogBroker
+    streams: StreamBroker
     admission: Admission
 
 
-class ManagerPort:
+class ManagerPort(StreamPort):
     """Implements `wire.port.PortService`, from the first moment of a manager whose store is empty
     still: it says who it is and takes what other members send; what needs the store is
     Unavailable."""
@@ -143,6 +146,7 @@ class ManagerPort:
         rooms: Rooms,
         ties: Ties,
     ) -> None:
+        super().__init__(rooms.streams, whereabouts.leader_addr)
         self._store, self._clock, self._where = store, clock, whereabouts
         self._ca, self._admission, self._ties = rooms.ca, rooms.admission, ties
         self._dispatcher, self._logs = rooms.dispatcher, rooms.logs
@@ -171,11 +175,11 @@ class ManagerPort:
         return await self._ca.status(node_id, source)
 
     async def serve_session(self, channel: AgentChannel, peer: Identity, source: str) -> None:
-        _check_leads(await self._where.settled())
+        check_leads(await self._where.settled())
         await self._dispatcher.serve(channel, peer.node_id, source)
 
     async def take_logs(self, source: LogSource, peer: Identity, subscription: str) -> None:
-        _check_leads(self.leader_addr())
+        check_leads(self.leader_addr())
         await self._logs.take(source, peer.node_id, subscription)
 
     async def serve_raft(self, channel: RaftChannel, peer: Identity) -> None:
@@ -220,13 +224,3 @@ def hello_of(node_id: str, cluster_id: str, clock: Clock) -> PortHello:
     return PortHello(
         protocol=PROTOCOL_VERSION, node_id=node_id, cluster_id=cluster_id, now_ms=clock.wall_ms()
     )
-
-
-def _check_leads(leader_addr: str | None) -> None:
-    """Sessions and their logs are not passed on: an agent goes to the leader itself."""
-    if leader_addr is not None:
-        raise NotLeaderError(
-            "This manager does not lead the swarm.",
-            remedy="Ask the manager that leads.",
-            managers=(leader_addr,),
-        )

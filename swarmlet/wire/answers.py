@@ -1,5 +1,6 @@
 """What a node port answers, read by the calling side: whether it is one, and what it refuses."""
 
+import asyncio
 from functools import cache
 from typing import Final
 
@@ -11,8 +12,9 @@ from swarmlet.core.errors import (
     SwarmError,
     UnavailableError,
 )
+from swarmlet.wire.channel import ChannelClosedError, StreamChannel
 from swarmlet.wire.forward import PROBLEM_HEADER, PROTOCOL_HEADER, decode_problem
-from swarmlet.wire.messages import PROTOCOL_VERSION
+from swarmlet.wire.messages import PROTOCOL_VERSION, StreamReady, StreamRefused
 from swarmlet.wire.node_api import PortProblem
 
 OWN_HEADERS: Final = {PROTOCOL_HEADER: str(PROTOCOL_VERSION)}
@@ -21,6 +23,7 @@ OWN_HEADERS: Final = {PROTOCOL_HEADER: str(PROTOCOL_VERSION)}
 ANSWER_SIZE_MAX_B: Final = (
     256 * 1024
 )  # a root bundle, a certificate's chain; SwarmKit ca/external.go
+READY_TIMEOUT_S: Final = 28.0  # the leader has its own deadlines; a client waits for 30 s
 _FIRST_REFUSAL: Final = 400  # HTTP status
 
 
@@ -67,6 +70,28 @@ def refusal(problem: PortProblem) -> SwarmError:
     error = kind.__new__(kind)  # some make their sentence of other arguments
     SwarmError.__init__(error, problem.message, problem.remedy)
     return error
+
+
+async def until_ready(channel: StreamChannel) -> None:
+    """Return once the leader says that the stream begins. Raises what it says is in the way, or
+    UnavailableError."""
+    try:
+        async with asyncio.timeout(READY_TIMEOUT_S):
+            frame = await channel.receive()
+    except TimeoutError:
+        raise UnavailableError("The manager that leads did not open the stream in time.") from None
+    except ChannelClosedError as end:
+        raise UnavailableError(
+            "The connection to the manager that leads was lost before the stream began.",
+            remedy="Try again in a moment.",
+        ) from end
+    if isinstance(frame, StreamRefused):
+        problem = PortProblem(
+            code=frame.code, message=frame.message, remedy=frame.remedy, managers=frame.managers
+        )
+        raise refusal(problem)
+    if not isinstance(frame, StreamReady):
+        raise UnavailableError("The manager that leads did not open the stream.")
 
 
 def _problem_of(answer: aiohttp.ClientResponse) -> SwarmError | StrangerError | None:

@@ -35,6 +35,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     credentials: Credentials | None = None
     checks_dates: bool = True
     timeout_s: float = REQUEST_TIMEOUT_S
+    bound_b: int = MESSAGE_BOUND_B  # of a message that comes on a WebSocket
 
     def path(self) -> str:
         before, brace, _ = self.route.path.partition("{")
@@ -84,7 +85,7 @@ class Calls:
                 url_of(addr, call.path()),
                 server_hostname=call.server_name(),
                 headers=OWN_HEADERS,
-                max_msg_size=MESSAGE_BOUND_B,
+                max_msg_size=call.bound_b,
             )
             pool.keep(ws)
             watch_connection(ws)

@@ -2,14 +2,22 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
-from typing import Final, Protocol
+from collections.abc import Callable, Iterable
+from typing import Final, Generic, Protocol, TypeVar
 
 from swarmlet.core.errors import UnavailableError
 from swarmlet.core.ids import NodeID
 from swarmlet.core.limits import FRAME_SIZE_MAX_B
 from swarmlet.wire.credentials import Credentials
-from swarmlet.wire.messages import LogBatch, Message, StreamFrame, decode_message, encode
+from swarmlet.wire.messages import (
+    LogBatch,
+    Message,
+    StreamFrame,
+    TaskStreamAsk,
+    decode_frame,
+    decode_message,
+    encode,
+)
 from swarmlet.wire.node_api import (
     CertificateRequest,
     CertificateStatus,
@@ -26,6 +34,8 @@ RAFT_QUEUE_MAX_B: Final = 64 * 1024 * 1024
 """Of frames that wait to be written on a Raft channel; beyond, it is closed."""
 
 RAFT_QUEUE_FRAMES_MAX: Final = 65_536
+
+STREAM_QUEUE_FRAMES_MAX: Final = 8  # of a stream in a process, each STREAM_DATA_MAX_B at most
 
 
 class ChannelClosedError(UnavailableError):
@@ -62,6 +72,11 @@ class AgentConnector(Protocol):
         """A connection of its own for bulk. Raises UnavailableError."""
         ...
 
+    async def open_stream(self, stream_id: str) -> "StreamChannel":
+        """A connection of its own for a stream into a task that the manager asked for. Raises
+        UnavailableError, NotFoundError where nobody waits for it any more, ForbiddenError."""
+        ...
+
 
 class LogSink(Protocol):
     """The agent's end of a log stream: waits while the reader is slow."""
@@ -83,7 +98,22 @@ class StreamChannel(Protocol):
         """Raises ChannelClosedError once all that was sent before the close is read."""
         ...
 
-    def close(self) -> None: ...
+    async def left(self, *, or_closed: bool = True) -> None:
+        """Return once the other side has closed or is lost, also while nobody reads what it sent.
+        Without `or_closed` once it is lost: there may be much to read still."""
+        ...
+
+    def close(self) -> None:
+        """What was sent before has a second to go out."""
+        ...
+
+
+class AskedStream(StreamChannel, Protocol):
+    """The leader's side of a stream that another manager passes on."""
+
+    async def ask(self) -> TaskStreamAsk:
+        """What comes before all frames, once. Raises ChannelClosedError."""
+        ...
 
 
 class RaftChannel(Protocol):
@@ -111,7 +141,24 @@ class RaftChannel(Protocol):
         ...
 
 
-class NodeLink(Protocol):
+class StreamLink(Protocol):
+    """The part of `NodeLink` that is about streams into tasks."""
+
+    async def open_stream(
+        self, addr: str, stream_id: str, credentials: Credentials
+    ) -> StreamChannel:
+        """The agent's end of a stream that the manager at `addr` asked for."""
+        ...
+
+    async def open_task_stream(
+        self, addr: str, ask: TaskStreamAsk, credentials: Credentials
+    ) -> StreamChannel:
+        """From a manager to the one that leads: a stream that is ready. Raises besides what the
+        leader says is in the way; after NotLeaderError nothing was done."""
+        ...
+
+
+class NodeLink(StreamLink, Protocol):
     """How a node reaches a manager's port at `addr` (host:port): TLS in production, memory in the
     simulation. `credentials` are what is shown and trusted in this one call, so that a renewed
     certificate counts from the next call on.
@@ -175,17 +222,20 @@ class NodeLink(Protocol):
         ...
 
 
-class MemoryChannel:
-    """One end of an in-process session. Everything is encoded on the way."""
+_M = TypeVar("_M")
 
-    def __init__(self, queue_max: int = 64) -> None:
+
+class _MemoryEnd(Generic[_M]):
+    """One of two connected ends in a process. Everything is encoded on the way."""
+
+    def __init__(self, decode: Callable[[bytes], _M], queue_max: int) -> None:
+        self._decode, self._queue_max = decode, queue_max
         self._inbox: deque[bytes] = deque()
-        self._queue_max = queue_max
         self._changed = asyncio.Event()
         self._is_closed = False
-        self.other: MemoryChannel = self
+        self.other = self
 
-    async def send(self, message: Message) -> None:
+    async def send(self, message: _M) -> None:
         frame = encode(message)
         assert len(frame) <= FRAME_SIZE_MAX_B, f"{type(message).__name__} of {len(frame)} bytes"
         other = self.other
@@ -197,7 +247,7 @@ class MemoryChannel:
         other._inbox.append(frame)
         other._changed.set()
 
-    async def receive(self) -> Message:
+    async def receive(self) -> _M:
         while not self._inbox:
             if self._is_closed:
                 raise ChannelClosedError
@@ -205,8 +255,7 @@ class MemoryChannel:
             await self._changed.wait()
         frame = self._inbox.popleft()
         self.other._changed.set()
-        message: Message = decode_message(frame)
-        return message
+        return self._decode(frame)
 
     def close(self) -> None:
         for end in (self, self.other):
@@ -214,8 +263,35 @@ class MemoryChannel:
             end._changed.set()
 
 
+class MemoryChannel(_MemoryEnd[Message]):
+    """One end of an in-process session."""
+
+    def __init__(self, queue_max: int = 64) -> None:
+        super().__init__(decode_message, queue_max)
+
+
+class MemoryStream(_MemoryEnd[StreamFrame]):
+    """One end of an in-process stream into a task."""
+
+    def __init__(self, queue_max: int = STREAM_QUEUE_FRAMES_MAX) -> None:
+        super().__init__(decode_frame, queue_max)
+
+    async def left(self, *, or_closed: bool = True) -> None:
+        """A process does not lose itself: without `or_closed` only the end of all is one."""
+        while not self._is_closed or (self._inbox and not or_closed):
+            self._changed.clear()
+            await self._changed.wait()
+
+
 def memory_channel() -> tuple[MemoryChannel, MemoryChannel]:
     """Two connected ends."""
     near, far = MemoryChannel(), MemoryChannel()
+    near.other, far.other = far, near
+    return near, far
+
+
+def memory_stream() -> tuple[MemoryStream, MemoryStream]:
+    """Two connected ends."""
+    near, far = MemoryStream(), MemoryStream()
     near.other, far.other = far, near
     return near, far

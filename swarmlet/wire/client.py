@@ -31,7 +31,10 @@ from swarmlet.wire.routes import (
     RENEW,
     ROOT,
     SESSION,
+    STREAM,
 )
+from swarmlet.wire.stream_socket import MESSAGE_BOUND_B as STREAM_BOUND_B
+from swarmlet.wire.stream_socket import StreamSocket
 from swarmlet.wire.websocket import WebSocketChannel
 
 POLL_TIMEOUT_S: Final = 20.0  # the same where the port waits for the CA before it answers
@@ -79,6 +82,12 @@ class TlsLink(ManagerLink):
     ) -> WebSocketChannel:
         call = Call(route=LOGS, name=subscription, credentials=credentials)
         return WebSocketChannel(await self._open(addr, call))
+
+    async def open_stream(
+        self, addr: str, stream_id: str, credentials: Credentials
+    ) -> StreamSocket:
+        call = Call(route=STREAM, name=stream_id, credentials=credentials, bound_b=STREAM_BOUND_B)
+        return StreamSocket(ws=await self._open(addr, call))
 
     async def forward(
         self,

@@ -7,7 +7,7 @@ from typing import Final, TypedDict, Unpack
 from aiohttp import web
 
 from swarmlet.core.identity import Identity
-from swarmlet.wire.routes import LOGS, RAFT, SESSION, PortRoute
+from swarmlet.wire.routes import LOGS, RAFT, SESSION, STREAM, TASK_STREAM, PortRoute
 
 HEAD_SIZE_MAX_B: Final = 160 * 1024
 """Of the first request: until it is whole nobody is known, and it must not cost memory."""
@@ -105,7 +105,7 @@ class Connection(web.RequestHandler):
 
     def is_session(self) -> bool:
         """Whether what is under way has no end of its own."""
-        return self.route in (SESSION, LOGS, RAFT)
+        return self.route in (SESSION, LOGS, STREAM, TASK_STREAM, RAFT)
 
     def has_ended(self, now_ms: int) -> bool:
         """Whether a certificate that let in what is under way is over since. An idle connection

@@ -1,5 +1,6 @@
 """The kernel notices a host that is gone, where the program has nothing to send or waits."""
 
+import select
 import socket
 from typing import TYPE_CHECKING, Final
 
@@ -8,6 +9,14 @@ if TYPE_CHECKING:
 
 KEEPALIVE_PERIOD_S: Final = 1
 """The kernel asks the other side this often while nothing is sent."""
+
+UNANSWERED_MAX: Final = 4
+"""The same packet, sent so often without an answer, is three seconds: the kernel doubles its pause,
+of 0.2 s to begin with."""
+
+_TCP_INFO_BEGIN_B: Final = 8  # of struct tcp_info (linux/tcp.h)
+_RETRANSMITS: Final = 2
+_PROBES: Final = 3
 
 SILENCE_TIMEOUT_S: Final = 3
 """What was sent, or asked, and is not acknowledged for so long ends the connection."""
@@ -23,6 +32,28 @@ def watch(connection: socket.socket) -> None:
         (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENCE_TIMEOUT_S * 1000),
     ):
         connection.setsockopt(level, option, value)
+
+
+def watch_patiently(connection: socket.socket) -> None:
+    """The same for a connection whose reader may rest for hours: what it does not read is no sign
+    of a lost host. Where something was sent `is_lost` has to be asked."""
+    watch(connection)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 0)
+
+
+def is_lost(connection: socket.socket, *, or_closed: bool) -> bool:
+    """Whether the connection is broken, or what was sent on it is not acknowledged again and again;
+    with `or_closed` whether the other side has closed it, also behind much that is not read."""
+    if connection.fileno() < 0:
+        return True
+    poll = select.poll()
+    poll.register(connection, select.POLLRDHUP if or_closed else 0)  # the others come unasked
+    if poll.poll(0):
+        return True
+    if connection.family not in (socket.AF_INET, socket.AF_INET6):
+        return False
+    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BEGIN_B)
+    return max(info[_RETRANSMITS], info[_PROBES]) >= UNANSWERED_MAX
 
 
 def watched_socket(address: "AddrInfoType") -> socket.socket:

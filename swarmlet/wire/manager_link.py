@@ -8,11 +8,12 @@ import msgspec
 
 from swarmlet.core.errors import UnauthorizedError
 from swarmlet.env.real import WorkerThread
-from swarmlet.wire.answers import OWN_HEADERS, StrangerError, read_answer
+from swarmlet.wire.answers import OWN_HEADERS, StrangerError, read_answer, until_ready
 from swarmlet.wire.bodies import PART_TIMEOUT_S, snapshot_parts
 from swarmlet.wire.calls import Call, Calls, in_words, url_of
 from swarmlet.wire.credentials import Credentials
 from swarmlet.wire.failures import failure
+from swarmlet.wire.messages import TaskStreamAsk, encode
 from swarmlet.wire.node_api import (
     MemberGrant,
     MemberRequest,
@@ -21,7 +22,16 @@ from swarmlet.wire.node_api import (
     UnlockKeyAnswer,
 )
 from swarmlet.wire.raft_socket import RaftSocket
-from swarmlet.wire.routes import MEMBER_JOIN, MEMBER_LEAVE, RAFT, SNAPSHOT, UNLOCK_KEY, PortRoute
+from swarmlet.wire.routes import (
+    MEMBER_JOIN,
+    MEMBER_LEAVE,
+    RAFT,
+    SNAPSHOT,
+    TASK_STREAM,
+    UNLOCK_KEY,
+    PortRoute,
+)
+from swarmlet.wire.stream_socket import MESSAGE_BOUND_B, StreamSocket
 from swarmlet.wire.tls import MANAGER_NAME, peer_name
 
 MEMBER_TIMEOUT_S: Final = 30.0  # the leader dials back, hands leadership over, commits
@@ -73,6 +83,19 @@ class ManagerLink(Calls):
         return await self._ask(
             addr, Call(route=UNLOCK_KEY, credentials=credentials), UnlockKeyAnswer
         )
+
+    async def open_task_stream(
+        self, addr: str, ask: TaskStreamAsk, credentials: Credentials
+    ) -> StreamSocket:
+        call = Call(route=TASK_STREAM, credentials=credentials, bound_b=MESSAGE_BOUND_B)
+        channel = StreamSocket(ws=await self._open(addr, call))
+        try:
+            await channel.send_bytes(encode(ask))
+            await until_ready(channel)
+        except BaseException:
+            channel.close()
+            raise
+        return channel
 
     async def _send(
         self, addr: str, parts: AsyncIterator[bytes], credentials: Credentials, server_name: str

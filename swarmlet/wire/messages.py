@@ -255,9 +255,27 @@ class StreamExit(_Frame, frozen=True, kw_only=True):
     problem: str = ""
 
 
-StreamFrame: TypeAlias = StreamReady | StreamData | StreamEnd | StreamResize | StreamExit
+class StreamRefused(_Frame, frozen=True, kw_only=True):
+    """The manager that leads, to one that passes a stream on, as the first and only frame: the
+    SwarmError that stands in the way. With `managers` (host:port) it says that it does not lead and
+    has done nothing."""
+
+    code: str
+    message: str
+    remedy: str = ""
+    managers: tuple[str, ...] = ()
+
+
+StreamFrame: TypeAlias = (
+    StreamReady | StreamData | StreamEnd | StreamResize | StreamExit | StreamRefused
+)
 
 STREAM_DATA_MAX_B: Final = 32 * 1024
+EXEC_SIZE_MAX_B: Final = 128 * 1024
+"""Of an ExecRequest, encoded: Linux takes no longer argument, nor environment variable."""
+
+STREAM_MESSAGE_MAX_B: Final = EXEC_SIZE_MAX_B + 4096
+"""Of whatever travels on a stream's connection."""
 
 
 class TaskStreamAsk(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):

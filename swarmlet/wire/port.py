@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Protocol
 
 from swarmlet.core.identity import Identity
-from swarmlet.wire.channel import AgentChannel, RaftChannel
+from swarmlet.wire.channel import AgentChannel, AskedStream, RaftChannel, StreamChannel
 from swarmlet.wire.messages import LogBatch
 from swarmlet.wire.node_api import (
     CertificateRequest,
@@ -40,7 +40,21 @@ class LogSource(Protocol):
     def close(self) -> None: ...
 
 
-class PortService(Protocol):
+class StreamService(Protocol):
+    """The part of `PortService` that is about streams into tasks."""
+
+    async def take_stream(self, channel: StreamChannel, peer: Identity, stream_id: str) -> None:
+        """A node's end of a stream it was asked for, until that ends. Raises NotFoundError,
+        ForbiddenError."""
+        ...
+
+    async def serve_task_stream(self, channel: AskedStream, peer: Identity) -> None:
+        """A stream for a caller of another manager, until it ends. Raises NotLeaderError before
+        anything is said; every other refusal is a StreamRefused."""
+        ...
+
+
+class PortService(StreamService, Protocol):
     """`source` is the caller's address (of the node itself where a manager forwards)."""
 
     def hello(self) -> PortHello: ...

@@ -63,9 +63,12 @@ from swarmlet.wire.routes import (
     ROUTES,
     SESSION,
     SNAPSHOT,
+    STREAM,
+    TASK_STREAM,
     UNLOCK_KEY,
     PortRoute,
 )
+from swarmlet.wire.stream_socket import MESSAGE_BOUND_B, StreamSocket
 from swarmlet.wire.tls import Trust, verified_chain
 from swarmlet.wire.upgrade import SessionUpgrade, Upgrade
 from swarmlet.wire.websocket import WebSocketLogSource
@@ -160,11 +163,13 @@ class Reception:
             CERTIFICATE.name: self._certificate,
             SESSION.name: self._session,
             LOGS.name: self._logs,
+            STREAM.name: self._stream,
             API.name: self._api,
             RAFT.name: self._raft,
             SNAPSHOT.name: self._snapshot,
             MEMBER_JOIN.name: self._member_join,
             MEMBER_LEAVE.name: self._member_leave,
+            TASK_STREAM.name: self._task_stream,
             UNLOCK_KEY.name: self._unlock_key,
         }
 
@@ -298,6 +303,18 @@ class Reception:
         async with SessionUpgrade(request) as upgrade:
             source = WebSocketLogSource(upgrade)
             await self._parts.service.take_logs(source, caller.node(), name)
+        return upgrade.response()
+
+    async def _stream(self, request: web.Request, caller: Caller, name: str) -> "_Answer":
+        async with Upgrade(request, MESSAGE_BOUND_B) as upgrade:
+            channel = StreamSocket(opening=upgrade.websocket)
+            await self._parts.service.take_stream(channel, caller.node(), name)
+        return upgrade.response()
+
+    async def _task_stream(self, request: web.Request, caller: Caller, _name: str) -> "_Answer":
+        async with Upgrade(request, MESSAGE_BOUND_B) as upgrade:
+            channel = StreamSocket(opening=upgrade.websocket)
+            await self._parts.service.serve_task_stream(channel, caller.node())
         return upgrade.response()
 
     async def _api(self, request: web.Request, _caller: Caller, path: str) -> "_Answer":

@@ -45,6 +45,9 @@ CERTIFICATE: Final = PortRoute(
 )
 SESSION: Final = PortRoute(name="session", method="GET", path="/node/v1/session", roles=NODES)
 LOGS: Final = PortRoute(name="logs", method="GET", path="/node/v1/logs/{subscription}", roles=NODES)
+STREAM: Final = PortRoute(
+    name="stream", method="GET", path="/node/v1/streams/{stream_id}", roles=NODES
+)
 API: Final = PortRoute(
     name="api", method="*", path="/node/v1/api/{path}", roles=MANAGERS, needs_leader=True
 )
@@ -73,6 +76,9 @@ MEMBER_LEAVE: Final = PortRoute(
     roles=MANAGERS,
     needs_leader=True,
 )
+TASK_STREAM: Final = PortRoute(
+    name="task-stream", method="GET", path="/node/v1/task-streams", roles=MANAGERS
+)
 UNLOCK_KEY: Final = PortRoute(
     name="unlock-key",
     method="GET",
@@ -89,11 +95,13 @@ ROUTES: Final = (
     CERTIFICATE,
     SESSION,
     LOGS,
+    STREAM,
     API,
     RAFT,
     SNAPSHOT,
     MEMBER_JOIN,
     MEMBER_LEAVE,
+    TASK_STREAM,
     UNLOCK_KEY,
 )
 CA_ROUTES: Final = (JOIN, RENEW, CERTIFICATE)

@@ -13,6 +13,7 @@ from swarmlet.wire.channel import ChannelClosedError
 from swarmlet.wire.messages import Message
 from swarmlet.wire.websocket import (
     CLOSE_TIMEOUT_S,
+    MESSAGE_BOUND_B,
     WebSocketChannel,
     new_websocket,
     transport_of,
@@ -24,9 +25,9 @@ class Upgrade:
     """A WebSocket to be, and the answer to the request that asked for it. As a context manager it
     ends the WebSocket in order; an error after it was opened ends it too, and no more."""
 
-    def __init__(self, request: web.Request) -> None:
+    def __init__(self, request: web.Request, bound_b: int = MESSAGE_BOUND_B) -> None:
         """Raises InvalidArgumentError where the request is for no WebSocket."""
-        self._request, self._socket = request, new_websocket()
+        self._request, self._socket = request, new_websocket(bound_b)
         if not self._socket.can_prepare(request):
             raise InvalidArgumentError("This route is for a WebSocket.")
         self._opening = asyncio.Lock()

@@ -22,13 +22,13 @@ CLOSE_TIMEOUT_S: Final = 1.0
 """For the other side to answer the end of a session it was told of."""
 
 
-def new_websocket() -> web.WebSocketResponse:
+def new_websocket(bound_b: int = MESSAGE_BOUND_B) -> web.WebSocketResponse:
     """The server's end, to be prepared. aiohttp's own heartbeat would be a timer for each."""
     return web.WebSocketResponse(
         timeout=CLOSE_TIMEOUT_S,
         compress=False,
         heartbeat=None,
-        max_msg_size=MESSAGE_BOUND_B,
+        max_msg_size=bound_b,
     )
 
 

@@ -23,9 +23,17 @@ from swarmlet.manager.control.services import ServiceVerbs
 from swarmlet.manager.control.status import ServiceStatus as ServiceStatus
 from swarmlet.manager.control.status import desired_tasks as desired_tasks
 from swarmlet.manager.control.status import service_status as service_status
+from swarmlet.manager.control.streams import StreamVerbs
 
 
 class Control(
-    ServiceVerbs, PayloadVerbs, NetworkVerbs, JoinTokenVerbs, NodeVerbs, ClusterVerbs, Explanations
+    ServiceVerbs,
+    PayloadVerbs,
+    NetworkVerbs,
+    JoinTokenVerbs,
+    NodeVerbs,
+    ClusterVerbs,
+    StreamVerbs,
+    Explanations,
 ):
     """Every verb of the API on the cluster's objects. One a manager; writes need the leader."""

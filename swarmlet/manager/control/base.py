@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
 
 from swarmlet.ca.external import ExternalSigner
 from swarmlet.core.errors import (
@@ -21,11 +22,27 @@ from swarmlet.model.view import View
 from swarmlet.raft.health import leaderless
 from swarmlet.store.proposer import GroupHealth, Leadership, RaftLog
 from swarmlet.store.store import Store
+from swarmlet.wire.channel import StreamChannel
 from swarmlet.wire.credentials import Credentials
-from swarmlet.wire.messages import LogLine, LogOptions
+from swarmlet.wire.messages import LogLine, LogOptions, TaskStreamAsk
 from swarmlet.wire.outgoing import HttpsAnswer, HttpsRequest
 
 log = logging.getLogger("swarmlet.manager")
+
+
+class TaskStreams(Protocol):
+    """The way to the leader's `StreamBroker`."""
+
+    async def open(self, ask: TaskStreamAsk) -> StreamChannel:
+        """Raises as `StreamBroker.open`, and UnavailableError where the leader is out of reach."""
+        ...
+
+
+class NoStreams:
+    """Of a manager that reaches no nodes."""
+
+    async def open(self, ask: TaskStreamAsk) -> StreamChannel:
+        raise UnavailableError(f"This manager opens no streams, so none into task {ask.task_id}.")
 
 
 class ControlBase(Finders):
@@ -47,6 +64,7 @@ class ControlBase(Finders):
         self._env = env
         self._node_id = node_id
         self._external = external or no_external_ca()
+        self.streams: TaskStreams = NoStreams()  # replaced where there are nodes to reach
 
     async def read(self, *, stale: bool = False) -> View:
         """A linearizable live view: consistent until the next await of the caller. With `stale`
