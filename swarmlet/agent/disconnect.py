@@ -42,8 +42,9 @@ class Contact:
         self._turn(is_open=False)
 
     def silent_s(self) -> float | None:
-        """For how long no manager was heard; None while there is a session. Where the clocks disagree
-        the longer time: one of them stands still while a host sleeps, and too early is safe."""
+        """For how long no manager was heard; None while there is a session. Where the clocks
+        disagree the longer time: one of them stands still while a host sleeps, and too early is
+        safe."""
         if self._is_open:
             return None
         by_wall_s = (self._clock.wall_ms() - self._heard_ms) / MS_PER_S
