@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,16 +56,30 @@ def enter(namespace: int) -> None:
         raise OSError(ctypes.get_errno(), "setns")
 
 
+def pids_in(network: str) -> list[int]:
+    """Every process of this machine that is in the network namespace at that path."""
+    wanted, found = os.stat(network), []
+    for name in os.listdir("/proc"):
+        if name.isdigit() and int(name) != os.getpid():  # a thread of ours may be there
+            with contextlib.suppress(OSError):  # it ended meanwhile
+                if os.path.samestat(os.stat(f"/proc/{name}/ns/net"), wanted):
+                    found.append(int(name))
+    return found
+
+
 class Host(Daemon):
     """A daemon on a host of its own. `clock_offset_s` counts from the next start on."""
 
-    def __init__(self, directory: str, name: str, number: int, *options: str) -> None:
+    def __init__(self, directory: str, namespace: str, number: int, *options: str) -> None:
         super().__init__(directory, *options)
-        self.name, self.namespace = name, f"swt-{os.getpid()}-{next(_NUMBERS)}-{name}"
+        self.name, self.namespace = os.path.basename(directory), namespace
         self.address, self.address6 = f"{SUBNET}.{number}", f"{SUBNET6}{number:x}"
         self.hosts_path = f"{directory}/hosts"  # what is /etc/hosts to its daemon
         self.clock_offset_s = 0.0
         self.variables: dict[str, str] = {}
+
+    def make(self) -> None:
+        """Give it its network, which has no cable yet."""
         subprocess.run(["ip", "netns", "add", self.namespace], check=True)
         subprocess.run(self.inside("ip", "link", "set", "lo", "up"), check=True)
 
@@ -123,6 +138,20 @@ class Host(Daemon):
             check=False,
         )
 
+    def pids(self) -> list[int]:
+        """Every process on this host."""
+        return pids_in(f"/run/netns/{self.namespace}")
+
+    def crash(self) -> None:
+        """The power fails: all that ran on it is dead. `start` is its next boot."""
+        while pids := self.pids():
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            if self.process is not None:
+                self.process.wait()
+            time.sleep(0.005)
+
     def freeze(self) -> None:
         """Its daemon gets no time any more, as on a machine that is starved; `thaw` ends that."""
         assert self.process is not None
@@ -176,28 +205,39 @@ class Host(Daemon):
 
 
 class Network:
-    """Hosts on one switch, all of which see each other until told otherwise."""
+    """Hosts on one switch, all of which see each other until told otherwise. `stem` is how the
+    names of their namespaces begin; no two networks of a machine share it."""
 
-    def __init__(self, directory: str, names: tuple[str, ...], options: tuple[str, ...]) -> None:
-        self.hosts: dict[str, Host] = {}
+    def __init__(
+        self, directory: str, names: tuple[str, ...], options: tuple[str, ...] = (), stem: str = ""
+    ) -> None:
+        stem = stem or f"swt-{os.getpid()}-{next(_NUMBERS)}"
+        self.hosts = {
+            name: Host(f"{directory}/{name}", f"{stem}-{name}", number, *options)
+            for number, name in enumerate(names, start=1)
+        }
         self._switch: subprocess.Popen[str] | None = None
-        for number, name in enumerate(names, start=1):
-            folder = f"{directory}/{name}"
-            os.mkdir(folder, 0o755)
-            self.hosts[name] = Host(folder, name, number, *options)
+
+    def make(self) -> None:
+        """The hosts' folders and networks, and what each knows of the others."""
         known = [f"{host.address} {host.name} {host.name}.test" for host in self.hosts.values()]
         for host in self.hosts.values():
+            os.mkdir(host.directory, 0o755)
+            host.make()
             Path(host.hosts_path).write_text("\n".join(("127.0.0.1 localhost", *known, "")))
 
     def __getitem__(self, name: str) -> Host:
         return self.hosts[name]
 
-    def plug_in(self) -> None:
+    def switch_command(self) -> list[str]:
         ports = [
             f"{host.namespace}={host.address}/24,{host.address6}/64" for host in self.hosts.values()
         ]
+        return [sys.executable, "-m", "tests.cluster.switch", *ports]
+
+    def plug_in(self) -> None:
         self._switch = subprocess.Popen(
-            [sys.executable, "-m", "tests.cluster.switch", *ports],
+            self.switch_command(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -267,6 +307,7 @@ def network(*names: str, options: tuple[str, ...] = (), disk: str = "") -> Itera
     os.chmod(directory, 0o755)
     net = Network(directory, names, options)
     try:
+        net.make()
         if disk:
             for host in net.hosts.values():
                 host.give_disk(disk)
