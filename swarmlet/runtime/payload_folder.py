@@ -17,7 +17,7 @@ from swarmlet.runtime.base import RuntimeProblemError
 
 MEMORY_TYPES: Final = ("tmpfs", "ramfs")
 _MOUNTS: Final = Path("/proc/self/mountinfo")
-_WRITE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_WRITE: Final = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class PayloadFile(NamedTuple):
@@ -70,23 +70,37 @@ class PayloadFolder:
     ) -> str:
         """Make the task's folder anew with these files; `owner` (uid, gid) may enter it, else
         this daemon alone. Raises RuntimeProblemError, OSError."""
-        place = self.of(task_id)
-        above = os.path.dirname(place)
-        _make_private(os.path.dirname(above), 0o711)
-        _make_private(above, 0o711 if owner is not None else 0o700)
+        place = self._above(task_id, 0o711 if owner is not None else 0o700)
         self._remove(place)
         os.mkdir(place, 0o700)
         for file in files:
-            path = f"{place}/{file.path}"
             _make_between(place, os.path.dirname(file.path))
-            fd = os.open(path, _WRITE, 0o600)
-            with open(fd, "wb", 0) as target:
-                target.write(file.data)
-                if (file.uid, file.gid) != (-1, -1):
-                    os.fchown(fd, file.uid, file.gid)
-                os.fchmod(fd, file.mode)
+            _put(os.open(f"{place}/{file.path}", _WRITE | os.O_EXCL, 0o600), file)
         if owner is not None:
             os.chown(place, *owner)
+        return place
+
+    def make_room(self, task_id: str, names: Iterable[str]) -> str:
+        """The task's folder, which this daemon alone enters, with files of these names: empty
+        where they were not there. Raises RuntimeProblemError, OSError."""
+        place = self._above(task_id, 0o700)
+        os.makedirs(place, 0o700, exist_ok=True)
+        for name in names:
+            os.close(os.open(f"{place}/{name}", _WRITE, 0o600))
+        return place
+
+    def fill(self, task_id: str, files: Iterable[PayloadFile]) -> None:
+        """Write what `make_room` made room for, in place: it may be mounted elsewhere."""
+        place = self.of(task_id)
+        for file in files:
+            _put(os.open(f"{place}/{file.path}", _WRITE | os.O_TRUNC), file)
+
+    def _above(self, task_id: str, mode: int) -> str:
+        """Make what is above the task's folder; that folder."""
+        place = self.of(task_id)
+        above = os.path.dirname(place)
+        _make_private(os.path.dirname(above), 0o711)
+        _make_private(above, mode)
         return place
 
     def drop(self, task_id: str) -> None:
@@ -122,6 +136,17 @@ class PayloadFolder:
             shutil.rmtree(place)
         except FileNotFoundError:
             return
+
+
+def _put(fd: int, file: PayloadFile) -> None:
+    """Closes the descriptor."""
+    with open(fd, "wb", 0) as target:
+        left = memoryview(file.data)
+        while left:
+            left = left[target.write(left) :]
+        if (file.uid, file.gid) != (-1, -1):
+            os.fchown(fd, file.uid, file.gid)
+        os.fchmod(fd, file.mode)
 
 
 def _nearest(path: str) -> str:

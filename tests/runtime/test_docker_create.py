@@ -258,8 +258,6 @@ def test_image_is_asked_for_with_a_tag_or_a_digest(image, asked):
 REFUSED = [
     ({"Image": "host"}, {}, "node's own files"),
     ({"Image": "host:latest"}, {}, "node's own files"),
-    ({"Secrets": [{"SecretID": "a"}]}, {}, "secrets"),
-    ({"Configs": [{"ConfigID": "a"}]}, {}, "configs"),
     ({"Privileges": {"CredentialSpec": {"File": "x"}}}, {}, "credential spec"),
     ({"Isolation": "hyperv"}, {}, "isolation"),
     ({"Mounts": [{"Type": "npipe", "Target": "/x"}]}, {}, "mount of type npipe"),

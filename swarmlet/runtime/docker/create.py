@@ -3,6 +3,7 @@
 Follows moby's executor of swarm tasks, so that a task is the same container in either.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 from swarmlet.core.errors import InvalidArgumentError
@@ -35,10 +36,12 @@ def image_name(image: str) -> str:
     return image if reference.tag or reference.digest else f"{image}:latest"
 
 
-def create_body(task: AssignedTask, *, engine_id: str, api_version: str) -> Json:
+def create_body(
+    task: AssignedTask, *, engine_id: str, api_version: str, binds: Sequence[Json] = ()
+) -> Json:
     """The whole body. `engine_id` is this daemon's own; `api_version`, as `1.41`, the one spoken to
-    the engine. Raises RuntimeProblemError for what `refuse_options` refuses and for fields that are
-    younger than the engine."""
+    the engine; `binds` are mounts beside the spec's (deliveries). Raises RuntimeProblemError for
+    what `refuse_options` refuses and for fields that are younger than the engine."""
     refuse_options(task)
     container = task.spec.container_spec
     assert container is not None, "checked by refuse_options"
@@ -48,7 +51,7 @@ def create_body(task: AssignedTask, *, engine_id: str, api_version: str) -> Json
         "Labels": _labels(task, container, engine_id),
         "Tty": container.tty,
         "OpenStdin": container.open_stdin,
-        "HostConfig": host_config(task, container),
+        "HostConfig": host_config(task, container, binds),
         **given(
             {
                 "Entrypoint": container.command,

@@ -1,6 +1,7 @@
 """The requests about containers, one method each, and what the engine's answers to them mean."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Final
 from urllib.parse import quote
 
@@ -9,6 +10,7 @@ import msgspec
 from swarmlet.core.ids import TaskID
 from swarmlet.runtime.docker.client import EngineClient, EngineRefusedError
 from swarmlet.runtime.docker.create import ENGINE_LABEL, TASK_LABEL, container_name, create_body
+from swarmlet.runtime.docker.host_config import Json
 from swarmlet.runtime.docker.sight import Sight
 from swarmlet.wire.messages import AssignedTask
 
@@ -37,11 +39,11 @@ class Engine:
     def __init__(self, client: EngineClient, engine_id: str) -> None:
         self._client, self._engine_id = client, engine_id
 
-    async def create(self, task: AssignedTask) -> tuple[str, bool]:
+    async def create(self, task: AssignedTask, binds: Sequence[Json] = ()) -> tuple[str, bool]:
         """(container id, whether it is new). One that is there already from an earlier, broken
         request is as good; a stranger of its name is refused in the engine's words."""
         version = await self._client.api_version()
-        body = create_body(task, engine_id=self._engine_id, api_version=version)
+        body = create_body(task, engine_id=self._engine_id, api_version=version, binds=binds)
         for _ in range(CONFLICT_TRIES):
             try:
                 return await self._create(container_name(task), body), True

@@ -19,7 +19,7 @@ Json = dict[str, Any]
 UNLIMITED: Final = -1
 
 
-def host_config(task: AssignedTask, container: ContainerSpec) -> Json:
+def host_config(task: AssignedTask, container: ContainerSpec, binds: Sequence[Json] = ()) -> Json:
     """What is said; what is not said is left to the engine's own defaults."""
     return {
         "AutoRemove": False,
@@ -28,7 +28,7 @@ def host_config(task: AssignedTask, container: ContainerSpec) -> Json:
             {
                 "NetworkMode": task.network_mode,
                 "PortBindings": port_bindings(task),
-                "Mounts": [_mount(mount) for mount in container.mounts],
+                "Mounts": [*(_mount(mount) for mount in container.mounts), *binds],
                 "GroupAdd": container.groups,
                 "ReadonlyRootfs": container.read_only,
                 "Sysctls": container.sysctls,

@@ -24,8 +24,6 @@ MOUNT_TYPES: Final = ("bind", "volume", "tmpfs")
 _LEAVE_OUT: Final = "Leave the option out."
 
 _CONTAINER: Final[tuple[tuple[str, Callable[[ContainerSpec], object]], ...]] = (
-    ("secrets", lambda c: c.secrets),
-    ("configs", lambda c: c.configs),
     ("a credential spec, which is for Windows", lambda c: c.privileges and _credential(c)),
     ("another isolation than the default", lambda c: c.isolation not in ("", "default")),
 )

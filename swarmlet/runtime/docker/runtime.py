@@ -3,7 +3,9 @@
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 import msgspec
@@ -26,9 +28,11 @@ from swarmlet.runtime.base import (
 )
 from swarmlet.runtime.docker.client import EngineClient, EngineDownError, EngineRefusedError
 from swarmlet.runtime.docker.create import image_name
+from swarmlet.runtime.docker.deliveries import Deliveries
 from swarmlet.runtime.docker.distribution import read_distribution
 from swarmlet.runtime.docker.engine import Engine, Listed
 from swarmlet.runtime.docker.events import EngineInfo, Event, Watcher
+from swarmlet.runtime.docker.host_config import Json
 from swarmlet.runtime.docker.jobs import Jobs
 from swarmlet.runtime.docker.known import Known
 from swarmlet.runtime.docker.logs import log_query, read_log
@@ -61,17 +65,26 @@ DOUBTFUL_MAX: Final = 1_000  # removed tasks whose container may still come to b
 class DockerRuntime:
     """Runs tasks as containers of the engine at `host`. `engine_id` marks them as this daemon's:
     it must be the same after every restart. One event loop; works while `run` runs.
+    `payload_folders`: where to look for a tmpfs, for secrets and configs.
 
     Raises InvalidArgumentError for a host that cannot be spoken to.
     """
 
     name: Final = "docker"
 
-    def __init__(self, env: Env, *, host: str, engine_id: str) -> None:
+    def __init__(
+        self,
+        env: Env,
+        *,
+        host: str,
+        engine_id: str,
+        payload_folders: Sequence[str] | None = None,
+    ) -> None:
         self.condition = Condition()
         self._env, self._host = env, host
         self._client = EngineClient(host)
         self._engine = Engine(self._client, engine_id)
+        self._deliveries = Deliveries(host, engine_id, uid=os.geteuid(), folders=payload_folders)
         self._jobs = Jobs()
         self._pulls = Pulls(self._client, self._jobs)
         self._watcher = Watcher(
@@ -111,23 +124,26 @@ class DockerRuntime:
 
     def check(self, task: AssignedTask) -> None:
         refuse_options(task)
+        self._deliveries.check(task)
 
     async def prepare(self, task: AssignedTask) -> None:
         """Create the container; pull its image first where the engine says that it has none."""
         known = self._tasks.setdefault(task.id, Known(task.id))
         self._doubtful.pop(task.id, None)
         await known.settled()
+        with _memory_problems():
+            binds = self._deliveries.make_room(task)
         if known.container_id:
             return
         pulled = self._pulls.count
         try:
-            await self._create(known, task)
+            await self._create(known, task, binds)
         except EngineRefusedError as refusal:
             if not _is_missing_image(refusal):
                 raise
             if pulled == self._pulls.count:
                 await self._pull(task, refusal)
-            await self._create(known, task)
+            await self._create(known, task, binds)
 
     async def start(self, task: AssignedTask, files: Sequence[TaskFile] = ()) -> Started:
         """Start it, once: what ran and ended is answered as started, and never run again."""
@@ -135,6 +151,8 @@ class DockerRuntime:
         if known is None:
             raise RuntimeProblemError(f"Task {task.id} has no container on this node.")
         if known.is_new or not (await self._look_anew(known)).was_started:
+            with _memory_problems():
+                self._deliveries.fill(task, files)
             await self._job(known, lambda: self._start(known))
         sight = await self._look(known)
         if sight.is_gone:
@@ -145,6 +163,7 @@ class DockerRuntime:
         known = await self._found(task.id)
         sight = await self._until(known, lambda s: is_healthy(s) or is_unhealthy(s))
         if sight.is_over:
+            self._deliveries.drop(task.id)
             return self._exit(known, sight)
         if is_unhealthy(sight):
             raise RuntimeProblemError(UNHEALTHY)
@@ -155,6 +174,7 @@ class DockerRuntime:
         sight = await self._until(known, is_unhealthy)
         if not sight.is_over:
             raise RuntimeProblemError(UNHEALTHY)
+        self._deliveries.drop(task_id)
         return self._exit(known, sight)
 
     async def stop(self, task_id: TaskID, signal: str, grace_s: float) -> Exit:
@@ -172,6 +192,7 @@ class DockerRuntime:
                 sight = await self._until(known, lambda s: not s.was_started)
         except TimeoutError as late:
             raise TemporaryProblemError("The container does not stop; it is tried again.") from late
+        self._deliveries.drop(task_id)
         return self._exit(known, sight)
 
     async def remove(self, task_id: TaskID) -> None:
@@ -181,6 +202,7 @@ class DockerRuntime:
             known.ring()
         elif (lost := self._tasks.get(task_id)) is not None and lost.is_doubtful:
             self._doubt(task_id)
+        self._deliveries.drop(task_id)
         self._tasks.pop(task_id, None)
 
     async def list_tasks(self) -> list[RuntimeTask]:
@@ -193,6 +215,8 @@ class DockerRuntime:
             known.container_id = known.container_id or sight.id
             if sight.was_started and sight.is_over:
                 known.has_ended = True
+        lasting = {sight.task_id for sight in sights if not (sight.was_started and sight.is_over)}
+        self._deliveries.keep_only(lasting)  # a crash may have left others
         return [runtime_task(sight, now_ms) for sight in sights]
 
     async def logs(self, task_id: TaskID, options: LogOptions) -> AsyncIterator[LogLine]:
@@ -280,11 +304,11 @@ class DockerRuntime:
         known.job = self._jobs.begin(work, f"container of {known.task_id}")
         await known.job.result()
 
-    async def _create(self, known: Known, task: AssignedTask) -> None:
+    async def _create(self, known: Known, task: AssignedTask, binds: Sequence[Json]) -> None:
         async def create() -> None:
             known.is_doubtful = True
             try:
-                known.container_id, known.is_new = await self._engine.create(task)
+                known.container_id, known.is_new = await self._engine.create(task, binds)
             except EngineRefusedError:
                 known.is_doubtful = False
                 raise
@@ -394,6 +418,18 @@ class DockerRuntime:
         if self._doubtful:
             task_ids = [one for one in self._doubtful if one not in self._tasks]
             self._jobs.begin(lambda: self._sweep(task_ids), "sweep")
+
+
+@contextmanager
+def _memory_problems() -> Iterator[None]:
+    """What this host's memory has no room for now it may have in a second."""
+    try:
+        yield
+    except OSError as error:
+        raise TemporaryProblemError(
+            f"Secrets and configs cannot be put into memory: {error.strerror} ({error.filename}).",
+            remedy="Look at the tmpfs of the node; it is tried again.",
+        ) from error
 
 
 def _is_missing_image(refusal: EngineRefusedError) -> bool:
