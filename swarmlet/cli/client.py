@@ -152,9 +152,7 @@ class Client:
 
     def stream(self, path: str, **query: str) -> Iterator[bytes]:
         """The answer's body as it comes; there is no deadline once it began."""
-        connection, reply = self._exchange("GET", _target(path, query), None)
-        if reply.status not in _OK:
-            self._answer(connection, reply)
+        connection, reply = self._begin_stream(path, query)
         connection.wait_for_ever()
         try:
             yield from connection.chunks(reply)
@@ -164,6 +162,23 @@ class Client:
             ) from None
         finally:
             connection.close()
+
+    def _begin_stream(self, path: str, query: dict[str, str]) -> tuple["_Connection", Reply]:
+        """Its head; with what the daemon knows where nobody leads and that is allowed."""
+        connection, reply = self._exchange("GET", _target(path, query), None)
+        if reply.status in _OK:
+            return connection, reply
+        try:
+            self._answer(connection, reply)
+        except ApiError as error:
+            may_be_stale = self._on_stale is not None and "stale" not in query
+            if not may_be_stale or error.problem not in LEADERLESS:
+                raise
+            lost = error
+        connection, reply = self._begin_stream(path, {**query, "stale": "1"})
+        if self._on_stale is not None:
+            self._on_stale(lost, int(reply.headers.get(STALE_HEADER, "0")))
+        return connection, reply
 
     def close(self) -> None:
         """Let go of the kept connection."""

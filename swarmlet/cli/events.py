@@ -10,6 +10,7 @@ from swarmlet.cli.errors import CommandError
 from swarmlet.cli.lazy import example
 from swarmlet.cli.options import filters_query
 from swarmlet.cli.service.logs import since_s
+from swarmlet.cli.stale import may_be_stale
 from swarmlet.cli.world import wall_s
 from swarmlet.core.limits import NS_PER_S
 
@@ -21,6 +22,7 @@ _FIELDS = {"scope": "Scope", "time": "Time", "timeNano": "TimeNano"}
     epilog=example(
         "swarmlet events --filter type=service",
         "swarmlet events --since 10m --until 0s --format '{{.Action}} {{.Actor.ID}}'",
+        "swarmlet events --tasks --since 1h --filter service=web",
     )
 )
 @click.option("--since", default="", metavar="TIME", help="From 10m ago, or a time stamp.")
@@ -31,18 +33,30 @@ _FIELDS = {"scope": "Scope", "time": "Time", "timeNano": "TimeNano"}
     "filters",
     multiple=True,
     metavar="KEY=VALUE",
-    help="type, event, service, node, secret, config or network; repeated: any of a key's values.",
+    help="type, event, service, node, secret, config, network or (with --tasks) task; repeated: "
+    "any of a key's values.",
 )
+@click.option("--tasks", "with_tasks", is_flag=True, help="Also what happens to tasks.")
 @click.option("--format", "form", default="", metavar="STRING", help="json or a Go template.")
 @click.pass_obj
-def events(client: Client, *, since: str, until: str, filters: tuple[str, ...], form: str) -> None:
+@may_be_stale
+def events(
+    client: Client,
+    *,
+    since: str,
+    until: str,
+    filters: tuple[str, ...],
+    with_tasks: bool,
+    form: str,
+) -> None:
     """Print what changes in the swarm until interrupted, or until --until."""
     query, now_s = filters_query(filters), wall_s()
     for key, text in (("since", since), ("until", until)):
         if text:
-            query[key] = since_s(text, now_s)
+            query[key] = since_s(text, now_s, key)
     line_of = _line_of(form)
-    for raw in lines_of(client.stream("/events", **query)):
+    path = "/swarmlet/v1/events" if with_tasks else "/events"
+    for raw in lines_of(client.stream(path, **query)):
         click.echo(line_of(raw))
 
 

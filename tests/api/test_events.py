@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from swarmlet.core.ids import ConfigID
-from swarmlet.model.change import Create, Event, SetNodeStatus
+from swarmlet.model.change import Create, Event, Note, SetNodeStatus
 from swarmlet.model.config import Config, ConfigSpec
 from swarmlet.model.event_message import messages_of
 from swarmlet.model.node import NodeState, NodeStatus
@@ -108,6 +108,49 @@ async def test_filters_select_as_docker_does_in_both_encodings(told, filters, ex
         assert set(found) == {"node update box"}
     else:
         assert found == expected
+
+
+async def test_own_path_tells_of_tasks_and_what_was_done_in_them(api):
+    task = await api.world.add_task(await api.service("web"))
+    note = Note(kind="task", action="exec", id=task.id, attributes=(("who", "root"),))
+    await api.world.commit(note)
+    api.world.events._clock = Later()
+    found = {}
+    for name, filters in (
+        ("all", {"task": [task.id[:8]]}),
+        ("of the service", {"service": ["web"]}),
+        ("of the node", {"node": ["box"], "type": ["task"]}),
+        ("of another", {"service": ["api"]}),
+        ("of none", {"task": ["zzz"]}),
+    ):
+        params = {"since": "1", "until": str(NOW_S + 1), "filters": json.dumps(filters)}
+        async with api.client.get("/v1.52/swarmlet/v1/events", params=params) as response:
+            found[name] = [(one["Type"], one["Action"]) for one in parsed(await response.read())]
+    of_task = [("task", "create"), ("task", "update")]
+    assert found == {
+        "all": [*of_task, ("task", "exec")],
+        "of the service": [("service", "create"), *of_task],
+        "of the node": of_task,
+        "of another": [],
+        "of none": [],
+    }
+    assert "task" not in {kind for kind, _, _ in await past(api)}
+
+
+async def test_dockers_path_knows_no_tasks(api):
+    status, answer = await api("GET", '/events?filters={"task":["x"]}')
+    assert (status, answer["message"]) == (400, "invalid filter 'task'")
+
+
+async def test_past_is_asked_of_a_majority_or_said_to_be_stale(api):
+    api.world.log.lost(NOW_MS - 1_000)
+    params = {"since": "1", "until": str(NOW_S + 1)}
+    status, _ = await api("GET", "/events", params=params)
+    assert status == 503
+    async with api.client.get("/events", params={**params, "stale": "1"}) as response:
+        assert response.status == 200
+        assert int(response.headers["Swarmlet-Stale-Ms"]) >= 0
+        assert parsed(await response.read())
 
 
 async def test_stream_goes_on_over_a_snapshot_that_replaces_the_state(api):

@@ -97,6 +97,24 @@ def test_bad_flag_is_a_usage_error_before_anything_is_asked(swarmlet, told, argu
     assert told.requests == []
 
 
+def test_tasks_are_asked_for_by_their_own_path(swarmlet, told):
+    told.script["GET /swarmlet/v1/events"] = told.script["GET /events"]
+    assert len(swarmlet("events", "--tasks", "--since", "1h").out.splitlines()) == 2
+    assert told.requests[-1].path == "/swarmlet/v1/events"
+
+
+def test_past_is_what_this_manager_knows_where_a_majority_is_lost(swarmlet, told):
+    lost = (
+        503,
+        {"message": "There is no majority.", "code": "quorum-lost", "remedy": "Start them."},
+    )
+    told.script["GET /events"] = [lost, told.script["GET /events"]]
+    result = swarmlet("events", "--since", "1h")
+    assert len(result.out.splitlines()) == 2
+    assert result.err.splitlines()[0] == "Warning: There is no majority."
+    assert [one.query.get("stale") for one in told.requests] == [None, "1"]
+
+
 def test_half_a_line_at_the_end_is_said():
     pieces = iter([b'{"a"', b':1}\n{"b', b'":2}'])
     found = lines_of(pieces)

@@ -1,8 +1,8 @@
 """`swarmlet service logs`: the daemon's frames, each a line of one task, named for people."""
 
 import sys
-from collections.abc import Iterator
-from typing import BinaryIO, Final, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO, Final, NamedTuple
 
 import click
 
@@ -10,7 +10,7 @@ from swarmlet.cli.client import Client, Json, Object, quote
 from swarmlet.cli.errors import ApiError, CommandError
 from swarmlet.cli.format import SHORT_ID_LENGTH, epoch_s
 from swarmlet.cli.lazy import example
-from swarmlet.cli.names import complete_service
+from swarmlet.cli.names import complete_service, complete_task
 from swarmlet.cli.service.listing import NOT_FOUND
 from swarmlet.cli.units import seconds
 from swarmlet.cli.world import wall_s
@@ -22,6 +22,9 @@ FRAME_SIZE_MAX_B: Final = 16_777_216  # a line; the daemon's are far shorter
 _STDERR: Final = 2
 _SYSTEM_ERROR: Final = 3
 _PREFIX: Final = "com.docker.swarm."
+
+
+Command = Callable[..., Any]
 
 
 class Frame(NamedTuple):
@@ -41,25 +44,53 @@ class Style(NamedTuple):
     no_trunc: bool
 
 
+def _flags(command: Command) -> Command:
+    """Those of every command that prints logs, in the order of help."""
+    for flag in reversed(_FLAGS):
+        command = flag(command)
+    return command
+
+
+_FLAGS: Final = (
+    click.option("-f", "--follow", is_flag=True, help="Go on with what comes."),
+    click.option("-n", "--tail", default="all", show_default=True, help="Lines of each task."),
+    click.option("--since", default="", metavar="TIME", help="5m for a duration, or a time stamp."),
+    click.option("--until", default="", metavar="TIME", help="No line that is newer."),
+    click.option("-t", "--timestamps", is_flag=True, help="With times."),
+    click.option("--details", is_flag=True, help="With further attributes."),
+    click.option("--raw", is_flag=True, help="Without the tasks' names."),
+    click.option("--no-resolve", is_flag=True, help="Print ids, not names."),
+    click.option("--no-task-ids", is_flag=True, help="Without the tasks' ids."),
+    click.option("--no-trunc", is_flag=True, help="Do not cut ids."),
+)
+
+
 @click.command(
     epilog=example(
         "swarmlet service logs --follow --tail 10 web", "swarmlet service logs --since 5m web"
     )
 )
 @click.argument("name", metavar="SERVICE|TASK", shell_complete=complete_service)
-@click.option("-f", "--follow", is_flag=True, help="Go on with what comes.")
-@click.option("-n", "--tail", default="all", show_default=True, help="Lines of each task.")
-@click.option("--since", default="", metavar="TIME", help="5m for a duration, or a time stamp.")
-@click.option("-t", "--timestamps", is_flag=True, help="With times.")
-@click.option("--details", is_flag=True, help="With further attributes.")
-@click.option("--raw", is_flag=True, help="Without the tasks' names.")
-@click.option("--no-resolve", is_flag=True, help="Print ids, not names.")
-@click.option("--no-task-ids", is_flag=True, help="Without the tasks' ids.")
-@click.option("--no-trunc", is_flag=True, help="Do not cut ids.")
+@_flags
 @click.pass_obj
-def logs(client: Client, /, *, name: str, raw: bool, **options: Json) -> None:
+def logs(client: Client, /, *, name: str, **options: Json) -> None:
     """Print what the tasks of a service wrote."""
     path, found = _source(client, name)
+    _print_logs(client, path, found, {**options, "name": name})
+
+
+@click.command("logs", epilog=example("swarmlet task logs --follow --tail 10 oh46iz5ujgo1"))
+@click.argument("name", metavar="TASK", shell_complete=complete_task)
+@_flags
+@click.pass_obj
+def task_logs(client: Client, /, *, name: str, **options: Json) -> None:
+    """Print what a task wrote."""
+    path = f"/tasks/{quote(name)}"
+    _print_logs(client, path, client.get(path), {**options, "name": name})
+
+
+def _print_logs(client: Client, path: str, found: Object, options: dict[str, Json]) -> None:
+    raw, name = options["raw"], options["name"]
     query = _query(options, raw=raw)
     template = found["Spec"].get("TaskTemplate") or found["Spec"]
     pieces = client.stream(f"{path}/logs", **query)
@@ -98,16 +129,18 @@ def _query(options: dict[str, Json], *, raw: bool) -> dict[str, str]:
     query = {"stdout": "1", "stderr": "1", "tail": tail}
     if not raw:
         query["details"] = "1"
-    if options["since"]:
-        query["since"] = since_s(options["since"], wall_s())
+    for key in ("since", "until"):
+        if options[key]:
+            query[key] = since_s(options[key], wall_s(), key)
     for flag in ("follow", "timestamps"):
         if options[flag]:
             query[flag] = "1"
     return query
 
 
-def since_s(text: str, now_s: float) -> str:
-    """Unix seconds of a duration before now, of RFC 3339 in UTC, or of unix seconds."""
+def since_s(text: str, now_s: float, name: str = "since") -> str:
+    """Unix seconds of a duration before now, of RFC 3339 in UTC, or of unix seconds; `name`: the
+    flag they were given to."""
     if text.replace(".", "", 1).isdigit():
         return text
     try:
@@ -118,7 +151,8 @@ def since_s(text: str, now_s: float) -> str:
         return f"{epoch_s(text if 'T' in text else text + 'T00:00:00Z'):.9f}"
     except ValueError:
         raise click.UsageError(
-            f"Invalid value for --since: {text!r}. Write 10m, 2026-01-31T12:00:00Z or unix seconds."
+            f"Invalid value for --{name}: {text!r}. "
+            "Write 10m, 2026-01-31T12:00:00Z or unix seconds."
         ) from None
 
 
