@@ -126,8 +126,9 @@ def delayed(status: TaskStatus, problem: str) -> TaskStatus:
 
 
 def further(ours: TaskStatus, theirs: TaskStatus) -> TaskStatus:
-    """The one of two statuses that is further on; ours where they are level."""
-    return theirs if theirs.state > ours.state else ours
+    """The one of two statuses that is further on; ours where they are level. A manager that calls
+    the task an orphan has not heard of this node for long, and does not know what runs here."""
+    return theirs if ours.state < theirs.state <= TaskState.REJECTED else ours
 
 
 def adopted(status: TaskStatus, found: RuntimeTask | None, now_ms: int) -> TaskStatus:

@@ -12,7 +12,7 @@ from typing import Final
 
 from swarmlet.core.errors import UnavailableError
 from swarmlet.core.ids import TaskID
-from swarmlet.model.task import TaskStatus
+from swarmlet.model.task import TaskState, TaskStatus
 from swarmlet.wire.channel import AgentChannel
 from swarmlet.wire.messages import StatusReport
 
@@ -29,7 +29,10 @@ class Reporter:
         self._acked = asyncio.Event()
 
     def note(self, task_id: TaskID, status: TaskStatus) -> None:
-        """Report this status, instead of any older one of the task."""
+        """Report this status, instead of any older one of the task. An orphan's is the manager's
+        own word, and no news to it."""
+        if status.state > TaskState.REJECTED:
+            return
         self._newest[task_id] = status
         self._has_news.set()
 

@@ -131,8 +131,12 @@ def test_delayed_keeps_the_state():
 def test_further_prefers_ours_when_level():
     ours, theirs = TaskStatus(state=S.RUNNING, pid=1), TaskStatus(state=S.RUNNING)
     assert further(ours, theirs) is ours
-    orphaned = TaskStatus(state=S.ORPHANED)
-    assert further(ours, orphaned) is orphaned
+    assert further(ours, TaskStatus(state=S.SHUTDOWN)).state == S.SHUTDOWN
+
+
+def test_further_prefers_ours_to_a_manager_that_has_not_heard_of_this_node_for_long():
+    ours = TaskStatus(state=S.RUNNING, pid=1)
+    assert further(ours, TaskStatus(state=S.ORPHANED)) is ours
 
 
 STARTED = Started(container_id="c", pid=1)
