@@ -8,7 +8,7 @@ and the client sees a pause. What may have been proposed is never repeated here.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, TypeVar
 
 import aiohttp
 from aiohttp import hdrs, web
@@ -37,7 +37,7 @@ AGAIN_MAX_S: Final = 0.25
 LEFT_CHECK_PERIOD_S: Final = 0.1  # how soon it is noticed that the manager asked does not lead
 ANSWER_WAIT_S: Final = 0.5  # for its answer from then on: it may have made the change
 
-Attempt = Callable[[], Awaitable[web.StreamResponse]]
+_Answer = TypeVar("_Answer")
 
 
 async def answer_as_leader(call: Call, handler: Handler) -> web.StreamResponse:
@@ -52,7 +52,7 @@ async def answer_as_leader(call: Call, handler: Handler) -> web.StreamResponse:
     return await while_electing(call, attempt)
 
 
-async def while_electing(call: Call, attempt: Attempt) -> web.StreamResponse:
+async def while_electing(call: Call, attempt: Callable[[], Awaitable[_Answer]]) -> _Answer:
     """`attempt`, again as long as nobody leads, an election's time at most. Raises its error, or
     QuorumLostError."""
     loop = asyncio.get_running_loop()

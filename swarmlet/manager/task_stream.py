@@ -102,8 +102,8 @@ class TaskStream:
         return self._last
 
     async def left(self, *, or_closed: bool = True) -> None:
-        if self._channel is not None:
-            await self._channel.left(or_closed=or_closed)
+        """Never: that its side is gone, the session of its node tells, and then `receive`."""
+        await asyncio.Event().wait()
 
     def fail(self, problem: str) -> None:
         """End it, with a sentence for the caller."""

@@ -22,6 +22,7 @@ from swarmlet.api.routes import (
     services,
     swarm,
     system,
+    task_streams,
     tasks,
     why,
 )
@@ -33,6 +34,7 @@ LOCAL_ROUTES: Final = tuple(
         *swarm.MEMBERSHIP_ROUTES,
         *own.DAEMON_ROUTES,
         *host_objects.ROUTES,
+        *task_streams.ROUTES,
     )
 )
 
