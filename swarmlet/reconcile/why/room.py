@@ -1,5 +1,6 @@
 """What nodes have left, counted from the rows as the scheduler counts, of those asked for alone."""
 
+from collections.abc import Iterable
 from typing import Final
 
 from swarmlet.model.node import Node
@@ -25,6 +26,7 @@ class Room:
         self.ledger = Ledger()
         self._groups: dict[GroupKey, Group] = {}
         self._counted: set[str] = set()  # nodes and services, never iterated
+        self._work = 0  # tasks counted
 
     def group(self, task: Task) -> Group | None:
         """What tasks of its spec version need; None where the spec is gone with its service."""
@@ -49,10 +51,7 @@ class Room:
         state = self.know(node)
         if node.id not in self._counted:
             self._counted.add(node.id)
-            for number, task in enumerate(self._view.tasks.scan("node", node.id), 1):
-                self._count(task)
-                if number % SLICE_TASKS == 0:
-                    yield
+            yield from self._count(self._view.tasks.scan("node", node.id))
         return state
 
     def count_service(self, service_id: str) -> Steps[None]:
@@ -60,12 +59,13 @@ class Room:
         if service_id in self._counted:
             return
         self._counted.add(service_id)
-        for number, task in enumerate(self._view.tasks.scan("service", service_id), 1):
-            self._count(task)
-            if number % SLICE_TASKS == 0:
-                yield
+        yield from self._count(self._view.tasks.scan("service", service_id))
 
-    def _count(self, task: Task) -> None:
-        group = self.group(task)
-        if group is not None:
-            self.ledger.count(task.id, claim_of_row(task, group))
+    def _count(self, tasks: Iterable[Task]) -> Steps[None]:
+        for task in tasks:
+            group = self.group(task)
+            if group is not None:
+                self.ledger.count(task.id, claim_of_row(task, group))
+            self._work += 1
+            if self._work % SLICE_TASKS == 0:
+                yield

@@ -11,17 +11,16 @@ from swarmlet.reconcile.why.answers import Groups, Reason, ServiceWhy, Steps, Ve
 from swarmlet.reconcile.why.tasks import Sight, failed_lately, is_running, reason_of
 from swarmlet.reconcile.why.words import counted, span
 
-SLICE_TASKS: Final = 500
+SLICE_TASKS: Final = 250
 """Tasks explained before others have a turn."""
 
-Slots = Mapping[int | str, Sequence[Task]]
+Slots = Mapping[tuple[int, str], Sequence[Task]]
 
 
 def explain_service(view: View, service: Service, now_ms: int) -> Steps[ServiceWhy]:
     """All of it, in time linear in its tasks, and in those of the nodes where it asks for room."""
     sight, spec = Sight(view, now_ms), spec_of(view, service)
-    slots = _slots(view, service)
-    yield
+    slots = yield from _slots(view, service)
     waiting, lately = Groups(), Groups()
     shown: list[tuple[Task, Sequence[Task]]] = []
     running = 0
@@ -45,14 +44,16 @@ def explain_service(view: View, service: Service, now_ms: int) -> Steps[ServiceW
     return _answer(service, spec, sight, (slots, running), (waiting, lately))
 
 
-def _slots(view: View, service: Service) -> Slots:
+def _slots(view: View, service: Service) -> Steps[Slots]:
     """Its tasks that are not leaving, by slot, or by node where they have none."""
-    found: dict[int | str, list[Task]] = {}
-    for task in view.tasks.scan("service", service.id):
+    found: dict[tuple[int, str], list[Task]] = {}
+    for number, task in enumerate(view.tasks.scan("service", service.id), 1):
         if task.desired < TaskState.REMOVE:
-            found.setdefault(task.slot or task.node_id, []).append(task)
-    order = sorted(found, key=lambda place: (isinstance(place, str), str(place).rjust(30)))
-    return {place: found[place] for place in order}
+            place = (task.slot, "" if task.slot else task.node_id)
+            found.setdefault(place, []).append(task)
+        if number % SLICE_TASKS == 0:
+            yield
+    return {place: found[place] for place in sorted(found)}
 
 
 def _in_question(view: View, slot: Sequence[Task]) -> Iterator[Task]:

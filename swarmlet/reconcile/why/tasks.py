@@ -39,6 +39,9 @@ FAILURES: Final = (TaskState.FAILED, TaskState.REJECTED, TaskState.ORPHANED)
 LATELY_MS: Final = RESTART_RESET_AFTER_MS
 """A failure that long ago is forgiven, and not told of."""
 
+SLICE_TASKS: Final = 1_000
+"""Tasks looked at before others have a turn."""
+
 _FAILING: Final = 3  # failed runs in a row, from which on a task is said to keep failing
 
 
@@ -51,8 +54,10 @@ class Sight:
         self.placements: dict[GroupKey, Placement] = {}
 
     def prepare(self, tasks: Iterable[Task]) -> Steps[None]:
-        """Ask the nodes about every kind of task among these that has none."""
-        for task in tasks:
+        """Ask the nodes about every kind of task among these."""
+        for number, task in enumerate(tasks, 1):
+            if number % SLICE_TASKS == 0:
+                yield
             key = group_key(task)
             if key in self.placements or not waits_for_a_node(self.view, task):
                 continue
