@@ -71,6 +71,7 @@ class NodeStates:
 
     def __init__(self, store: Store, env: Env) -> None:
         self._store, self._env = store, env
+        self._is_running = False
         self._clear()
 
     def _clear(self) -> None:
@@ -94,6 +95,8 @@ class NodeStates:
         that come at once share an entry. Raises ForbiddenError for one that was removed, and what a
         commit raises; then `not_registered` is to follow."""
         node = self._store.view().nodes.get(hello.node_id)
+        if not self._is_running:
+            raise _over()
         if node is None:
             raise _removed(hello.node_id)
         if node.description != hello.description:
@@ -156,6 +159,14 @@ class NodeStates:
         now_ms = self._clock.now_ms()
         self._calls = RollCall(nodes, now_ms)
         self._mark(self._calls.begin(now_ms))
+        self._is_running = True
+        try:
+            await self._go_on()
+        finally:
+            self._is_running = False
+            self._settle(list(self._tickets), _over())
+
+    async def _go_on(self) -> None:
         late_s = 0.0
         while True:
             self._look(late_s)
@@ -208,28 +219,26 @@ class NodeStates:
 
     async def _write(self) -> None:
         nodes = list(islice(self._dirty, ENTRY_CHANGES_MAX))
-        tickets = {node_id: self._tickets.pop(node_id, []) for node_id in nodes}
         for node_id in nodes:
             del self._dirty[node_id]
+        tickets = {node_id: self._tickets.pop(node_id, []) for node_id in nodes}
         self._writing = frozenset(nodes)
-        failure: SwarmError | None = None
         try:
             await self._store.batch(list(filter(None, map(self._change, nodes))))
         except (DiskFullError, UnavailableError) as problem:
-            failure = problem
-        finally:
             self._writing = frozenset()
-        if failure is None:
+            self._mark(node_id for node_id in nodes if self._calls.get(node_id) is not None)
+            _settle_all(tickets.values(), problem)
+            if not isinstance(problem, NotLeaderError):  # the next one writes what it sees itself
+                log.warning("dispatcher.node_not_written", extra={"cause": problem.message})
+            await asyncio.sleep(PAUSE_S)
+        except BaseException:
+            _settle_all(tickets.values(), _over())
+            raise
+        else:
+            self._writing = frozenset()
             self._check_written(tickets)
             await asyncio.sleep(GATHER_S)
-            return
-        self._mark(node_id for node_id in nodes if self._calls.get(node_id) is not None)
-        for waiting in tickets.values():
-            for ticket in waiting:
-                ticket.settle(failure)
-        if not isinstance(failure, NotLeaderError):  # the next leader writes what it sees itself
-            log.warning("dispatcher.node_not_written", extra={"cause": failure.message})
-        await asyncio.sleep(PAUSE_S)
 
     def _change(self, node_id: NodeID) -> Change | None:
         """What the store does not say yet of the node."""
@@ -266,9 +275,7 @@ class NodeStates:
                 ticket.settle(failure)
 
     def _settle(self, nodes: Iterable[NodeID], failure: SwarmError) -> None:
-        for node_id in nodes:
-            for ticket in self._tickets.pop(node_id, ()):
-                ticket.settle(failure)
+        _settle_all([self._tickets.pop(node_id, []) for node_id in nodes], failure)
 
     async def _orphan(self, node_id: NodeID) -> None:
         """Nobody knows what became of the tasks of a node that has been down for so long."""
@@ -296,6 +303,16 @@ class NodeStates:
             async with asyncio.timeout(delay_s):
                 await self._changed.wait()
         return 0.0 if wake_s is None else clock.mono_s() - wake_s
+
+
+def _settle_all(tickets: Iterable[list[_Ticket]], failure: SwarmError) -> None:
+    for waiting in tickets:
+        for ticket in waiting:
+            ticket.settle(failure)
+
+
+def _over() -> UnavailableError:
+    return UnavailableError("This manager does not lead any more.")
 
 
 def _removed(node_id: NodeID) -> ForbiddenError:
