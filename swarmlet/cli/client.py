@@ -15,6 +15,7 @@ from io import BufferedReader
 from typing import Any, Final, NamedTuple
 
 from swarmlet.cli.errors import ApiError, CommandError, TimedOutError, UnreachableError
+from swarmlet.core.framing import Frame, Unpacker, pack
 from swarmlet.core.paths import default_host, socket_path
 
 API_PREFIX: Final = "/v1.52"
@@ -27,6 +28,7 @@ BODY_SIZE_MAX_B: Final = 268_435_456  # 100,000 tasks are a quarter of this
 READ_SIZE_B: Final = 65_536
 LEADERLESS: Final = ("quorum-lost", "not-leader")  # codes of core/errors.py
 STALE_HEADER: Final = "swarmlet-stale-ms"
+_SWITCHED: Final = 101
 _OK: Final = range(200, 300)
 _WITHOUT_BODY: Final = (204, 304)
 _UNRESERVED: Final = frozenset(
@@ -180,6 +182,18 @@ class Client:
             self._on_stale(lost, int(reply.headers.get(STALE_HEADER, "0")))
         return connection, reply
 
+    def upgrade(self, path: str, body: Json = None, **query: str) -> "Upgraded":
+        """A connection of its own for frames both ways; the path is taken as it is. There is no
+        deadline once it began."""
+        target = _with_query(path, query)
+        headers = {"Connection": "Upgrade", "Upgrade": "tcp"}
+        connection, reply = self._exchange("POST", target, body, headers)
+        if reply.status != _SWITCHED:
+            self._answer(connection, reply)
+            raise BrokenOffError(f"What answers at {self.host} does not switch protocols.")
+        connection.wait_for_ever()
+        return Upgraded(connection)
+
     def close(self) -> None:
         """Let go of the kept connection."""
         if self._kept is not None:
@@ -225,6 +239,38 @@ class Client:
         if reply.status not in _OK:
             raise _refusal(reply.status, value)
         return value
+
+
+class Upgraded:
+    """A connection after the switch. One thread may send while another reads; `close` ends both."""
+
+    def __init__(self, connection: "_Connection") -> None:
+        self._connection = connection
+
+    def send(self, kind: int, payload: bytes = b"") -> bool:
+        """Waits while the daemon does not read; False once it is gone, which `frames` tells."""
+        try:
+            self._connection.socket.sendall(pack(kind, payload))
+        except OSError:
+            return False
+        return True
+
+    def frames(self) -> Iterator[Frame]:
+        """Until the connection ends, in order or not."""
+        unpacker = Unpacker()
+        with suppress(OSError, ValueError):  # closed here, or what comes is no frame
+            while piece := self._connection.reader.read1(READ_SIZE_B):
+                yield from unpacker.feed(piece)
+
+    def close(self) -> None:
+        with suppress(OSError):
+            self._connection.socket.shutdown(socket.SHUT_RDWR)
+        self._connection.close()
+
+    def interrupt(self) -> None:
+        """End it for whoever reads, who closes it."""
+        with suppress(OSError):
+            self._connection.socket.shutdown(socket.SHUT_RDWR)
 
 
 class _Connection:
@@ -354,8 +400,12 @@ def _number(text: str, base: int) -> int:
 
 
 def _target(path: str, query: Mapping[str, str]) -> str:
+    return _with_query(f"{API_PREFIX}{path}", query)
+
+
+def _with_query(path: str, query: Mapping[str, str]) -> str:
     pairs = "&".join(f"{quote(key)}={quote(value)}" for key, value in query.items())
-    return f"{API_PREFIX}{path}{'?' if pairs else ''}{pairs}"
+    return f"{path}{'?' if pairs else ''}{pairs}"
 
 
 def _unreachable(host: str, error: OSError) -> UnreachableError:

@@ -6,7 +6,11 @@ from swarmlet.cli.lazy import LazyGroup, example
 
 task: Final = LazyGroup(
     "task",
-    lazy={"logs": "service.logs:task_logs", "why": "why:task"},
+    lazy={
+        "logs": "service.logs:task_logs",
+        "exec": "service.exec:exec_",
+        "why": "why:task",
+    },
     text="Look at single tasks.",
     epilog=example("swarmlet task why oh46iz5ujgo1"),
 )

@@ -13,6 +13,8 @@ service: Final = LazyGroup(
         "ps": "service.listing:ps",
         "inspect": "service.inspecting:show",
         "logs": "service.logs:logs",
+        "exec": "service.exec:exec_",
+        "port-forward": "service.port_forward:port_forward",
         "scale": "service.scale:scale",
         "update": "service.update:update",
         "rm": "service.removal:rm",

@@ -1,0 +1,145 @@
+"""`swarmlet service exec`: a program beside a task, on whatever node that is."""
+
+import os
+import select
+import sys
+import threading
+from contextlib import ExitStack
+from typing import BinaryIO, Final
+
+import click
+
+from swarmlet.cli.client import Client, Json, Upgraded, quote
+from swarmlet.cli.errors import EXIT_ERROR, CommandError
+from swarmlet.cli.lazy import example
+from swarmlet.cli.names import complete_service
+from swarmlet.cli.service.target import find_target
+from swarmlet.cli.terminal import descriptor_of, raw_mode, size_of, told_of_sizes
+from swarmlet.core.framing import END, EXIT, INPUT, PROBLEM, RESIZE, STDERR, STDOUT
+
+READ_SIZE_B: Final = 32_768
+
+
+class ExecFailedError(CommandError):
+    """The program was not run, or nobody knows how it ended."""
+
+    code = "exec-failed"
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code  # type: ignore[misc]  # of this one alone
+
+
+@click.command(
+    "exec",
+    context_settings={"allow_interspersed_args": False},
+    epilog=example(
+        "swarmlet service exec -it web sh",
+        "swarmlet service exec -i web.2 -- tar x -C /srv < site.tar",
+    ),
+)
+@click.argument("name", metavar="SERVICE[.SLOT]|TASK", shell_complete=complete_service)
+@click.argument("command", metavar="COMMAND...", nargs=-1, type=click.UNPROCESSED)
+@click.option("-i", "--interactive", is_flag=True, help="Pass the standard input on.")
+@click.option("-t", "--tty", is_flag=True, help="Run it in a terminal.")
+@click.option("-e", "--env", multiple=True, metavar="KEY[=VALUE]", help="For its environment.")
+@click.option("-u", "--user", default="", metavar="NAME|UID[:GROUP|GID]", help="Whom to run it as.")
+@click.option("-w", "--workdir", default="", metavar="DIR", help="Where to run it.")
+@click.pass_obj
+def exec_(client: Client, /, *, name: str, command: tuple[str, ...], **options: Json) -> int:
+    """Run a command beside a task, as the task sees the world.
+
+    In the task of the lowest slot unless one is named. Its exit code is this command's.
+    """
+    argv = list(command[1:] if command[:1] == ("--",) else command)
+    if not argv:
+        raise click.UsageError("Missing argument 'COMMAND...'.")
+    stdin, stdout = descriptor_of(sys.stdin), descriptor_of(sys.stdout)
+    is_typed, is_tty = bool(options["interactive"]) and stdin >= 0, bool(options["tty"])
+    if is_typed and is_tty and not os.isatty(stdin):
+        raise CommandError("The input is no terminal.", "the same without --tty (-t)")
+    body = {
+        "Cmd": argv,
+        "Env": _environment(options["env"]),
+        "User": options["user"],
+        "WorkingDir": options["workdir"],
+        "Tty": is_tty,
+        "AttachStdin": is_typed,
+        "ConsoleSize": size_of(stdin, stdout) if is_tty else [],
+    }
+    task_id = find_target(client, name).task_id
+    stream = client.upgrade(f"/swarmlet/v1/tasks/{quote(task_id)}/exec", body)
+    with ExitStack() as stack:
+        stack.callback(stream.close)
+        sizes = stack.enter_context(told_of_sizes()) if is_tty else -1
+        if is_typed and is_tty:
+            stack.enter_context(raw_mode(stdin))
+        sender = threading.Thread(
+            target=_type_in, args=(stream, stdin if is_typed else -1, sizes), daemon=True
+        )
+        sender.start()
+        return _print(stream)
+
+
+def _environment(given: tuple[str, ...]) -> list[str]:
+    """KEY takes this command's own value, and is left out where it has none."""
+    found = [
+        entry if "=" in entry else f"{entry}={os.environ[entry]}"
+        for entry in given
+        if "=" in entry or entry in os.environ
+    ]
+    for entry in found:
+        if entry.startswith("="):
+            raise click.UsageError(f"Invalid value for --env: {entry!r} has no name.")
+    return found
+
+
+def _type_in(stream: Upgraded, stdin: int, sizes: int) -> None:
+    """What is typed or piped in, and the terminal's sizes, until the stream ends. -1: none."""
+    poll = select.poll()
+    for descriptor in (stdin, sizes):
+        if descriptor >= 0:
+            poll.register(descriptor, select.POLLIN)
+    is_open = stdin >= 0
+    try:
+        while is_open or sizes >= 0:
+            for descriptor, _ in poll.poll():
+                data = os.read(descriptor, READ_SIZE_B)
+                if descriptor == sizes:
+                    rows, columns = size_of(*((stdin,) if stdin >= 0 else ()), 1) or (0, 0)
+                    data = f"{rows} {columns}".encode()
+                kind = RESIZE if descriptor == sizes else INPUT if data else END
+                if not stream.send(kind, data):
+                    return
+                if kind == END:
+                    poll.unregister(descriptor)
+                    is_open = False
+    except OSError:  # the terminal is gone, or this command is on its way out
+        stream.send(END)
+
+
+def _print(stream: Upgraded) -> int:
+    """Raises CommandError where the program did not run to its end."""
+    problem = ""
+    for kind, payload in stream.frames():
+        if kind == STDOUT:
+            _write(sys.stdout.buffer, payload)
+        elif kind == STDERR:
+            _write(sys.stderr.buffer, payload)
+        elif kind == PROBLEM:
+            problem = payload.decode("utf-8", "replace")
+        elif kind == EXIT:
+            exit_code = int(payload)
+            if problem:
+                raise ExecFailedError(problem, exit_code or EXIT_ERROR)
+            return exit_code
+    raise ExecFailedError(
+        problem
+        or "The connection to the daemon broke off; whether the command ended is not known.",
+        EXIT_ERROR,
+    )
+
+
+def _write(target: BinaryIO, content: bytes) -> None:
+    target.write(content)
+    target.flush()
