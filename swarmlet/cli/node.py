@@ -1,10 +1,12 @@
 """`swarmlet node`."""
 
+from collections.abc import Callable
 from typing import Final
 
 import click
 
 from swarmlet.cli.client import Client, Json, Object, quote
+from swarmlet.cli.errors import ApiError, CommandError
 from swarmlet.cli.format import capital, natural
 from swarmlet.cli.lazy import LazyGroup, example
 from swarmlet.cli.names import complete_node
@@ -15,22 +17,25 @@ from swarmlet.cli.options import (
     inspect_format_option,
     no_resolve_option,
     no_trunc_option,
+    pairs_of,
     pretty_option,
     quiet_option,
 )
 from swarmlet.cli.output import (
     Row,
     check_pretty_alone,
+    fail_with,
     for_each,
     inspect,
     print_ids,
     print_rows,
 )
 from swarmlet.cli.stale import may_be_stale
+from swarmlet.core.errors import SwarmError
 
 HEADINGS: Final = {
     "ID": "ID",
-    "Self": "SELF",
+    "Self": "",
     "Hostname": "HOSTNAME",
     "Status": "STATUS",
     "Availability": "AVAILABILITY",
@@ -38,6 +43,8 @@ HEADINGS: Final = {
     "TLSStatus": "TLS STATUS",
     "EngineVersion": "ENGINE VERSION",
 }
+CHANGE_ATTEMPTS_MAX: Final = 5
+STALE_VERSION: Final = "out-of-sequence"  # of core/errors.py
 COLUMNS: Final = ("_ID", "Hostname", "Status", "Availability", "ManagerStatus", "EngineVersion")
 
 node: Final = LazyGroup(
@@ -140,7 +147,7 @@ def resolved(client: Client, name: str) -> str:
 
 
 @click.command("ps", epilog=example("swarmlet node ps", "swarmlet node ps node1 node2"))
-@click.argument("names", metavar="[NODE...]", nargs=-1)
+@click.argument("names", metavar="[self|NODE...]", nargs=-1, shell_complete=complete_node)
 @filter_option
 @format_option
 @no_resolve_option
@@ -154,8 +161,16 @@ def ps(
     """List the tasks on nodes, this one if none is named."""
     from swarmlet.cli.tasks import Style, print_tasks
 
-    ids = [find(client, name)["ID"] for name in names or ("self",)]
-    print_tasks(client, {"node": dict.fromkeys(ids, True)}, filters, Style(**style))
+    ids: list[str] = []
+    errors: list[SwarmError] = []
+    for name in names or ("self",):
+        try:
+            ids.append(find(client, name)["ID"])
+        except ApiError as error:
+            errors.append(error)
+    if ids:
+        print_tasks(client, {"node": dict.fromkeys(ids, True)}, filters, Style(**style))
+    fail_with(errors)
 
 
 @click.command(epilog=example("swarmlet node update --label-add zone=a --availability drain node1"))
@@ -183,23 +198,54 @@ def update(
     label_rm: tuple[str, ...],
 ) -> None:
     """Change a node's labels, availability and role."""
-    from swarmlet.cli.labels import changed_labels
 
-    found = find(client, name)
-    spec = found["Spec"]
-    if availability:
-        spec["Availability"] = availability
-    if role:
-        spec["Role"] = role
-    spec["Labels"] = changed_labels(spec.get("Labels") or {}, add=label_add, remove=label_rm)
-    post_spec(client, found)
+    def change(spec: Object) -> None:
+        if availability:
+            spec["Availability"] = availability
+        if role:
+            spec["Role"] = role
+        spec["Labels"] = _changed_labels(spec.get("Labels") or {}, label_add, label_rm)
+
+    change_spec(client, name, change)
     click.echo(name)
+    if role:
+        from swarmlet.cli.node_roles import warn_of_managers
+
+        warn_of_managers(client)
 
 
-def post_spec(client: Client, found: Object) -> None:
-    """Send a node's spec back if nobody changed it since."""
-    version = str(found["Version"]["Index"])
-    client.post(f"/nodes/{quote(found['ID'])}/update", found["Spec"], version=version)
+def _changed_labels(
+    labels: dict[str, str], add: tuple[str, ...], remove: tuple[str, ...]
+) -> dict[str, str]:
+    """As docker does it for nodes: what is added and removed is gone, what is not there cannot be
+    removed."""
+    changed = {**labels, **pairs_of(add)}
+    for key in remove:
+        if key not in changed:
+            raise CommandError(
+                f"key {key} doesn't exist in node's labels",
+                "`swarmlet node inspect --pretty` shows the labels; nothing was changed.",
+            )
+    return {key: changed[key] for key in changed if key not in remove}
+
+
+def change_spec(client: Client, name: str, change: Callable[[Object], object]) -> Object:
+    """Read a node, `change` its spec and send it back; again where somebody else, such as the
+    manager that watches it, wrote it meanwhile. `change` may answer False: nothing is to be sent.
+    The node as it was read last."""
+    for attempt in range(1, CHANGE_ATTEMPTS_MAX + 1):
+        found = find(client, name)
+        if change(found["Spec"]) is False:
+            return found
+        version = str(found["Version"]["Index"])
+        try:
+            client.post(f"/nodes/{quote(found['ID'])}/update", found["Spec"], version=version)
+        except ApiError as error:
+            if error.problem != STALE_VERSION or attempt == CHANGE_ATTEMPTS_MAX:
+                raise
+        else:
+            return found
+    raise AssertionError("the last attempt returns or raises")
 
 
 @click.command("rm", epilog=example("swarmlet node rm w3", "swarmlet node rm --force w3"))

@@ -1,5 +1,7 @@
 """`node inspect --pretty`, line by line as docker prints it."""
 
+from collections.abc import Mapping
+
 import click
 
 from swarmlet.cli.certificate import certificate_facts
@@ -22,9 +24,14 @@ def _head(node: Object) -> list[str]:
     if spec.get("Name"):
         lines.append(f"Name:\t\t\t{spec['Name']}")
     if labels := spec.get("Labels"):
-        lines += ["Labels:", *(f" - {key}={labels[key]}" for key in sorted(labels))]
+        lines += ["Labels:", *_labels(labels)]
     lines.append(f"Hostname:              \t{description.get('Hostname', '')}")
     return [*lines, f"Joined at:             \t{long_time(node.get('CreatedAt', ''))}"]
+
+
+def _labels(labels: Mapping[str, str]) -> list[str]:
+    """Of one without a value the key alone."""
+    return [f" - {key}={labels[key]}" if labels[key] else f" - {key}" for key in sorted(labels)]
 
 
 def _status(node: Object) -> list[str]:
@@ -70,7 +77,7 @@ def _engine(engine: Object) -> list[str]:
     lines += [f" {kind}:\t\t{', '.join(names[kind])}" for kind in sorted(names)]
     lines.append(f"Engine Version:\t\t{engine.get('EngineVersion', '')}")
     if labels := engine.get("Labels"):
-        lines += ["Engine Labels:", *(f" - {key}={labels[key]}" for key in sorted(labels))]
+        lines += ["Engine Labels:", *_labels(labels)]
     return lines
 
 

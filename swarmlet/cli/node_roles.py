@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 import click
 
-from swarmlet.cli.client import Client
+from swarmlet.cli.client import Client, Object
 from swarmlet.cli.lazy import example
 from swarmlet.cli.names import complete_node
-from swarmlet.cli.node import find, post_spec
+from swarmlet.cli.node import change_spec
+from swarmlet.core.managers import manager_warnings
 
 
 @click.command(epilog=example("swarmlet node promote node2 node3"))
@@ -28,11 +29,35 @@ def demote(client: Client, *, names: tuple[str, ...]) -> None:
 
 def _change(client: Client, names: Sequence[str], role: str, done: str) -> None:
     """One by one, in docker's words; ends at the first that cannot be done."""
-    for name in names:
-        found = find(client, name)
-        if found["Spec"].get("Role") == role:
-            click.echo(f"Node {found['ID']} is already a {role}.")
-            continue
-        found["Spec"]["Role"] = role
-        post_spec(client, found)
-        click.echo(done.format(name))
+    has_changed = False
+    try:
+        for name in names:
+            has_changed |= _change_one(client, name, role, done)
+    finally:
+        if has_changed:
+            warn_of_managers(client)
+
+
+def _change_one(client: Client, name: str, role: str, done: str) -> bool:
+    """Whether there was something to change."""
+    was: list[str] = []
+
+    def change(spec: Object) -> bool:
+        was[:] = [spec.get("Role") or ""]
+        spec["Role"] = role
+        return was != [role]
+
+    found = change_spec(client, name, change)
+    if was == [role]:
+        click.echo(f"Node {found['ID']} is already a {role}.")
+        return False
+    click.echo(done.format(name))
+    return True
+
+
+def warn_of_managers(client: Client) -> None:
+    """Say on stderr what the number of managers that there will be costs."""
+    nodes = client.get("/nodes")
+    managers = sum((found.get("Spec") or {}).get("Role") == "manager" for found in nodes)
+    for warning in manager_warnings(managers):
+        click.echo(warning, err=True)

@@ -52,7 +52,7 @@ def print_tasks(
     ordered = sorted(tasks, key=lambda task: _order(task, names))
     if style.quiet and not style.form:
         for task in ordered:
-            click.echo(task["ID"])
+            click.echo(short_id(task["ID"], no_trunc=style.no_trunc))
         return
     is_table = style.form in ("", "table") or style.form.startswith("table ")
     rows = _rows(ordered, names, no_trunc=style.no_trunc, indent=r" \_ " if is_table else "")

@@ -1,18 +1,14 @@
 """`GET /info`: the host, its runtime and its place in a swarm."""
 
-from typing import Final
-
 import msgspec
 
 from swarmlet.api.engine import EngineFacts, SwarmState
 from swarmlet.api.render.cluster import render_cluster
 from swarmlet.core.errors import SwarmError
 from swarmlet.core.ids import NodeID
+from swarmlet.core.managers import manager_warnings as manager_warnings
 from swarmlet.model.cluster import Cluster
 from swarmlet.store.proposer import Member
-
-MANAGERS_ADVISED_MAX: Final = 7
-"""More managers make every write slower and the swarm no safer; Docker advises the same."""
 
 
 class SwarmNumbers(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,26 +19,6 @@ class SwarmNumbers(msgspec.Struct, frozen=True, kw_only=True):
     managers: int = 0
     cluster: Cluster | None = None
     problem: SwarmError | None = None
-
-
-def manager_warnings(managers: int) -> list[str]:
-    """What is unwise about this number of managers, in sentences; empty where nothing is."""
-    if managers > MANAGERS_ADVISED_MAX:
-        return [
-            f"WARNING: {managers} managers are more than {MANAGERS_ADVISED_MAX}: every write "
-            "waits for more of them, and nothing is safer."
-        ]
-    if managers == 2:
-        return [
-            "WARNING: Running Swarm in a 2-manager configuration: the loss of either one stops all "
-            "changes. Add a third."
-        ]
-    if managers > 0 and managers % 2 == 0:
-        return [
-            f"WARNING: Running Swarm in a {managers}-manager configuration: an even number "
-            f"survives the loss of no more managers than {managers - 1} do."
-        ]
-    return []
 
 
 def _swarm_warnings(numbers: SwarmNumbers) -> list[str]:
