@@ -53,10 +53,10 @@ def _refuse_mode(mode: ServiceMode) -> None:
 
 def _refuse_container(spec: ContainerSpec) -> None:
     credential = spec.privileges.credential_spec if spec.privileges is not None else None
-    if spec.secrets or spec.configs or (credential is not None and credential.config):
+    if credential is not None and credential.config:
         raise UnsupportedError(
-            "delivering secrets and configs to tasks is not supported yet",
-            remedy="They can be created and kept; leave out --secret and --config.",
+            "credential specs from configs are not supported: they are for Windows",
+            remedy="Leave CredentialSpec out.",
         )
     for mount in spec.mounts:
         if mount.type in _MOUNT_TYPES:

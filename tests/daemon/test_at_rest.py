@@ -40,10 +40,13 @@ MARKS = {
 
 
 def fill(client):
+    uses = {}
     for kind in ("secret", "config"):
-        data = base64.b64encode(MARKS[kind].encode()).decode()
-        client.post(f"/{kind}s/create", {"Name": f"{kind}-one", "Data": data})
-    spec = service(MARKS["name"], Env=[f"A={MARKS['env']}"])
+        data, name = base64.b64encode(MARKS[kind].encode()).decode(), f"{kind}-one"
+        payload_id = client.post(f"/{kind}s/create", {"Name": name, "Data": data})["ID"]
+        file, word = {"Name": name, "UID": "0", "GID": "0", "Mode": 0o444}, kind.capitalize()
+        uses[f"{word}s"] = [{f"{word}ID": payload_id, f"{word}Name": name, "File": file}]
+    spec = service(MARKS["name"], Env=[f"A={MARKS['env']}"], **uses)
     spec["Labels"] = {"a": MARKS["label"]}
     client.post("/services/create", spec)
     wait_running(client, MARKS["name"], 1)
@@ -63,7 +66,7 @@ def test_data_directory_holds_no_plaintext(swarm):
     tokens = client.get("/swarm")["JoinTokens"]
     time.sleep(0.5)
     for needle in [*MARKS.values(), *tokens.values(), "BEGIN EC PRIVATE KEY"]:
-        assert files_holding(swarm.data, needle.encode()) == []
+        assert files_holding(swarm.directory, needle.encode()) == []
     assert files_holding(swarm.data, b"PRIVATE KEY") == ["certificates/swarm-node.key"]
     assert files_holding(swarm.data, b"raft-dek") == ["certificates/swarm-node.key"]
     key = Path(swarm.data, "certificates/swarm-node.key")

@@ -77,6 +77,39 @@ def test_two_clients_that_create_the_same_name_have_one_winner(swarm):
 
 
 def test_secret_is_removed_or_used_but_never_both(swarm):
+    """A thousand times with SWARMLET_RACES=1000."""
+    one, other = swarm.client(), swarm.client()
+    used = removed = 0
+    for turn in range(RACES):
+        name = f"n-{turn}"
+        secret_id = one.post("/secrets/create", config(name))["ID"]
+        file = {"Name": name, "UID": "0", "GID": "0", "Mode": 0o444}
+        reference = {"SecretID": secret_id, "SecretName": name, "File": file}
+        spec = service(name, replicas=0, Secrets=[reference])
+        kept, gone = both(
+            lambda n=name: one.delete(f"/secrets/{n}"),
+            lambda s=spec: other.post("/services/create", s),
+        )
+        assert (kept is None) != (gone is None), (kept, gone)
+        if gone is None:
+            used += 1
+            assert (kept.status, kept.message) == (
+                400,
+                "rpc error: code = InvalidArgument desc = "
+                f"secret '{name}' is in use by the following service: {name}",
+            )
+            assert one.get(f"/secrets/{secret_id}")["ID"] == secret_id
+        else:
+            removed += 1
+            assert (gone.status, gone.message.rpartition(" desc = ")[2]) == (
+                400,
+                f"secret not found: {name}",
+            )
+            assert one.get("/services", {"name": [name]}) == []
+    assert used + removed == RACES
+
+
+def test_two_clients_that_remove_the_same_config_have_one_winner(swarm):
     one, other = swarm.client(), swarm.client()
     for turn in range(RACES):
         name = f"n-{turn}"

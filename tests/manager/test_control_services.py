@@ -322,8 +322,7 @@ async def test_missing_secret_or_config_is_refused_in_dockers_words():
         with pytest.raises(InvalidArgumentError) as refused:
             await swarm.control.create_service(spec)
         assert refused.value.message == sentence
-    with pytest.raises(UnsupportedError, match="secrets and configs"):
-        await swarm.control.create_service(using(secret_id))
+    await swarm.control.create_service(using(secret_id, config_id))
 
 
 def test_all_a_spec_relies_on_is_guarded():

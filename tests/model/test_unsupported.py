@@ -26,15 +26,13 @@ REFUSED = [
     ({"Mode": {"GlobalJob": {}}}, "job services"),
     ({"EndpointSpec": {"Ports": [{"TargetPort": 80}]}}, "ingress"),
     ({"EndpointSpec": {"Ports": [{"TargetPort": 80, "PublishMode": "ingress"}]}}, "ingress"),
-    ({"container": {"Secrets": [{"SecretID": "a", "SecretName": "b"}]}}, "secrets and configs"),
-    ({"container": {"Configs": [{"ConfigID": "a", "ConfigName": "b"}]}}, "secrets and configs"),
     *(
         ({"container": {"Mounts": [{"Type": kind, "Source": "a", "Target": "/b"}]}}, f"type {kind}")
         for kind in ("npipe", "cluster", "image")
     ),
     (
         {"container": {"Privileges": {"CredentialSpec": {"Config": "a"}}}},
-        "secrets and configs",
+        "credential specs from configs",
     ),
 ]
 
@@ -46,6 +44,8 @@ ACCEPTED = [
     {"container": {"Mounts": [{"Type": "bind", "Source": "/a", "Target": "/b"}]}},
     {"container": {"Env": ["A={{.Task.Slot}}"], "Hostname": "h-{{.Node.ID}}"}},
     {"container": {"Command": ["{{x}}"], "Labels": {"a": "{{b}}"}, "Env": ["A=${B}", "C"]}},
+    {"container": {"Secrets": [{"SecretID": "a", "SecretName": "b", "File": {"Name": "b"}}]}},
+    {"container": {"Configs": [{"ConfigID": "a", "ConfigName": "b", "File": {"Name": "b"}}]}},
     {"EndpointSpec": {"Mode": "vip"}},
     {"EndpointSpec": {"Ports": [{"TargetPort": 80, "PublishMode": "host"}]}},
     {"Mode": {"Replicated": {"Replicas": 5}}},
