@@ -131,6 +131,8 @@ def _waits_for(view: View, node: Node, task: Task) -> tuple[str, bool]:
         return "its node is down, and tells once it is back", False
     if not is_wanted(task):
         return "it is being stopped", False
+    if node.spec.availability != "drain":
+        return "nothing: the node is not drained", False
     service = view.services.get(task.service_id)
     after = None if service is None else next(_successors(view, service, task), None)
     if after is not None:

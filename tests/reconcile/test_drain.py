@@ -310,7 +310,7 @@ def test_moves_tell_where_the_scheduler_then_places_them():
 def test_left_says_what_each_task_waits_for():
     cluster = Cluster()
     (old,) = cluster.on("n1")
-    assert cluster.left("n1") == [(old.slot, "it is about to be stopped", False)]
+    assert cluster.left("n1") == [(old.slot, "nothing: the node is not drained", False)]
     cluster.drain("n1")
     words = cluster.left("n1")[0][1]
     assert words == "its replacement on host-n2 is assigned"
