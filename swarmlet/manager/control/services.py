@@ -1,6 +1,6 @@
 """Services: created, updated, removed. Their tasks are the orchestrator's."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 from msgspec.structs import replace
@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from swarmlet.core.errors import (
     FailedPreconditionError,
     InvalidArgumentError,
+    NotFoundError,
     UnknownValueError,
     UnsupportedError,
 )
@@ -58,7 +59,7 @@ class ServiceVerbs(ControlBase):
             Create(obj=_spec_version(service_id, 1, normal, registry_auth)),
             Create(obj=Service(id=service_id, name=normal.name)),
         ]
-        await self._commit(f"service {spec.name}", changes, guards_of(service_id, normal))
+        await self._commit_spec(f"service {spec.name}", changes, service_id, normal)
         return ServiceCreated(id=service_id)
 
     async def update_service(
@@ -91,13 +92,23 @@ class ServiceVerbs(ControlBase):
         if registry_auth is None:
             registry_auth = _kept_auth(view, service, auth_from)
         changes = _update(view, service, old, replace(old, spec=new, registry_auth=registry_auth))
-        await self._commit(f"service {ref}", changes, guards_of(service.id, new))
+        await self._commit_spec(f"service {ref}", changes, service.id, new)
         return ()
 
     async def remove_service(self, ref: str) -> None:
         """Its tasks are shut down by the orchestrator."""
         row = self.find_service(await self.read(), ref)
         await self._commit(f"service {ref}", [Remove(table=Service, id=row.id)])
+
+    async def _commit_spec(
+        self, what: str, changes: Sequence[Change], service_id: ServiceID, spec: ServiceSpec
+    ) -> None:
+        """What it refers to may be removed at this very moment: that is said as it is before."""
+        try:
+            await self._commit(what, changes, guards_of(service_id, spec))
+        except NotFoundError:
+            check_references(await self.read(), spec)
+            raise
 
     def _accepted(self, view: View, spec: ServiceSpec) -> ServiceSpec:
         """The spec with networks as ids, once all it refers to is there and all it asks for can
