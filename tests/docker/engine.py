@@ -28,7 +28,7 @@ STOP_WAIT_S = 30.0
 APPLETS = (
     "cat", "chmod", "date", "echo", "env", "false", "grep", "head", "hostname", "httpd", "id",
     "kill", "ls", "mkdir", "mount", "nc", "nslookup", "ps", "rm", "sed", "seq", "sh", "sleep",
-    "stat", "tail", "test", "touch", "trap", "true", "uname", "wc", "wget", "yes",
+    "stat", "stty", "tail", "test", "touch", "trap", "true", "uname", "wc", "wget", "yes",
 )  # fmt: skip
 
 

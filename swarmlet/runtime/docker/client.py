@@ -16,6 +16,7 @@ from yarl import URL
 
 from swarmlet.core.errors import InvalidArgumentError, SwarmError
 from swarmlet.runtime.base import RuntimeProblemError, TemporaryProblemError
+from swarmlet.runtime.docker.hijack import NotSwitchedError, Switched, switch
 
 API_VERSION_MIN: Final = (1, 24)  # of Docker 1.12, the first with swarm mode
 API_VERSION_MAX: Final = (1, 47)  # the newest whose fields are known here
@@ -141,6 +142,18 @@ class EngineClient:
                 yield answer.content
         except (aiohttp.ClientError, OSError) as error:
             raise self.down(_why(error, begin_s)) from error
+
+    async def switch(self, path: str, body: object) -> Switched:
+        """POST, and from the answer on the connection itself, both ways."""
+        target = f"/v{await self.api_version()}{path}"
+        address = self._base.removeprefix("http://")
+        try:
+            async with asyncio.timeout(CALL_TIMEOUT_S):
+                return await switch(self._socket_path, address, target, msgspec.json.encode(body))
+        except NotSwitchedError as answer:
+            raise _refusal(answer.status, answer.body) from answer
+        except (aiohttp.ClientError, OSError) as error:
+            raise self.down(_why(error, CALL_TIMEOUT_S)) from error
 
     def down(self, why: str) -> EngineDownError:
         return EngineDownError(

@@ -26,6 +26,7 @@ from swarmlet.runtime.base import (
     TaskFile,
     TemporaryProblemError,
 )
+from swarmlet.runtime.docker.access import ContainerAccess
 from swarmlet.runtime.docker.client import EngineClient, EngineDownError, EngineRefusedError
 from swarmlet.runtime.docker.create import image_name
 from swarmlet.runtime.docker.deliveries import Deliveries
@@ -95,6 +96,8 @@ class DockerRuntime:
             on_event=self._on_event,
             on_connect=self._on_connect,
         )
+        access = ContainerAccess(env, self._client, self._sight_of)
+        self.exec, self.dial = access.exec, access.dial
         self._info: EngineInfo | None = None
         self._tasks: dict[str, Known] = {}
         self._doubtful: dict[str, None] = {}
@@ -250,6 +253,13 @@ class DockerRuntime:
         known = self._tasks.setdefault(task_id, Known(task_id))
         known.container_id = known.container_id or ids[0]
         return known
+
+    async def _sight_of(self, task_id: TaskID) -> Sight:
+        """As the engine sees it now. Raises RuntimeProblemError where it has no container."""
+        known = await self._find(task_id)
+        if known is None:
+            raise RuntimeProblemError(f"Task {task_id} is not on this node.")
+        return await self._look_anew(known)
 
     async def _found(self, task_id: TaskID) -> Known:
         """As `_find`, for as long as the engine is away. Raises RuntimeProblemError."""

@@ -46,8 +46,18 @@ class _Binding(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
     host_port: str = ""
 
 
+class _Endpoint(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
+    ip_address: str = msgspec.field(name="IPAddress", default="")
+    ipv6_address: str = msgspec.field(name="GlobalIPv6Address", default="")
+
+
 class _Network(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
     ports: dict[str, list[_Binding] | None] | None = None
+    networks: dict[str, _Endpoint | None] | None = None
+
+
+class _HostConfig(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
+    network_mode: str = ""
 
 
 class Sight(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
@@ -57,6 +67,7 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
     state: _State = _State()
     config: _Config = _Config()
     network_settings: _Network = _Network()
+    host_config: _HostConfig = _HostConfig()
     is_gone: bool = False
 
     @property
@@ -83,6 +94,18 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
     @property
     def health(self) -> str:
         return self.state.health.status if self.state.health else ""
+
+    @property
+    def is_on_host_network(self) -> bool:
+        return self.host_config.network_mode == "host"
+
+    @property
+    def addresses(self) -> list[str]:
+        """On its networks, in order of their names; IPv4 first."""
+        networks = self.network_settings.networks or {}
+        ends = [end for _, end in sorted(networks.items()) if end is not None]
+        found = [*(end.ip_address for end in ends), *(end.ipv6_address for end in ends)]
+        return [address for address in found if address]
 
     def is_of(self, engine_id: str, task_id: str) -> bool:
         return self.labels.get(ENGINE_LABEL) == engine_id and self.task_id == task_id
