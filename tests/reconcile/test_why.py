@@ -286,6 +286,22 @@ def test_task_that_is_held_back_says_until_when_and_after_which_failure():
     assert reason.remedy == "`swarmlet task logs t0`"
 
 
+def test_task_waits_for_one_that_may_still_run_on_a_node_that_is_away():
+    world = held_back(start_in_ms=0)
+    spec = replace(service_spec("web", 1), labels={"swarmlet.on-disconnect": "never-replace"})
+    world.update_service("web", spec)
+    world.put(replace(world.nodes.get("n1"), status=NodeStatus(state=int(NodeState.DOWN))))
+    world.put(task("t0", status=status(TaskState.RUNNING), desired=int(TaskState.REMOVE)))
+    world.put(node("n2", hostname="w2"))
+    world.put(replace(world.tasks.get("t1"), node_id="n2"))
+    reason = why(world)
+    assert reason.code == "predecessor"
+    assert reason.sentence == (
+        "Waits for its predecessor on w1 to stop, which nobody can tell while its node is away."
+    )
+    assert reason.until_ms == 0
+
+
 def test_task_that_fails_again_and_again_has_a_code_of_its_own():
     assert why(held_back(attempt=3)).code == "failing"
 
@@ -298,7 +314,7 @@ def test_task_waits_for_its_predecessor_to_stop():
     world = held_back(start_in_ms=0)
     world.put(task("t0", status=status(TaskState.RUNNING), desired=int(TaskState.SHUTDOWN)))
     reason = why(world)
-    assert reason.sentence == "Waits for its predecessor on w1 to stop, 60 s more at most."
+    assert reason.sentence == "Waits for its predecessor on w1 to stop; 60 s more at most."
     assert (reason.code, reason.task_id) == ("predecessor", "t0")
 
 
@@ -362,20 +378,21 @@ LOST = "w1 is disconnected for 2 s (the connection to the node was lost), last h
             lost(down_at_ms=START_MS + 1_000),
             {"swarmlet.on-disconnect": "never-replace"},
             "never-replace",
-            f"{LOST}; nobody takes its place until the node is back, drained or removed "
+            f"{LOST}; nothing takes its place until the node is back, drained or removed "
             "(never-replace).",
         ),
         (
             lost(down_at_ms=START_MS + 1_000),
             {"swarmlet.on-disconnect": "stop-after 30s"},
             "node-disconnected",
-            "it counts as down in 1 s unless it is back before, and its node stops it 30 s after",
+            "it counts as down in 1 s unless it is back before, and it is replaced in 64 s at the "
+            "earliest (stop-after 30 s).",
         ),
         (
             lost(NodeState.DOWN),
             {"swarmlet.on-disconnect": "stop-after 30s"},
             "stop-after",
-            "its node stops it 30 s after losing the managers, and it is replaced no earlier.",
+            "it is replaced in 64 s, once its agent has surely stopped it (stop-after 30 s).",
         ),
         (lost(NodeState.DOWN), {}, "node-down", "; a replacement is on its way."),
         (

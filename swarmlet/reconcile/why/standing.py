@@ -1,10 +1,9 @@
 """How a node stands that tasks hang on: not ready, and until when it is waited for."""
 
-from swarmlet.core.errors import InvalidArgumentError
-from swarmlet.core.limits import MS_PER_S
 from swarmlet.model.node import NODE_STATE_NAMES, Node, NodeState
-from swarmlet.model.on_disconnect import KEEP, OnDisconnect, on_disconnect_of
-from swarmlet.model.service import ServiceSpec
+from swarmlet.model.task import Task
+from swarmlet.model.view import View
+from swarmlet.reconcile.disconnect import NEVER_MS, leaves_ms, rule_of
 from swarmlet.reconcile.liveness import FLAPS_MIN, losses
 from swarmlet.reconcile.why.answers import Reason
 from swarmlet.reconcile.why.words import left, name_of, span
@@ -55,32 +54,10 @@ def is_flapping(node: Node, now_ms: int) -> bool:
     return len(losses(node.status, now_ms)) >= FLAPS_MIN
 
 
-def policy_of(spec: ServiceSpec) -> OnDisconnect:
-    """The service's way on a disconnect; a label of an older program that says none is none."""
-    try:
-        return on_disconnect_of(spec)
-    except InvalidArgumentError:
-        return KEEP
-
-
-def on_absent_node(node: Node, spec: ServiceSpec, now_ms: int) -> Reason:
+def on_absent_node(view: View, task: Task, node: Node, now_ms: int) -> Reason:
     """Of a task that should run on a node that is not ready."""
-    status, policy = node.status, policy_of(spec)
-    state = NODE_STATE_NAMES[status.state]
-    until_ms = max(status.down_at_ms, status.held_until_ms)
-    if policy.never_replace:
-        then = "nobody takes its place until the node is back, drained or removed (never-replace)"
-        code, until_ms = "never-replace", 0
-    elif policy.stop_after_s and status.state == NodeState.DOWN:
-        then = _stop_after_words(policy)
-        code, until_ms = "stop-after", _stopped_ms(node, policy)
-    elif status.state == NodeState.DOWN:
-        then, code = "a replacement is on its way", "node-down"
-    else:
-        code = "held" if status.held_until_ms else f"node-{state}"
-        then = waited_for(node, now_ms)
-        if policy.stop_after_s:
-            then = f"{then}, and {_stop_after_words(policy)}" if then else _stop_after_words(policy)
+    status = node.status
+    code, then, until_ms = _what_then(view, task, node, now_ms)
     return Reason(
         code=code,
         sentence="; ".join(filter(None, (state_sentence(node, now_ms), then))) + ".",
@@ -92,11 +69,20 @@ def on_absent_node(node: Node, spec: ServiceSpec, now_ms: int) -> Reason:
     )
 
 
-def _stop_after_words(policy: OnDisconnect) -> str:
-    after = span(round(policy.stop_after_s * MS_PER_S))
-    return f"its node stops it {after} after losing the managers, and it is replaced no earlier"
-
-
-def _stopped_ms(node: Node, policy: OnDisconnect) -> int:
-    lost_ms = node.status.heard_ms or node.status.since_ms
-    return lost_ms + round(policy.stop_after_s * MS_PER_S) if lost_ms else 0
+def _what_then(view: View, task: Task, node: Node, now_ms: int) -> tuple[str, str, int]:
+    """A code, what becomes of the task, and when."""
+    status, rule, leaves = node.status, rule_of(view, task), leaves_ms(view, task)
+    if leaves >= NEVER_MS:
+        words = "nothing takes its place until the node is back, drained or removed (never-replace)"
+        return "never-replace", words, 0
+    if status.state == NodeState.DOWN and leaves > now_ms:
+        words = f"it is replaced in {left(leaves, now_ms)}, once its agent has surely stopped it"
+        return "stop-after", f"{words} (stop-after {rule.stop_after_s:g} s)", leaves
+    if status.state == NodeState.DOWN:
+        return "node-down", "a replacement is on its way", 0
+    code = "held" if status.held_until_ms else f"node-{NODE_STATE_NAMES[status.state]}"
+    words, until_ms = waited_for(node, now_ms), max(status.down_at_ms, status.held_until_ms)
+    if leaves > until_ms:
+        after = f"it is replaced in {left(leaves, now_ms)} at the earliest"
+        words = f"{words}, and {after} (stop-after {rule.stop_after_s:g} s)"
+    return code, words, until_ms

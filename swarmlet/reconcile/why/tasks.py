@@ -3,12 +3,13 @@
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from swarmlet.core.limits import OLD_TASK_WAIT_MAX_MS, RESTART_RESET_AFTER_MS
+from swarmlet.core.limits import RESTART_RESET_AFTER_MS
 from swarmlet.model.node import Node, NodeState
 from swarmlet.model.service import ServiceSpec
 from swarmlet.model.task import Task, TaskState
 from swarmlet.model.view import View
 from swarmlet.reconcile.allocator.needs import missing, spec_version_of
+from swarmlet.reconcile.disconnect import NEVER_MS, runs_until_ms
 from swarmlet.reconcile.restart import (
     due_ms,
     ended_ms,
@@ -140,7 +141,7 @@ def _why_wanted(sight: Sight, task: Task, spec: ServiceSpec, slot: Sequence[Task
     """Of one that should run, and has not ended."""
     node = sight.view.nodes.get(task.node_id) if task.node_id else None
     if node is not None and node.status.state != NodeState.READY and _is_on(task):
-        return on_absent_node(node, spec, sight.now_ms)
+        return on_absent_node(sight.view, task, node, sight.now_ms)
     if not _is_on(task):
         return _why_unassigned(sight, task, spec, node, slot)
     if node is None:
@@ -234,7 +235,6 @@ def _why_starting(sight: Sight, task: Task, spec: ServiceSpec, node: Node) -> Re
 def why_held_back(sight: Sight, task: Task, slot: Sequence[Task]) -> Reason:
     """Of a task that may not start yet (desired READY)."""
     now_ms = sight.now_ms
-    others = [one for one in slot if one.id != task.id and not is_wanted(one)]
     before = sight.view.tasks.get(task.replaces) if task.replaces else None
     failure = "" if before is None or before.status.state not in FAILURES else _ending(before)
     if is_held_back(task, now_ms):
@@ -253,20 +253,37 @@ def why_held_back(sight: Sight, task: Task, slot: Sequence[Task]) -> Reason:
             attempt=task.attempt,
             error=failure,
         )
-    due = due_ms(task, others, sight.view, task.created_ms)
-    if due > max(now_ms, task.start_at_ms):
-        running = max((one for one in others if _may_run(one)), key=lambda one: one.id)
-        where = _where(sight.view.nodes.get(running.node_id))
-        return Reason(
-            code="predecessor",
-            sentence=f"Waits for its predecessor on {where} to stop, {left(due, now_ms)} more "
-            "at most.",
-            since_ms=task.created_ms,
-            until_ms=task.created_ms + OLD_TASK_WAIT_MAX_MS,
-            task_id=running.id,
-            attempt=task.attempt,
-        )
-    return _plain(task, "ready", "Its time has come: it starts next.")
+    return _why_after_others(sight, task, slot) or _plain(
+        task, "ready", "Its time has come: it starts next."
+    )
+
+
+def _why_after_others(sight: Sight, task: Task, slot: Sequence[Task]) -> Reason | None:
+    """Of a task whose delay is over: what of its slot is still to stop first, if anything is."""
+    view, now_ms = sight.view, sight.now_ms
+    rows = view.tasks.scan("slot", (task.service_id, task.slot))
+    stopping = [one for one in slot if one.id != task.id and not is_wanted(one)]
+    leaving = [one for one in rows if one.desired >= TaskState.REMOVE]
+    due = max(
+        [due_ms(task, stopping, view, task.created_ms), *(runs_until_ms(view, t) for t in leaving)]
+    )
+    if due <= max(now_ms, task.start_at_ms):
+        return None
+    first = max(filter(_may_run, [*stopping, *leaving]), key=lambda one: one.id)
+    node = view.nodes.get(first.node_id)
+    sentence = f"Waits for its predecessor on {_where(node)} to stop"
+    if node is not None and node.status.state != NodeState.READY:
+        sentence += ", which nobody can tell while its node is away"
+    if due < NEVER_MS:
+        sentence += f"; {left(due, now_ms)} more at most"
+    return Reason(
+        code="predecessor",
+        sentence=sentence + ".",
+        since_ms=task.created_ms,
+        until_ms=due if due < NEVER_MS else 0,
+        task_id=first.id,
+        attempt=task.attempt,
+    )
 
 
 def _may_run(task: Task) -> bool:
