@@ -255,6 +255,8 @@ class _MemoryEnd(Generic[_M]):
             await self._changed.wait()
         frame = self._inbox.popleft()
         self.other._changed.set()
+        if self._is_closed:
+            self._changed.set()  # it may have been the last
         return self._decode(frame)
 
     def close(self) -> None:

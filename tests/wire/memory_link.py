@@ -23,16 +23,26 @@ from swarmlet.ca.own_identity import OwnIdentity
 from swarmlet.core.errors import ForbiddenError, SwarmError, UnauthorizedError, UnavailableError
 from swarmlet.core.identity import Identity
 from swarmlet.env.base import Clock
+from swarmlet.wire.answers import until_ready
 from swarmlet.wire.channel import (
     AgentChannel,
     ChannelClosedError,
     LogSink,
     MemoryChannel,
+    MemoryStream,
     RaftChannel,
+    StreamChannel,
     memory_channel,
+    memory_stream,
 )
 from swarmlet.wire.credentials import Credentials
-from swarmlet.wire.messages import LogBatch, Message
+from swarmlet.wire.messages import (
+    LogBatch,
+    Message,
+    TaskStreamAsk,
+    decode_stream_ask,
+    encode,
+)
 from swarmlet.wire.node_api import (
     CertificateRequest,
     CertificateStatus,
@@ -58,6 +68,8 @@ from swarmlet.wire.routes import (
     ROOT,
     SESSION,
     SNAPSHOT,
+    STREAM,
+    TASK_STREAM,
     UNLOCK_KEY,
     PortRoute,
 )
@@ -152,9 +164,9 @@ class Connection:
         self._timers: dict[str, asyncio.TimerHandle] = {}
         net.connections[self] = None
 
-    def carry_messages(self) -> None:
+    def carry(self, ends: Iterable[MemoryChannel | MemoryStream]) -> None:
         """Until the certificate ends."""
-        self.near, self.far = (_End(self, end) for end in memory_channel())
+        self.near, self.far = (_End(self, end) for end in ends)
         ends_in_ms = max(0, self.peer.ends_ms - self.port.clock.wall_ms())
         self._later("certificate", ends_in_ms / 1000)
 
@@ -210,9 +222,9 @@ class Connection:
 
 
 class _End:
-    """AgentChannel, LogSink and LogSource at once."""
+    """AgentChannel, LogSink, LogSource and StreamChannel at once."""
 
-    def __init__(self, connection: Connection, inner: MemoryChannel) -> None:
+    def __init__(self, connection: Connection, inner: Any) -> None:
         self.connection, self.inner = connection, inner
         self.used = asyncio.Event()
 
@@ -224,6 +236,9 @@ class _End:
     async def receive(self) -> Any:
         self.used.set()
         return await self.inner.receive()
+
+    async def left(self, *, or_closed: bool = True) -> None:
+        await self.inner.left(or_closed=or_closed)
 
     def shut(self, *, drops: bool) -> None:
         if drops:
@@ -378,6 +393,33 @@ class MemoryLink:
             lambda service, one: service.take_logs(_Source(one.far), one.peer, subscription),
         )
 
+    async def open_stream(
+        self, addr: str, stream_id: str, credentials: Credentials
+    ) -> StreamChannel:
+        return await self._open(
+            addr,
+            STREAM,
+            credentials,
+            lambda service, one: service.take_stream(one.far, one.peer, stream_id),
+        )
+
+    async def open_task_stream(
+        self, addr: str, ask: TaskStreamAsk, credentials: Credentials
+    ) -> StreamChannel:
+        asked = encode(ask)
+        near = await self._open(
+            addr,
+            TASK_STREAM,
+            credentials,
+            lambda service, one: service.serve_task_stream(_Asked(one.far, asked), one.peer),
+        )
+        try:
+            await until_ready(near)
+        except BaseException:
+            near.close()
+            raise
+        return near
+
     async def open_raft(self, addr: str, credentials: Credentials) -> RaftChannel:
         return await self._open(
             addr, RAFT, credentials, lambda service, one: service.serve_raft(one.far, one.peer)
@@ -494,8 +536,10 @@ class MemoryLink:
         connection = Connection(self._net, self._host, port, peer)
         if route in (RAFT, SNAPSHOT):
             connection.carry_frames()
+        elif route in (STREAM, TASK_STREAM):
+            connection.carry(memory_stream())
         else:
-            connection.carry_messages()
+            connection.carry(memory_channel())
         return port, connection
 
     async def _open(
@@ -526,6 +570,20 @@ class MemoryLink:
         if connection.refusal is not None and not connection.far.used.is_set():
             raise connection.refusal
         return connection.near
+
+
+class _Asked:
+    """The far end of a stream that was asked for: the ask, then frames."""
+
+    def __init__(self, end: _End, asked: bytes) -> None:
+        self._end, self._asked = end, asked
+        self.send, self.receive = end.send, end.receive
+        self.left, self.close = end.left, end.close
+
+    async def ask(self) -> TaskStreamAsk:
+        self._end.used.set()
+        ask: TaskStreamAsk = decode_stream_ask(self._asked)
+        return ask
 
 
 class _Source:

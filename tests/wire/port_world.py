@@ -16,7 +16,7 @@ from aiohttp import web
 
 from swarmlet.ca.identity import identify
 from swarmlet.ca.root import new_root
-from swarmlet.core.errors import NotLeaderError
+from swarmlet.core.errors import NotFoundError, NotLeaderError
 from swarmlet.core.ids import NodeID
 from swarmlet.manager.gatekeeper import StoreGatekeeper
 from swarmlet.model.address import Address
@@ -25,6 +25,7 @@ from swarmlet.wire.client import TlsLink
 from swarmlet.wire.credentials import Credentials
 from swarmlet.wire.forward import PROTOCOL_HEADER
 from swarmlet.wire.gate import GateLimits
+from swarmlet.wire.messages import StreamExit, StreamReady, StreamRefused
 from swarmlet.wire.node_api import (
     CertificateStatus,
     CertificateTicket,
@@ -107,6 +108,7 @@ class EchoService:
 
     def __init__(self):
         self.calls, self.batches, self.chunks, self.leader = [], [], [], None
+        self.streams = []
 
     def hello(self):
         return PortHello(protocol=1, node_id="m1", cluster_id=CLUSTER, now_ms=NOW_MS)
@@ -140,6 +142,29 @@ class EchoService:
             self.batches.append(batch)
             if batch.is_last:
                 return
+
+    async def take_stream(self, channel, peer, stream_id):
+        """An echo, until it is told to end."""
+        if stream_id == "unknown":
+            raise NotFoundError("stream", stream_id)
+        self.calls.append(("stream", peer.node_id, stream_id))
+        self.streams.append(channel)
+        with contextlib.suppress(ChannelClosedError):
+            while not isinstance(frame := await channel.receive(), StreamExit):
+                await channel.send(frame)
+            await channel.send(frame)
+            await channel.left()
+
+    async def serve_task_stream(self, channel, peer):
+        if self.leader is not None:
+            raise NotLeaderError("Another manager leads.", managers=(self.leader,))
+        ask = await channel.ask()
+        self.calls.append(("task-stream", peer.node_id, ask))
+        if ask.task_id == "unknown":
+            await channel.send(StreamRefused(code="not-found", message="task unknown not found"))
+            return
+        await channel.send(StreamReady())
+        await self.take_stream(channel, peer, ask.task_id)
 
     async def serve_raft(self, channel, peer):
         self.calls.append(("raft", peer.node_id, channel.node_id))
