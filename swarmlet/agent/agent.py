@@ -18,7 +18,7 @@ from swarmlet.env.sealed import SealKey
 from swarmlet.model.node import NodeDescription
 from swarmlet.runtime.base import Runtime
 from swarmlet.wire.channel import AgentConnector
-from swarmlet.wire.messages import SwarmInfo
+from swarmlet.wire.messages import Goodbye, SwarmInfo
 
 BACK_IN_S: Final = 60.0  # a restarting daemon's promise; until then nobody moves its tasks
 
@@ -80,10 +80,10 @@ class Agent:
         finally:
             await self._db.close()
 
-    async def stop(self, back_in_s: float = BACK_IN_S) -> None:
-        """Say goodbye and end `run`; tasks run on and are adopted by the next agent of this
-        node."""
-        await self._session.goodbye(back_in_s)
+    async def stop(self, back_in_s: float = BACK_IN_S, *, is_host_stopping: bool = False) -> None:
+        """Say goodbye and end `run`; tasks run on and are adopted by the next agent of this node.
+        Where the host stops they will not: others may run them at once."""
+        await self._session.goodbye(Goodbye(back_in_s=back_in_s, is_host_stopping=is_host_stopping))
         self._is_over.set()
 
     async def leave(self, timeout_s: float = 60.0) -> None:

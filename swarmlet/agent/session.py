@@ -136,12 +136,12 @@ class Session:
         """Open no other session, also where an error hides from `run` that it was cancelled."""
         self._is_over = True
 
-    async def goodbye(self, back_in_s: float) -> None:
+    async def goodbye(self, goodbye: Goodbye) -> None:
         """End the session in order and open no other; waits a second at most."""
         self.end()
         channel = self._channel
         if channel is not None:
-            await _say_goodbye(channel, back_in_s)
+            await _say_goodbye(channel, goodbye)
             channel.close()
 
     async def _wait(self, seen: Credentials | None) -> None:
@@ -187,7 +187,7 @@ class Session:
         except* RegisterAnewError:
             _forget_abort()
             if not self._is_over:  # else another goodbye was said, or none is to be
-                await _say_goodbye(channel, ANEW_IN_S)
+                await _say_goodbye(channel, Goodbye(back_in_s=ANEW_IN_S))
             raise
         finally:
             if self._channel is not None:
@@ -276,10 +276,10 @@ class Session:
             await channel.send(Condition(problem=told[:CONDITION_LENGTH_MAX]))
 
 
-async def _say_goodbye(channel: AgentChannel, back_in_s: float) -> None:
+async def _say_goodbye(channel: AgentChannel, goodbye: Goodbye) -> None:
     try:
         async with asyncio.timeout(GOODBYE_TIMEOUT_S):
-            await channel.send(Goodbye(back_in_s=back_in_s))
+            await channel.send(goodbye)
     except (TimeoutError, UnavailableError) as error:
         log.info("session.goodbye_not_heard", extra={"cause": str(error)})
 

@@ -148,8 +148,8 @@ class Engine(Protocol):
         """Stop tasks, manager and agent, and wipe the swarm's state. Raises SwarmStateError."""
         ...
 
-    def stop(self) -> None:
-        """End the daemon in order; its tasks run on."""
+    def stop(self, *, is_host_stopping: bool = False) -> None:
+        """End the daemon in order; its tasks run on, or end with the host."""
         ...
 
     def gauges(self) -> dict[str, float]:

@@ -74,11 +74,17 @@ def become_daemon(client: Client, arguments: Sequence[str]) -> None:
     os.execv(sys.executable, command)  # noqa: S606 - this very program, no shell
 
 
-@daemon.command(epilog=example("swarmlet daemon stop"))
+@daemon.command(epilog=example("swarmlet daemon stop", "swarmlet daemon stop --host-stopping"))
+@click.option(
+    "--host-stopping",
+    is_flag=True,
+    help="This host shuts down: the swarm runs its tasks elsewhere at once.",
+)
 @click.pass_obj
-def stop(client: Client) -> None:
-    """End the daemon in order. Its tasks run on, and the next daemon finds them."""
-    client.raw_post(STOP_PATH)
+def stop(client: Client, *, host_stopping: bool) -> None:
+    """End the daemon in order. Its tasks run on, and the next daemon finds them; for a minute the
+    swarm waits for that one."""
+    client.raw_post(f"{STOP_PATH}?hostStopping=1" if host_stopping else STOP_PATH)
     deadline_s = mono_s() + STOP_TIMEOUT_S
     while _answers(client):
         if mono_s() > deadline_s:
@@ -87,7 +93,8 @@ def stop(client: Client) -> None:
                 "See its log.",
             )
         sleep_s(POLL_PERIOD_S)
-    click.echo("Daemon stopped. Tasks it still had run on.")
+    what = "are moved to other nodes" if host_stopping else "run on"
+    click.echo(f"Daemon stopped. Tasks it still had {what}.")
 
 
 def _answers(client: Client) -> bool:

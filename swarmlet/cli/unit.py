@@ -4,6 +4,7 @@ The process runtime's tasks are children of the daemon's supervisors: they live 
 control group, and inherit what the unit sets. See systemd.service(5), .exec(5), .kill(5).
 """
 
+import shlex
 from typing import Final, NamedTuple
 
 from swarmlet.core.paths import ROOT_DATA_DIR, ROOT_SOCKET, UNIX_PREFIX
@@ -27,6 +28,19 @@ class UnitOptions(NamedTuple):
 def exec_start(options: UnitOptions) -> list[str]:
     """The command. -P: whatever lies in the working directory is not imported."""
     return [options.python, "-P", "-m", "swarmlet.daemon", *options.arguments]
+
+
+def stop_command(options: UnitOptions) -> list[str]:
+    """What systemd runs before it ends the daemon: where the whole host goes down, or a user's
+    session, the daemon is told, so that the swarm does not wait for its tasks."""
+    systemctl = "systemctl --user" if options.is_user else "systemctl"
+    host = f"{UNIX_PREFIX}{options.socket_path}"
+    stop = [options.python, "-P", "-m", "swarmlet", "--host", host, *_HOST_STOPPING]
+    script = f'[ "$({systemctl} is-system-running)" != stopping ] || exec {shlex.join(stop)}'
+    return ["/bin/sh", "-c", script]
+
+
+_HOST_STOPPING: Final = ("daemon", "stop", "--host-stopping")
 
 
 def unit_text(options: UnitOptions) -> str:
@@ -72,12 +86,16 @@ After=network-online.target docker.service containerd.service
 def _service(options: UnitOptions) -> str:
     program, *arguments = exec_start(options)
     command = " ".join([quoted_path(program), *map(quoted, arguments)])
+    shell, *words = stop_command(options)
+    stop = " ".join([shell, *map(quoted, words)])
     return f"""\
 [Service]
 # Ready means: the API listens.
 Type=notify
 NotifyAccess=main
 ExecStart={command}
+# Only where the host goes down does the daemon say so; then the swarm moves its tasks at once.
+ExecStop=-{stop}
 Restart=always
 RestartSec=1
 # {EXIT_USAGE}: an option nobody knows. {EXIT_STOPPED}: `swarmlet daemon stop`.

@@ -29,7 +29,6 @@ class EngineAnswers:
         self._failure = ""  # of the last join, where nobody waited for its answer
         self._changing = asyncio.Lock()
         self.stopped = asyncio.Event()
-        self.stop = self.stopped.set
         self.process = Gauges()
 
     @property

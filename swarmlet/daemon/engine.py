@@ -45,7 +45,7 @@ class DaemonEngine(EngineAnswers):
         self._task: asyncio.Task[None] | None = None
         self._join_task: asyncio.Task[None] | None = None
         self._runtime_task: asyncio.Task[None] | None = None
-        self._is_closing = False
+        self._is_closing = self._is_host_stopping = False
         self._leftovers = Leftovers(host.data, self._spawn)
 
     async def open(self) -> None:
@@ -153,12 +153,17 @@ class DaemonEngine(EngineAnswers):
             if self._stay is not None:  # else it goes on with a join
                 await self._stay.registered()
 
+    def stop(self, *, is_host_stopping: bool = False) -> None:
+        """Have `close` called; where the host stops, the swarm hears that too."""
+        self._is_host_stopping = is_host_stopping
+        self.stopped.set()
+
     async def close(self) -> None:
         """Say goodbye and let go; tasks run on."""
         self._is_closing = True
         await _end(self._join_task)
         if self._stay is not None:
-            await self._stay.stop()
+            await self._stay.stop(is_host_stopping=self._is_host_stopping)
             await self._exit()
         await self._leftovers.stop()
         await _end(self._runtime_task)

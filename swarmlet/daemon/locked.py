@@ -59,7 +59,7 @@ class LockedNode:
     async def leave(self) -> None:
         """What the runtime has of this swarm is swept once the swarm is forgotten."""
 
-    async def stop(self) -> None:
+    async def stop(self, *, is_host_stopping: bool = False) -> None:
         """There is nobody to say goodbye to."""
 
     def gauges(self) -> dict[str, float]:

@@ -41,8 +41,8 @@ class Stay(Protocol):
         """Stop and remove this node's tasks, as far as the runtime lets us."""
         ...
 
-    async def stop(self) -> None:
-        """Say goodbye; tasks run on."""
+    async def stop(self, *, is_host_stopping: bool = False) -> None:
+        """Say goodbye; tasks run on, unless the host stops."""
         ...
 
     def gauges(self) -> dict[str, float]: ...

@@ -162,7 +162,7 @@ class SwarmNode:
             await self._withdraw(member)
         await self.life.leave()
 
-    async def stop(self) -> None:
+    async def stop(self, *, is_host_stopping: bool = False) -> None:
         """A leader hands over first, so that its goodbye is heard by whoever leads then."""
         clock, member = self._host.env.clock, self.manager.member
         ends_s = clock.mono_s() + STOP_WAIT_S
@@ -170,7 +170,7 @@ class SwarmNode:
             await self._hand_over(member)
         try:
             async with asyncio.timeout(ends_s - clock.mono_s()):
-                await self.life.agent.stop()
+                await self.life.agent.stop(is_host_stopping=is_host_stopping)
         except TimeoutError:
             log.warning("swarm.stop_slow", extra={"waited_s": STOP_WAIT_S})
         if member is not None and self.manager.member is member:

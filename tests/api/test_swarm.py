@@ -347,7 +347,9 @@ async def test_daemon_is_described_and_stopped(api):
     _, raft = await api("GET", "/swarmlet/v1/members")
     assert raft["Members"][0]["IsLeader"] is True
     assert (await api("POST", "/swarmlet/v1/daemon/stop"))[0] == 204
-    assert api.world.is_stopped
+    assert (api.world.is_stopped, api.world.is_host_stopping) == (True, False)
+    assert (await api("POST", "/swarmlet/v1/daemon/stop?hostStopping=1"))[0] == 204
+    assert api.world.is_host_stopping
 
 
 @pytest.mark.parametrize(

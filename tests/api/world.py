@@ -3,7 +3,7 @@ list. Nothing else of a daemon is needed to answer requests."""
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import cast
 
 from aiohttp import web
@@ -41,7 +41,7 @@ from swarmlet.model.service import (
 from swarmlet.model.task import Task, TaskState, TaskStatus
 from swarmlet.runtime.base import RuntimeDescription
 from swarmlet.store.store import Store
-from swarmlet.wire.messages import LogLine, LogOptions
+from swarmlet.wire.messages import LogLine, LogOptions, ReadLogs
 from tests.api.group import GroupLog
 from tests.store.memory_log import ME
 
@@ -76,23 +76,18 @@ class ListedLogs(LogBroker):
         self.asked: list[tuple[list[str], list[str], LogOptions]] = []
         self.is_reading = False
 
-    async def _read(self, tasks: Sequence[Task], options: LogOptions) -> AsyncIterator[LogLine]:
+    async def batches(self, wanted: ReadLogs) -> AsyncGenerator[Sequence[LogLine], None]:
+        self.asked.append((list(wanted.task_ids), list(wanted.services), wanted.options))
         self.is_reading = True
         try:
             for line in self.lines:
                 if isinstance(line, Exception):
                     raise line
-                yield line
-            if options.follow:
+                yield (line,)
+            if wanted.options.follow:
                 await asyncio.Event().wait()
         finally:
             self.is_reading = False
-
-    def read(
-        self, tasks: Sequence[Task], options: LogOptions, services: Sequence[ServiceID] = ()
-    ) -> AsyncIterator[LogLine]:
-        self.asked.append(([task.id for task in tasks], list(services), options))
-        return self._read(tasks, options)
 
 
 FACTS = EngineFacts(
@@ -125,7 +120,7 @@ class World:
         self.facts = FACTS
         self.events = EventFeed(self.env.clock)
         self.state = SwarmState(state="inactive")
-        self.is_stopped = False
+        self.is_stopped = self.is_host_stopping = False
         self.unlock_key = b""
         self.registry: bytes | None = None  # what it answers; None: there is none
         self.asked_registries: list[tuple[str, str]] = []
@@ -200,8 +195,8 @@ class World:
         self._control = self.store = self.log = None
         self.state = SwarmState(state="inactive")
 
-    def stop(self) -> None:
-        self.is_stopped = True
+    def stop(self, *, is_host_stopping: bool = False) -> None:
+        self.is_stopped, self.is_host_stopping = True, is_host_stopping
 
     def gauges(self) -> dict[str, float]:
         return {'tasks{state="running"}': 3.0, "loop_lag_s": 0.25, "writes_total": 7.0}

@@ -22,6 +22,7 @@ from swarmlet.cli.unit import (
     exec_start,
     quoted,
     quoted_path,
+    stop_command,
 )
 from swarmlet.cli.unit import unit_text as text_of
 from swarmlet.core.service import EXIT_STOPPED, EXIT_USAGE
@@ -56,6 +57,7 @@ def unquoted(line):
 def test_unit_keeps_tasks_and_always_comes_back(options):
     found = settings(text_of(options))
     assert unquoted(found["ExecStart"]) == exec_start(options)
+    assert unquoted(found["ExecStop"].removeprefix("-")) == stop_command(options)
     assert found["KillMode"] == "process"
     assert found["Delegate"] == "yes"
     assert found["Restart"] == "always"

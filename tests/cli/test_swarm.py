@@ -140,6 +140,14 @@ def test_swarm_update_without_flags_prints_its_help_and_asks_nothing(swarmlet, s
     assert result.out.startswith("Usage: swarmlet swarm update")
 
 
+def test_daemon_stop_says_that_the_host_stops_where_it_is_told_so(swarmlet, swarm):
+    swarm.script["POST /swarmlet/v1/daemon/stop"] = (200, None)
+    swarm.script["GET /_ping"] = [(503, None)]
+    result = swarmlet("daemon", "stop", "--host-stopping")
+    assert result.out == "Daemon stopped. Tasks it still had are moved to other nodes.\n"
+    assert [r.query for r in swarm.posted()] == [{"hostStopping": "1"}]
+
+
 def test_daemon_stop_returns_when_the_daemon_is_gone(swarmlet, swarm):
     swarm.script["POST /swarmlet/v1/daemon/stop"] = (200, None)
     swarm.script["GET /_ping"] = [(200, None), (200, None), (503, None)]

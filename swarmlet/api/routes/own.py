@@ -5,6 +5,7 @@ from typing import Final
 from aiohttp import web
 
 from swarmlet.api.call import Call, Route, reply, reply_empty
+from swarmlet.api.query import flag
 from swarmlet.api.render.certificate import render_certificate, render_issuance
 from swarmlet.api.render.common import rfc3339
 from swarmlet.api.render.group import render_group
@@ -31,8 +32,9 @@ async def describe_daemon(call: Call) -> web.Response:
 
 
 async def stop_daemon(call: Call) -> web.Response:
-    """The daemon ends after this answer; tasks run on."""
-    call.engine.stop()
+    """The daemon ends after this answer; tasks run on. With `?hostStopping=1` the swarm hears that
+    they will not, because this host shuts down, and moves them at once."""
+    call.engine.stop(is_host_stopping=flag(call.query, "hostStopping"))
     return reply_empty(204)
 
 
