@@ -19,6 +19,7 @@ from swarmlet.reconcile.why.tasks import (
 )
 from tests.reconcile.brute import Brute, failing
 from tests.reconcile.test_scheduler_histories import HISTORIES, History
+from tests.reconcile.test_together import Cluster
 
 SEEDS = max(20, HISTORIES // 10)
 BATCH = 10
@@ -138,3 +139,61 @@ def test_what_why_says_is_what_the_scheduler_decides(first):
             raise AssertionError(f"seed {seed}: {problem}") from problem
         explained += history.explained
     assert explained > 0, "no task ever waited"
+
+
+LEADERS_WORK = {"new", "placing", "node-down", "node-gone"}
+"""Codes that say that the leader is about to do something: at rest there is nothing it is about to
+do. `too-few` and `too-many` of a service are the same."""
+
+
+class ExplainedCluster(Cluster):
+    """All deciders at work; whenever they rest, everything is explained."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        self.codes = Counter()
+
+    def check(self) -> None:
+        super().check()
+        now_ms = self.world.now_ms
+        for row in self.world.tasks.all():
+            reason = explain_alone(self.world, row)
+            self.codes[reason.code] += 1
+            assert reason.sentence.endswith("."), reason
+            assert reason.code not in LEADERS_WORK, (row, reason)
+            if reason.code == "restarting":
+                assert reason.until_ms > now_ms, (row, reason)
+            assert not 0 < reason.until_ms <= now_ms, (row, reason)
+            has_ended = row.status.state > TaskState.RUNNING
+            runs = is_running(self.world, row)
+            assert (reason.verdict == "well") == (runs or self.is_past(row, has_ended)), reason
+        for service in self.world.services.all():
+            found = answer_of(explain_service(self.world, service, now_ms))
+            assert not {"too-few", "too-many"} & {reason.code for reason in found.reasons}
+            running = sum(is_running(self.world, t) for t in self.world.service_tasks(service.id))
+            assert found.running == running
+            is_whole = running == found.wanted
+            assert (found.verdict == "well") == (is_whole and not found.waiting), found
+        for host in self.world.nodes.all():
+            found = answer_of(explain_node(self.world, host, NodeFacts(), now_ms))
+            here = [t for t in self.world.tasks.scan("node", host.id)]
+            assert found.running == sum(is_running(self.world, t) for t in here)
+            assert found.wanted == found.running + sum(g.count for g in found.waiting)
+
+    def is_past(self, row, has_ended: bool) -> bool:
+        """Whether a task has ended as it should, and something else has its slot."""
+        slot = slot_of(self.world, row)
+        is_last = not any(t.desired <= TaskState.RUNNING for t in slot)
+        return has_ended and row.desired > TaskState.RUNNING and not (slot and is_last)
+
+
+def test_everything_is_explained_whenever_a_leader_rests():
+    codes = Counter()
+    for seed in range(15):
+        cluster = ExplainedCluster(seed)
+        try:
+            cluster.run()
+        except AssertionError as problem:
+            raise AssertionError(f"seed {seed}: {problem}") from problem
+        codes += cluster.codes
+    assert {"running", "no-suitable-node", "held-back", "predecessor", "stopping"} <= set(codes)
