@@ -12,6 +12,7 @@ from swarmlet.model.service import TaskSpec
 from swarmlet.model.task import TaskState, TaskStatus
 from swarmlet.wire.channel import AgentChannel, ChannelClosedError, memory_channel
 from swarmlet.wire.messages import (
+    AssignedPayload,
     AssignedTask,
     Assignments,
     Condition,
@@ -88,6 +89,7 @@ class FakeManager:
         self.sinks: dict[str, FakeSink] = {}
         self.channel: AgentChannel | None = None
         self.wanted: dict[str, AssignedTask] = {}
+        self.payloads: dict[tuple[str, str], AssignedPayload] = {}
         self._group: asyncio.TaskGroup | None = None
         self._state = 0
 
@@ -150,7 +152,7 @@ class FakeManager:
                     is_complete=True,
                     applies_to=0,
                     results_in=self._state,
-                    put=items(*self.wanted.values()),
+                    put=(*payload_items(self.payloads), *items(*self.wanted.values())),
                 )
             )
             while True:
@@ -177,6 +179,13 @@ class FakeManager:
                 self.problems.append(problem)
             case Goodbye():
                 self.goodbyes.append(message)
+
+
+def payload_items(payloads: dict[tuple[str, str], AssignedPayload]) -> tuple[Item, ...]:
+    return tuple(
+        Item(kind=kind, id=payload_id, body=encode(payload))
+        for (kind, payload_id), payload in payloads.items()
+    )
 
 
 def items(*tasks: AssignedTask) -> tuple[Item, ...]:
