@@ -92,8 +92,8 @@ class TaskFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ExecProcess(Protocol):
-    """A program run beside a task. Whoever has it closes it: a program that still runs then is
-    killed."""
+    """A program run beside a task. Whoever has it closes it: one that still runs then is killed,
+    and hung up before if it has a terminal. One caller reads, one writes at a time."""
 
     async def read(self) -> tuple[int, bytes] | None:
         """What it wrote: 1 stdout (a terminal's all), 2 stderr; None at the end of both."""
@@ -111,7 +111,8 @@ class ExecProcess(Protocol):
         ...
 
     async def wait(self) -> int:
-        """Its exit code, 128+N where signal N ended it."""
+        """Its exit code, 128+N where signal N ended it. Raises RuntimeProblemError where the
+        runtime lost it."""
         ...
 
     async def close(self) -> None: ...

@@ -1,6 +1,7 @@
 """Programs beside tasks of the process runtime; as root and as an ordinary user."""
 
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -10,7 +11,7 @@ import pytest
 import uvloop
 
 from swarmlet.core.ids import TaskID
-from swarmlet.runtime.base import RuntimeProblemError
+from swarmlet.runtime.base import NotExecutedError, RuntimeProblemError
 from swarmlet.runtime.process import exec_process
 from swarmlet.wire.messages import ExecRequest, LogOptions
 from tests.runtime.exec_cases import Stage, every_case, finish, read_until
@@ -144,6 +145,29 @@ async def test_three_hundred_programs_leave_nothing(stage):
     assert len(os.listdir("/proc/self/fd")) == fds
     assert zombies() == []
     assert stage.runtime._beside._execs._all == []
+
+
+async def test_node_short_of_open_files_says_so_and_leaks_none(stage):
+    await stage.run("true")
+    fds = os.listdir("/proc/self/fd")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    refused = started = 0
+    for more in range(16):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (len(fds) - 1 + more, hard))
+        try:
+            program = await stage.open("/bin/true", has_stdin=True)
+        except NotExecutedError as problem:
+            assert "Too many open files" in problem.message  # noqa: PT017 - not always
+            refused += 1
+        else:
+            started += 1
+            await finish(program)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        await until(lambda: zombies() == [])
+        assert len(os.listdir("/proc/self/fd")) == len(fds)
+    assert refused > 4
+    assert started > 0
 
 
 async def test_program_starts_soon(stage):

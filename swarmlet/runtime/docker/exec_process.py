@@ -83,7 +83,9 @@ class ContainerExec:
             raise
 
     async def _start(self, request: ExecRequest) -> None:
-        body = {"Detach": False, "Tty": request.is_tty}
+        body: dict[str, object] = {"Detach": False, "Tty": request.is_tty}
+        if has_size := request.is_tty and request.rows > 0 and request.columns > 0:
+            body["ConsoleSize"] = (request.rows, request.columns)  # of API 1.42: nothing before
         self._was_asked = True
         self._switched = await self._client.switch(f"/exec/{self._id}/start", body)
         sight = await self._until_tried(START_TIMEOUT_S)
@@ -91,7 +93,7 @@ class ContainerExec:
             raise self._client.down(f"a program did not start within {START_TIMEOUT_S:.0f} s")
         if not sight.pid:
             raise await self._failure()
-        if request.rows and request.columns:
+        if has_size:
             await self.resize(request.rows, request.columns)
 
     async def read(self) -> tuple[int, bytes] | None:

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 from swarmlet.core.ids import TaskID
 from swarmlet.env.base import Env
-from swarmlet.runtime.base import RuntimeProblemError
+from swarmlet.runtime.base import NotExecutedError, RuntimeProblemError
 from swarmlet.runtime.process.accounts import AccountRules
 from swarmlet.runtime.process.dialing import find_task_listener, port_given
 from swarmlet.runtime.process.exec_plan import check_request, exec_config, exec_problem, find_user
@@ -38,12 +38,20 @@ class Beside:
         """What the program leaves behind is killed when it ends, and it when the task ends."""
         check_request(request)
         known = await self._running(task_id)
+        try:
+            return await self._begin(known, request)
+        except OSError as error:
+            raise NotExecutedError(
+                f"No process could be started beside task {task_id}: {error.strerror}.",
+                remedy="The node is short of processes, memory or open files: try again.",
+            ) from error
+
+    async def _begin(self, known: Supervised, request: ExecRequest) -> Execution:
         task, kept = _world(known)
         account = find_user(request.user, kept, self._rules)
-        beside = f"{task.pid} {task.start}"
-        pairs = exec_config(kept, request, account, beside)
+        pairs = exec_config(kept, request, account, f"{task.pid} {task.start}")
         try:
-            return await self._execs.begin(task_id, encode_config(pairs) + way_into(known), request)
+            return await self._execs.begin(encode_config(pairs) + way_into(known), request)
         except StartFailedError as failure:
             uid = account.uid if account else kept.number(b"uid") or self._host.uid
             raise exec_problem(failure, request, uid) from failure

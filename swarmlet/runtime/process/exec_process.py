@@ -7,11 +7,11 @@ they are ready, only as far as somebody asks, so a program that writes faster th
 import asyncio
 import contextlib
 import os
+import signal
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from swarmlet.core.ids import TaskID
-from swarmlet.runtime.base import NotExecutedError, RuntimeProblemError
+from swarmlet.runtime.base import RuntimeProblemError
 from swarmlet.runtime.process.exec_ends import close_all, open_ends, set_size, take
 from swarmlet.runtime.process.failures import StartFailedError
 from swarmlet.runtime.process.processes import bury
@@ -35,31 +35,27 @@ class Execution:
         self._answered, self._gone = asyncio.Event(), asyncio.Event()
         self._bells: list[asyncio.Event] = []  # of those who wait for a descriptor
         self._is_closed = False
-        life, self._life = os.pipe()
-        try:
-            self._ends = open_ends(request)
-            try:
-                self._pid, self._reader = spawn_shim(config, life, self._ends.given)
-            except OSError:
-                close_all(self._ends.ours())
-                raise
-            finally:
-                close_all(set(self._ends.given))
-        except OSError:
-            os.close(self._life)
-            raise
-        finally:
-            os.close(life)
+        self._spawn(config, request)
         self._fds = self._ends.ours()
         self._input, self._outputs = self._ends.input, list(self._ends.outputs)
-        self._watch()
-
-    def _watch(self) -> None:
         loop = asyncio.get_running_loop()
-        os.set_blocking(self._reader, False)
-        self._pidfd = os.pidfd_open(self._pid)  # our own child, not waited for: its pid is its own
         loop.add_reader(self._reader, self._read_answer)
         loop.add_reader(self._pidfd, self._end)
+
+    def _spawn(self, config: bytes, request: ExecRequest) -> None:
+        with contextlib.ExitStack() as undo, contextlib.ExitStack() as given:
+            life, self._life = os.pipe()
+            given.callback(os.close, life)
+            undo.callback(os.close, self._life)
+            self._ends = open_ends(request)
+            given.callback(close_all, set(self._ends.given))
+            undo.callback(close_all, self._ends.ours())
+            self._pid, self._reader = spawn_shim(config, life, self._ends.given)
+            undo.callback(os.close, self._reader)
+            undo.callback(_end_at_once, self._pid)
+            os.set_blocking(self._reader, False)
+            self._pidfd = os.pidfd_open(self._pid)  # a child not waited for: its pid is its own
+            undo.pop_all()
 
     async def started(self) -> None:
         """When it runs. Raises StartFailedError, RuntimeProblemError; then, or cancelled, nothing
@@ -207,26 +203,25 @@ class Execution:
         return StartFailedError("supervisor", 0, text)
 
 
+def _end_at_once(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
 class Executions:
     """All programs beside this runtime's tasks."""
 
     def __init__(self) -> None:
         self._all: list[Execution] = []
 
-    async def begin(self, task_id: TaskID, config: bytes, request: ExecRequest) -> Execution:
-        """Raises StartFailedError, RuntimeProblemError."""
+    async def begin(self, config: bytes, request: ExecRequest) -> Execution:
+        """Raises OSError, StartFailedError, RuntimeProblemError."""
         if len(self._all) >= EXECS_MAX:
             raise RuntimeProblemError(
                 f"This node runs {EXECS_MAX} programs in its tasks already.",
                 remedy="Try again when some have ended.",
             )
-        try:
-            execution = Execution(config, request)
-        except OSError as error:
-            raise NotExecutedError(
-                f"No process could be started in task {task_id}: {error.strerror}.",
-                remedy="The node is short of processes, memory or open files: try again.",
-            ) from error
+        execution = Execution(config, request)
         self._all.append(execution)
         execution.on_gone = lambda: self._all.remove(execution)
         await execution.started()
