@@ -10,14 +10,14 @@ import pytest
 from swarmlet.core.errors import UnavailableError
 from swarmlet.core.ids import NodeID
 from swarmlet.manager.manager import Manager
-from swarmlet.manager.session_watch import LATE_MAX_S
+from swarmlet.manager.session_watch import LATE_MAX_S, SilenceWatch
 from swarmlet.model.change import Create, Remove
 from swarmlet.model.node import Node, NodeState, NodeStatus
 from swarmlet.model.task import TaskState as S
 from swarmlet.store.store import Store
 from swarmlet.wire.channel import AgentChannel, memory_channel
 from swarmlet.wire.messages import Goodbye, Heartbeat, Hello, Welcome
-from tests.agent.virtual_time import until
+from tests.agent.virtual_time import run_virtual, until
 from tests.manager.swarm import DESCRIPTION, NODE, OTHER, Swarm, node_row, play, task_row
 from tests.store.memory_log import MemoryLog
 
@@ -322,3 +322,36 @@ def test_tasks_of_a_node_that_is_down_for_a_day_are_orphans_unless_they_wait_for
         assert ground.swarm.task("over").status.state == S.FAILED
 
     on_ground(tmp_path, 2, story)
+
+
+class Silent:
+    """A session, as the silence watch sees one."""
+
+    def __init__(self) -> None:
+        self.silent_s, self.given_up_s = 15.0, 0.0
+
+    def silent_at_s(self) -> float:
+        return self.silent_s
+
+    def give_up(self) -> None:
+        self.given_up_s = asyncio.get_running_loop().time()
+
+
+@pytest.mark.parametrize("is_heard", [True, False])
+def test_silence_watch_that_stood_still_lets_everybody_be_heard_first(is_heard: bool):
+    async def main() -> None:
+        clock, session = Clock(), Silent()
+        watch = SilenceWatch(clock)
+        watch.add(session)
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(watch.run())
+            await asyncio.sleep(14.9)
+            clock.stood_still_s += 60  # and the look at 15 s is late
+            await asyncio.sleep(0.5)
+            assert not session.given_up_s
+            session.silent_s = 90.0 if is_heard else 15.0
+            await asyncio.sleep(5)
+            assert bool(session.given_up_s) != is_heard
+            running.cancel()
+
+    run_virtual(main())
