@@ -15,7 +15,8 @@ log = logging.getLogger("swarmlet.agent")
 
 SUBSCRIPTIONS_MAX: Final = 64  # of one node at once
 BUFFER_LINES_MAX: Final = 512  # of one subscription, waiting to be sent
-BUFFER_SIZE_MAX_B: Final = 256 * 1024
+BUFFER_SIZE_MAX_B: Final = 64 * 1024
+BUSY_PERIOD_S: Final = 2.0  # how often a log that is read to its end says that it is still read
 
 
 class _Buffer:
@@ -38,6 +39,11 @@ class _Buffer:
     def end(self) -> None:
         self._is_ended = True
         self._has_lines.set()
+
+    @property
+    def is_done(self) -> bool:
+        """Ended, and all of it taken."""
+        return self._is_ended and not self._lines
 
     async def take(self) -> tuple[LogLine, ...]:
         """All that waits; empty once ended."""
@@ -95,7 +101,7 @@ class LogPublisher:
             return
         buffer = _Buffer()
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._send(buffer, sink))
+            group.create_task(self._send(buffer, sink, is_followed=wanted.options.follow))
             async with asyncio.TaskGroup() as readers:
                 for task_id in wanted.task_ids:
                     readers.create_task(self._read(task_id, wanted.options, buffer, sink))
@@ -111,6 +117,14 @@ class LogPublisher:
         except RuntimeProblemError as problem:
             await sink.send(LogBatch(problem=f"task {task_id}: {problem.message}"))
 
-    async def _send(self, buffer: _Buffer, sink: LogSink) -> None:
-        while lines := await buffer.take():
-            await sink.send(LogBatch(lines=lines))
+    async def _send(self, buffer: _Buffer, sink: LogSink, *, is_followed: bool) -> None:
+        """Also that there is nothing yet: files that were read through for a few lines take long,
+        and a reader that waits for their end must know a node that reads from one that is gone."""
+        while not buffer.is_done:
+            try:
+                async with asyncio.timeout(None if is_followed else BUSY_PERIOD_S):
+                    lines = await buffer.take()
+            except TimeoutError:
+                lines = ()
+            if lines or not buffer.is_done:
+                await sink.send(LogBatch(lines=lines))

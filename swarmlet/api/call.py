@@ -121,18 +121,16 @@ Handler: TypeAlias = Callable[[Call], Awaitable[web.StreamResponse]]
 @dataclass(frozen=True, slots=True)
 class Route:
     """`path` without a version: `{name}` stands for one part, `{name*}` for one or more.
-    `is_local`: about this very daemon, so that no other can answer it. `needs_leader`: a read that
-    only the manager that leads can answer."""
+    `is_local`: about this very daemon, so that no other can answer it."""
 
     method: str
     path: str
     handler: Handler
     is_local: bool = False
-    needs_leader: bool = False
 
     def is_for_leader(self) -> bool:
-        """Whether another manager passes it on: changes, and some reads."""
-        return not self.is_local and (self.needs_leader or self.method not in READS)
+        """Whether another manager passes it on: changes."""
+        return not self.is_local and self.method not in READS
 
 
 def reply_bytes(body: bytes, status: int = 200) -> web.Response:

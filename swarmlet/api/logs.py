@@ -16,6 +16,8 @@ from swarmlet.manager.control import Control
 from swarmlet.model.task import Task
 from swarmlet.wire.messages import LogLine, LogOptions
 
+STDERR: Final = 2  # where the lines go that a manager says itself
+
 CONTEXTS_MAX: Final = 4096
 """Tasks remembered by one stream: a service that crashes for months brings ever new ones."""
 
@@ -74,7 +76,7 @@ class LineFormat:
         time = rfc3339_fixed(line.at_ns).encode() + b" " if self.has_times else b""
         context = b"" if self.contexts is None else await self.contexts.of(line.task_id)
         payload = time + context + line.data
-        return payload if self.is_raw else frame(line.stream, payload)
+        return payload if self.is_raw else frame(line.stream or STDERR, payload)
 
     def encode_error(self, message: str) -> bytes:
         text = f"Error grabbing logs: {message}\n".encode()

@@ -53,6 +53,7 @@ class Manager:
         self.dispatcher = Dispatcher(store, env, node_id, log.members)
         self.logs = LogBroker(store, self.dispatcher, env)
         self.streams = StreamBroker(store, self.dispatcher, env)
+        self.streams.serve_logs = self.logs.serve
         self.ca = CertificateServer(store, env, authority)
         self._rotator = RootRotator(store, env)
         group = Group(log, self.dispatcher.tell_members)
@@ -62,6 +63,7 @@ class Manager:
         parts: tuple[Component, ...] = (
             *self._loops,
             self.dispatcher,
+            self.logs,
             self.streams,
             *signing,
             self.members,

@@ -9,9 +9,9 @@ leading: how it ends could not be written down any more. No use without a note o
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from typing import Final
+from typing import Final, TypeAlias
 
 from swarmlet.core.errors import (
     FailedPreconditionError,
@@ -35,6 +35,7 @@ from swarmlet.wire.messages import (
     EXEC_SIZE_MAX_B,
     ExecRequest,
     OpenStream,
+    ReadLogs,
     StreamExit,
     StreamReady,
     StreamRefused,
@@ -51,6 +52,13 @@ ASK_TIMEOUT_S: Final = 5.0  # for another manager to say what it wants
 USE_ID_LENGTH: Final = 12  # of a stream's id, the part that is told
 
 
+ServeLogs: TypeAlias = Callable[[StreamChannel, ReadLogs], Awaitable[None]]
+
+
+async def _no_logs(channel: StreamChannel, _wanted: ReadLogs) -> None:
+    channel.close()
+
+
 class StreamBroker:
     """One a manager; elsewhere than on the leader every stream is refused."""
 
@@ -62,6 +70,7 @@ class StreamBroker:
         self._streams: dict[str, TaskStream] = {}
         self._connected: dict[NodeID, None] = {}
         self._group: asyncio.TaskGroup | None = None
+        self.serve_logs: ServeLogs = _no_logs  # replaced where there is a log broker
         self._begins, self._ends = dispatcher.on_session_begin, dispatcher.on_session_end
         dispatcher.on_session_begin = self._on_session_begin
         dispatcher.on_session_end = self._on_session_end
@@ -105,6 +114,9 @@ class StreamBroker:
         try:
             async with asyncio.timeout(ASK_TIMEOUT_S):
                 ask = await channel.ask()
+            if ask.logs is not None:
+                await self.serve_logs(channel, ask.logs)
+                return
             stream = await self._open_for(channel, ask)
             if stream is not None:
                 try:
@@ -156,7 +168,7 @@ class StreamBroker:
 
     def _place(self, ask: TaskStreamAsk) -> Place:
         """Where the stream leads. Raises as `open`."""
-        if self._group is None:
+        if self._group is None or ask.logs is not None:  # logs are read here, or not at all
             raise NotLeaderError("This manager does not lead the swarm.", remedy="Try again.")
         view = self._store.view()
         task = view.tasks.get(ask.task_id)

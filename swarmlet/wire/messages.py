@@ -188,6 +188,33 @@ class LogBatch(_Message, frozen=True, kw_only=True):
     problem: str = ""
 
 
+class LogMark(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """How far a task's log was read: the newest line's time, and how many lines of that time
+    (-1: all that there were)."""
+
+    task_id: TaskID
+    at_ns: int
+    count: int
+
+
+class ReadLogs(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
+    """A manager to the one that leads: the logs of these tasks and services, for its own caller.
+    What comes back are `StreamData` of stream 1: batches of `LogLine`, each behind its size in four
+    bytes. `began_ns`: when the caller began to read; `marks`: what it has from an earlier leader,
+    the newest of them where there are too many."""
+
+    task_ids: tuple[TaskID, ...]
+    services: tuple[ServiceID, ...]
+    options: LogOptions
+    began_ns: int
+    is_resumed: bool = False
+    marks: tuple[LogMark, ...] = ()
+
+
+LOG_MARKS_MAX: Final = 2_000
+"""That fit a message of a stream; without its mark a task's lines are sent again, and dropped."""
+
+
 class ExecRequest(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True, gc=False):
     """Run a program beside a task, as that task would see the world. `user`: "" for the task's own;
     `rows` and `columns` of a terminal, 0 where the client has said none yet."""
@@ -280,11 +307,13 @@ STREAM_MESSAGE_MAX_B: Final = EXEC_SIZE_MAX_B + 4096
 
 class TaskStreamAsk(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """A manager to the one that leads: a stream into a task, for its own caller. `who` is that
-    caller as the event log names it."""
+    caller as the event log names it. Where there is `logs`, these are asked for instead, and
+    nothing else counts."""
 
     task_id: TaskID
     request: StreamRequest
     who: str
+    logs: ReadLogs | None = None
 
 
 Message: TypeAlias = (

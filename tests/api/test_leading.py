@@ -71,13 +71,9 @@ async def test_reads_are_answered_here_and_changes_passed_on(led):
     body = service_body("web")
     assert await led("POST", "/v1.41/services/create?x=y", body) == (200, {"by": "leader"})
     assert await led("DELETE", "/secrets/a%2Fb") == (200, {"by": "leader"})
-    assert await led("GET", "/services/web/logs?stdout=1") == (200, {"by": "leader"})
     (method, path, sent), *others = led.world.leader.asked
     assert (method, path, json.loads(sent)) == ("POST", "/v1.41/services/create?x=y", body)
-    assert others == [
-        ("DELETE", "/secrets/a%2Fb", b""),
-        ("GET", "/services/web/logs?stdout=1", b""),
-    ]
+    assert others == [("DELETE", "/secrets/a%2Fb", b"")]
 
 
 async def test_what_is_about_this_daemon_is_never_passed_on(led):
@@ -226,7 +222,7 @@ async def test_stream_that_has_begun_outlasts_its_leader(led, monkeypatch):
             return response
 
     led.world.leader = Streaming()
-    assert await led("GET", "/services/web/logs?stdout=1") == (200, b"one two")
+    assert await led("POST", "/services/create", service_body("web")) == (200, b"one two")
 
 
 async def port_of(api: Api) -> TestClient:

@@ -1,11 +1,11 @@
 """A founded swarm of one manager in memory, and specs for it."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
 from swarmlet.ca.external import ExternalSigner
 from swarmlet.ca.root import Root
-from swarmlet.core.ids import ClusterID, NodeID, ServiceID
+from swarmlet.core.ids import ClusterID, NodeID
 from swarmlet.manager.bootstrap import Founding, first_changes
 from swarmlet.manager.control import Control
 from swarmlet.manager.log_broker import LogBroker
@@ -18,7 +18,7 @@ from swarmlet.model.service import ReplicatedMode, ServiceMode, ServiceSpec, Tas
 from swarmlet.model.task import Task, TaskState, TaskStatus
 from swarmlet.model.view import View
 from swarmlet.store.store import Store
-from swarmlet.wire.messages import LogLine, LogOptions
+from swarmlet.wire.messages import LogLine, ReadLogs
 from tests.store.memory_log import ME, MemoryLog
 from tests.store.worlds import new_store, seeded_env
 
@@ -32,11 +32,9 @@ class EchoedLogs(LogBroker):
     def __init__(self) -> None:
         pass
 
-    async def read(
-        self, tasks: Sequence[Task], options: LogOptions, services: Sequence[ServiceID] = ()
-    ) -> AsyncIterator[LogLine]:
-        for task in tasks:
-            yield LogLine(task.id, options.since_ns, 1, task.id.encode())
+    async def batches(self, wanted: ReadLogs) -> AsyncGenerator[Sequence[LogLine], None]:
+        for task_id in wanted.task_ids:
+            yield (LogLine(task_id, wanted.options.since_ns, 1, task_id.encode()),)
 
 
 @dataclass

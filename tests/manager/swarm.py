@@ -1,14 +1,17 @@
 """A whole small swarm in one process, on virtual time: store, manager, agent and a fake runtime."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 
 from msgspec.structs import replace
 
 from swarmlet.agent.agent import Agent
 from swarmlet.core.ids import ClusterID, NodeID, ServiceID, TaskID
+from swarmlet.env.base import Env
 from swarmlet.env.real import RealDisk
+from swarmlet.manager.control.base import NoStreams
+from swarmlet.manager.log_reader import LogReader
 from swarmlet.manager.manager import Manager
 from swarmlet.model.change import Create
 from swarmlet.model.cluster import Cluster, SwarmSpec
@@ -37,6 +40,7 @@ from swarmlet.model.task import Task, TaskState, TaskStatus
 from swarmlet.reconcile.base import Decider
 from swarmlet.store.store import Store
 from swarmlet.wire.channel import AgentConnector
+from swarmlet.wire.messages import LogLine, LogOptions
 from tests.agent.fake_runtime import FakeRuntime, Script
 from tests.agent.virtual_time import VirtualClock, run_virtual, until, virtual_env
 from tests.store.memory_log import ME, MemoryLog
@@ -93,6 +97,17 @@ def task_row(
         desired=desired,
         status=TaskStatus(state=int(state)),
     )
+
+
+def reading_of(
+    manager: Manager,
+    env: Env,
+    tasks: Sequence[Task],
+    options: LogOptions,
+    services: Sequence[ServiceID] = (),
+) -> AsyncGenerator[LogLine, None]:
+    """Logs as the API of this manager, which is to lead, reads them."""
+    return LogReader(manager.logs, NoStreams(), env).read(tasks, options, services)
 
 
 class Swarm:

@@ -10,7 +10,8 @@ import pytest
 from swarmlet.agent.agent import Agent
 from swarmlet.core.errors import ForbiddenError, InvalidArgumentError, NotFoundError
 from swarmlet.core.ids import TaskID
-from swarmlet.manager.log_broker import BATCHES_MAX
+from swarmlet.manager.log_progress import OWN
+from swarmlet.manager.log_reading import BATCHES_MAX
 from swarmlet.model.change import Remove, SetStatus
 from swarmlet.model.service import Service
 from swarmlet.model.task import Task, TaskStatus
@@ -26,6 +27,7 @@ from tests.manager.swarm import (
     Swarm,
     play,
     play_with_agent,
+    reading_of,
     task_row,
 )
 from tests.manager.test_dispatcher import assignments, registered
@@ -40,7 +42,7 @@ def swarm(tmp_path: Path) -> Swarm:
 
 async def all_of(swarm: Swarm, options: LogOptions, *names: str) -> list[bytes]:
     tasks = [swarm.task(name) for name in names]
-    return [line.data async for line in swarm.manager.logs.read(tasks, options)]
+    return [line.data async for line in reading_of(swarm.manager, swarm.env, tasks, options)]
 
 
 def test_reading_ends_when_every_node_has_sent_everything(swarm: Swarm):
@@ -70,10 +72,11 @@ def test_reading_names_a_node_that_is_not_connected(swarm: Swarm):
     async def story(swarm: Swarm, _: Agent):
         await swarm.create(task_row("a", S.RUNNING, OTHER), task_row("b", S.RUNNING, OTHER))
         tasks = [swarm.task("a"), swarm.task("b")]
-        lines = [line async for line in swarm.manager.logs.read(tasks, LogOptions())]
-        assert len(lines) == 1
-        assert lines[0].stream == 2
-        assert b"node-2 is not connected" in lines[0].data
+        lines = [line async for line in reading_of(swarm.manager, swarm.env, tasks, LogOptions())]
+        assert [line.stream for line in lines] == [OWN]
+        assert lines[0].data == (
+            b"swarmlet: node node-2 is not connected: the logs of 2 tasks are out of reach\n"
+        )
 
     play_with_agent(swarm, story)
 
@@ -82,7 +85,7 @@ def test_following_brings_new_lines_and_new_tasks_until_the_service_is_gone(swar
     got: list[bytes] = []
 
     async def read(swarm: Swarm):
-        async for line in swarm.manager.logs.read([], FOLLOW, services=(WEB,)):
+        async for line in reading_of(swarm.manager, swarm.env, [], FOLLOW, services=(WEB,)):
             got.append(line.data)  # noqa: PERF401 - each is looked at as it comes
 
     async def story(swarm: Swarm, _: Agent):
@@ -113,7 +116,7 @@ def test_following_tasks_alone_ends_with_them(swarm: Swarm):
         await swarm.create(task_row("a"), task_row("b"))
         await swarm.reaches("a", S.RUNNING)
         swarm.runtime.write(TaskID("a"), b"1")
-        reading = swarm.manager.logs.read([swarm.task("a")], FOLLOW)
+        reading = reading_of(swarm.manager, swarm.env, [swarm.task("a")], FOLLOW)
         assert (await anext(reading)).data == b"1"
         swarm.runtime.kill(TaskID("a"))
         assert [line async for line in reading] == []
@@ -123,7 +126,7 @@ def test_following_tasks_alone_ends_with_them(swarm: Swarm):
 
 def test_following_waits_for_the_first_task_of_a_service(swarm: Swarm):
     async def story(swarm: Swarm, _: Agent):
-        reading = swarm.manager.logs.read([], FOLLOW, services=(WEB,))
+        reading = reading_of(swarm.manager, swarm.env, [], FOLLOW, services=(WEB,))
         async with asyncio.TaskGroup() as group:
             first = group.create_task(anext(reading))
             await asyncio.sleep(100)
@@ -143,7 +146,7 @@ def test_following_a_task_waits_for_its_start_or_its_removal(swarm: Swarm):
         got: list[bytes] = []
 
         async def read():
-            async for line in swarm.manager.logs.read(tasks, FOLLOW):
+            async for line in reading_of(swarm.manager, swarm.env, tasks, FOLLOW):
                 got.append(line.data)  # noqa: PERF401 - each is looked at as it comes
 
         async with asyncio.TaskGroup() as group:
@@ -163,7 +166,9 @@ def test_following_a_task_waits_for_its_start_or_its_removal(swarm: Swarm):
 def test_following_a_service_that_is_gone_ends_at_once(swarm: Swarm):
     async def story(swarm: Swarm, _: Agent):
         await swarm.store.commit([Remove(table=Service, id=WEB)])
-        assert [line async for line in swarm.manager.logs.read([], FOLLOW, (WEB,))] == []
+        assert [
+            line async for line in reading_of(swarm.manager, swarm.env, [], FOLLOW, (WEB,))
+        ] == []
 
     play_with_agent(swarm, story)
 
@@ -173,7 +178,7 @@ def test_a_reader_that_leaves_closes_the_streams_of_its_agents(swarm: Swarm):
         await swarm.create(task_row("a"))
         await swarm.reaches("a", S.RUNNING)
         swarm.runtime.write(TaskID("a"), b"1")
-        reading = swarm.manager.logs.read([], FOLLOW, services=(WEB,))
+        reading = reading_of(swarm.manager, swarm.env, [], FOLLOW, services=(WEB,))
         assert (await anext(reading)).data == b"1"
         await reading.aclose()
         assert swarm.manager.gauges()["swarmlet_log_readers"] == 0
@@ -190,12 +195,14 @@ def test_reading_says_so_when_the_node_is_lost_meanwhile(swarm: Swarm):
         await swarm.create(task_row("a"))
         await swarm.reaches("a", S.RUNNING)
         swarm.runtime.write(TaskID("a"), b"1")
-        reading = swarm.manager.logs.read([swarm.task("a")], FOLLOW)
+        reading = reading_of(swarm.manager, swarm.env, [swarm.task("a")], FOLLOW)
         assert (await anext(reading)).data == b"1"
         await agent.stop()
-        rest = [line.data async for line in reading]
-        assert len(rest) == 1
-        assert b"swarmlet: " in rest[0]
+        said = (await anext(reading)).data
+        assert said == (
+            b"swarmlet: node host1 is connected no more: the logs of 1 task are out of reach\n"
+        )
+        await reading.aclose()
 
     play_with_agent(swarm, story)
 
@@ -205,7 +212,7 @@ def test_a_slow_reader_holds_back_the_agent_with_bounded_memory(swarm: Swarm):
         await swarm.create(task_row("a", S.RUNNING))
         channel = await registered(swarm)
         await assignments(channel)
-        reading = swarm.manager.logs.read([swarm.task("a")], FOLLOW)
+        reading = reading_of(swarm.manager, swarm.env, [swarm.task("a")], FOLLOW)
         sent = [0]
 
         async def send_all():
@@ -235,7 +242,7 @@ def test_reading_gives_up_an_agent_that_never_opens_its_stream(swarm: Swarm):
         await registered(swarm)
         lines = await all_of(swarm, LogOptions(), "a")
         assert len(lines) == 1
-        assert b"did not send its logs" in lines[0]
+        assert b"node host1 does not send its logs: " in lines[0]
 
     play(swarm, story)
 
@@ -339,7 +346,7 @@ def test_following_goes_on_with_the_nodes_next_session_and_repeats_nothing(swarm
         got: list[bytes] = []
 
         async def follow() -> None:
-            async for line in swarm.manager.logs.read([swarm.task("a")], FOLLOW):
+            async for line in reading_of(swarm.manager, swarm.env, [swarm.task("a")], FOLLOW):
                 got.append(line.data)  # noqa: PERF401 - each is looked at as it comes
 
         async with asyncio.TaskGroup() as group:
@@ -355,7 +362,9 @@ def test_following_goes_on_with_the_nodes_next_session_and_repeats_nothing(swarm
             assert got == [b"0", b"1", b"2", b"3"]
             await agent.stop()
             await until(lambda: len(got) == 5)
-            assert b"lost" in got[4] or b"broke off" in got[4]
-            await following
+            assert b"is connected no more" in got[4]
+            await asyncio.sleep(100)
+            assert len(got) == 5
+            following.cancel()
 
     play_with_agent(swarm, story)

@@ -62,6 +62,7 @@ from tests.manager.swarm import (
     OTHER,
     Swarm,
     node_row,
+    reading_of,
     service_rows,
     task_row,
 )
@@ -248,7 +249,8 @@ def test_worker_runs_tasks_and_its_logs_are_read(tmp_path: Path):
         await world.swarm.create(task_row("a", node_id=OTHER))
         await world.swarm.reaches("a", S.RUNNING)
         world.runtime.write(TaskID("a"), b"hello")
-        reading = world.swarm.manager.logs.read([world.swarm.task("a")], LogOptions())
+        swarm = world.swarm
+        reading = reading_of(swarm.manager, swarm.env, [swarm.task("a")], LogOptions())
         assert [line.data async for line in reading] == [b"hello"]
         await until(lambda: len(world.net.connections) == 1)
 

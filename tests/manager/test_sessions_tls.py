@@ -44,6 +44,7 @@ from tests.manager.swarm import (
     OTHER,
     manager_row,
     node_row,
+    reading_of,
     service_rows,
     task_row,
 )
@@ -175,7 +176,7 @@ def test_worker_over_tls_is_read_asked_to_renew_and_cut_off_when_removed(tmp_pat
             await world.store.commit([Create(obj=task_row("a", node_id=OTHER))])
             await until(lambda: world.task("a").status.state == S.RUNNING)
             world.runtime.write(TaskID("a"), b"hello")
-            reading = world.manager.logs.read([world.task("a")], LogOptions())
+            reading = reading_of(world.manager, world.env, [world.task("a")], LogOptions())
             assert [line.data async for line in reading] == [b"hello"]
             row = world.node()
             asked = replace(row, certificate=NodeCertificate(state=IssuanceState.ROTATE))

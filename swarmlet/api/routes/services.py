@@ -118,5 +118,5 @@ ROUTES: Final = (
     Route("GET", "/services/{id}", inspect),
     Route("POST", "/services/{id}/update", update),
     Route("DELETE", "/services/{id}", remove),
-    Route("GET", "/services/{id}/logs", logs, needs_leader=True),
+    Route("GET", "/services/{id}/logs", logs),
 )

@@ -79,5 +79,5 @@ async def logs(call: Call) -> web.StreamResponse:
 ROUTES: Final = (
     Route("GET", "/tasks", list_all),
     Route("GET", "/tasks/{id}", inspect),
-    Route("GET", "/tasks/{id}/logs", logs, needs_leader=True),
+    Route("GET", "/tasks/{id}/logs", logs),
 )

@@ -16,6 +16,7 @@ from swarmlet.core.limits import LEADERLESS_S, MS_PER_S
 from swarmlet.env.base import Env
 from swarmlet.manager.control.find import Finders
 from swarmlet.manager.log_broker import LogBroker
+from swarmlet.manager.log_reader import LogReader
 from swarmlet.model.change import Change, Guard
 from swarmlet.model.task import Task
 from swarmlet.model.view import View
@@ -101,7 +102,7 @@ class ControlBase(Finders):
     ) -> AsyncIterator[LogLine]:
         """Lines of the logs of these tasks and services as they come; with `follow` until the tasks
         have ended and the services are gone, or the caller stops reading."""
-        return self._logs.read(tasks, options, services)
+        return LogReader(self._logs, self.streams, self._env).read(tasks, options, services)
 
     def _new_id(self) -> str:
         return new_id(self._env.entropy)
