@@ -18,7 +18,7 @@ from swarmlet.runtime.process.processes import bury
 from swarmlet.runtime.process.spawn import ANSWER_SIZE_MAX_B, spawn_shim
 from swarmlet.wire.messages import ExecRequest
 
-EXECS_MAX: Final = 256  # at once, of all tasks: each costs about 4 MiB
+EXECS_MAX: Final = 256  # at once, of all tasks: each costs about 5 MiB
 START_TIMEOUT_S: Final = 30.0
 CLOSE_TIMEOUT_S: Final = 15.0  # for a killed program; longer is one stuck in the kernel
 KILLED: Final = 137
