@@ -174,3 +174,37 @@ def test_worker_removed_by_force_loses_its_session_in_the_same_moment(net):
     say(host, "leave", "--force")
     say(host, "join", token_of(by), by.name)
     wait_for(lambda: is_whole(net), what="five nodes", limit_s=30.0)
+
+
+def test_every_manager_says_why_the_tasks_of_a_lost_worker_do_not_run(net):
+    kept = service("kept", replicas=5)
+    kept["Labels"] = {"swarmlet.on-disconnect": "never-replace"}
+    net["m1"].client().post("/services/create", kept)
+    wait_running(net["m1"].client(), "kept", 5)
+    net["w1"].crash()
+    try:
+        for name in MANAGERS:
+            wait_for(lambda by=net[name]: is_explained(by), what=f"{name} says why", limit_s=40.0)
+        wait_running(net["m1"].client(), "web", TASKS, limit_s=30.0)
+        assert net["m2"].swarmlet("service", "why", "web").returncode == 0
+    finally:
+        net["w1"].start()
+    wait_for(lambda: is_whole(net), what="five nodes", limit_s=30.0)
+    wait_for(
+        lambda: net["m3"].swarmlet("service", "why", "kept").returncode == 0,
+        what="all is well",
+        limit_s=30.0,
+    )
+    net["m1"].client().delete("/services/kept")
+
+
+def is_explained(by: Host) -> bool:
+    found = by.swarmlet("node", "why", "w1")
+    service_says = by.swarmlet("service", "why", "kept")
+    return (
+        found.returncode == 1
+        and "w1 is down for" in found.stdout
+        and "last heard of" in found.stdout
+        and service_says.returncode == 1
+        and "nothing takes its place until the node is back" in service_says.stdout
+    )

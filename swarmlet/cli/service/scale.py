@@ -5,6 +5,7 @@ import click
 from swarmlet.cli.client import NO_HEADERS, Client, Headers, Json, quote
 from swarmlet.cli.errors import CommandError
 from swarmlet.cli.lazy import example
+from swarmlet.cli.names import complete_service
 from swarmlet.cli.options import detach_option
 from swarmlet.cli.output import fail_with
 from swarmlet.cli.service.flags import timeout_option
@@ -14,7 +15,13 @@ from swarmlet.core.errors import SwarmError
 
 
 @click.command(epilog=example("swarmlet service scale web=5", "swarmlet service scale web=5 api=2"))
-@click.argument("targets", metavar="SERVICE=REPLICAS...", nargs=-1, required=True)
+@click.argument(
+    "targets",
+    metavar="SERVICE=REPLICAS...",
+    nargs=-1,
+    required=True,
+    shell_complete=complete_service,
+)
 @detach_option
 @timeout_option
 @click.pass_obj
