@@ -16,8 +16,8 @@ Why two tasks of a slot of a `stop-after` service never run at once on hosts tha
    than A + max(D, 3 P), and a task it began to stop it never starts again.
 2. A is no later than the last word a manager sent, plus its time on the way. A manager that hears
    nothing goes on talking, where only the way to it is cut; it ends a session after 3 (P + 0.5 s)
-   and looks once a second. Where it knew of the loss earlier (`lost_ms`) it said nothing after
-   that. What it left in its kernel is sent for TCP_USER_TIMEOUT, 3 s, and then is not. Where the
+   and looks once a second. Where the row says when it did (`lost_ms`), earlier because the
+   connection broke or later because the manager stood still, that counts. What it left in its kernel is sent for TCP_USER_TIMEOUT, 3 s, and then is not. Where the
    way to the agent is cut instead, A is before the manager's `heard_ms` in any case. A welcome is
    sent once the node's row says READY, and the row is what is decided upon.
 3. The task is killed at the end of its stop grace, and some seconds are given for that.
@@ -125,7 +125,7 @@ def _last_word_ms(node: Node, period_ms: int) -> int:
     heard_ms = status.heard_ms or status.since_ms or node.updated_ms
     silent_ms = heard_ms + MISSED_BEATS * (period_ms + BEAT_JITTER_MS) + LOOK_MS
     lost_ms = status.lost_ms[-1] if status.lost_ms else 0
-    return min(lost_ms, silent_ms) if lost_ms >= heard_ms else silent_ms
+    return lost_ms if lost_ms >= heard_ms else silent_ms
 
 
 def _grace_ms(view: View, task: Task) -> int:

@@ -13,6 +13,7 @@ from swarmlet.model.on_disconnect import LABEL
 from swarmlet.model.service import RestartPolicy
 from swarmlet.model.task import TaskState
 from swarmlet.reconcile import disconnect
+from swarmlet.reconcile.orphans import orphans
 from swarmlet.reconcile.replicated import ReplicatedDecider
 from swarmlet.reconcile.slots import Difference, difference
 from swarmlet.reconcile.updater import UpdaterDecider
@@ -125,6 +126,19 @@ def test_whole_silence_is_reckoned_with_where_nobody_saw_the_loss():
     assert at_ms == LOST_MS + 16_500 + 1_000 + 3_000 + 30_000 + 300 + 2_000 + 15_000
 
 
+def test_manager_that_stood_still_is_reckoned_with_as_it_says():
+    world, leader = scene("stop-after 30s")
+    lost_ms = LOST_MS + 60_000  # it talked on until then
+    world.now_ms = lost_ms + 3_000
+    status = NodeStatus(
+        state=NodeState.DOWN, since_ms=world.now_ms, heard_ms=LOST_MS, lost_ms=(lost_ms,)
+    )
+    leader.tell(world.put(replace(node("n1"), status=status)))
+    leader.run()
+    (at_ms,) = leader.wake.values()
+    assert at_ms == lost_ms + 3_000 + 30_000 + 300 + 2_000 + 15_000
+
+
 @pytest.mark.parametrize("rule", ["", "keep", "swarmlet"])
 def test_keep_is_replaced_at_once_also_where_the_label_means_nothing(rule):
     world, leader = scene(rule)
@@ -201,6 +215,19 @@ def test_nothing_is_started_beside_it_in_another_way(rule, way):
     settle(world, leader)
     assert wanted(world)[0].desired == RUNNING
     assert_at_rest(world, both)
+
+
+@pytest.mark.parametrize(("rule", "orphaned"), [("never-replace", 0), ("keep", 1)])
+def test_update_that_waits_for_a_lost_node_waits_longer_than_a_day(rule, orphaned):
+    world, leader = scene(rule)
+    leader.tell(world.put(node("n1", state=NodeState.DISCONNECTED)))
+    template = replace(spec_with(world, rule).task_template, force_update=1)
+    leader.tell(world.update_service("web", spec_with(world, rule, task_template=template)))
+    leader.run()
+    lose(world, leader)
+    leader.run_for(86_400_000)
+    assert first(world).desired == SHUTDOWN
+    assert len(orphans(world, "n1", world.now_ms)) == orphaned
 
 
 def test_task_that_is_slow_to_stop_is_waited_for_longer_than_a_minute():
