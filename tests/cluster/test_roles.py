@@ -2,6 +2,8 @@
 commands people type, while a service of 30 tasks keeps 30 running."""
 
 import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -162,11 +164,30 @@ def test_manager_is_neither_removed_nor_let_go_without_more_words(net):
     assert (left.returncode, "--force" in left.stderr) == (1, True)
 
 
-def test_worker_removed_by_force_loses_its_session_in_the_same_moment(net):
+def begin(host: Host, *words: str) -> subprocess.Popen[str]:
+    """A command of the CLI on that host, which goes on."""
+    command = [sys.executable, "-m", "swarmlet", "--host", f"unix://{host.socket}", *words]
+    return subprocess.Popen(
+        host.inside("env", *host.environment(), *command),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_worker_removed_by_force_loses_its_session_and_its_streams_in_the_same_moment(net):
     by, host = net["m1"], net["w2"]
     identity = node_id(host)
+    (task_id, *_) = sorted(on(by, identity))
+    shell = ("task", "exec", task_id, "sh", "-c", "echo begun; sleep 100")
+    shells = [begin(net[name], *shell) for name in ("m1", "m2")]
+    for one in shells:
+        assert one.stdout.readline() == "begun\n"
     say(by, "node", "rm", "--force", "w2")
     removed_s = time.monotonic()
+    for one in shells:
+        said, _ = one.communicate(timeout=5.0)
+        assert (one.returncode, "has ended" in said) == (1, True), said
     wait_for(lambda: "removed" in swarm_of(host)["Error"], what="it is told", limit_s=5.0)
     assert time.monotonic() - removed_s < 3.0
     assert node_id(host) == identity
