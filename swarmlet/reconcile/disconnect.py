@@ -17,9 +17,10 @@ Why two tasks of a slot of a `stop-after` service never run at once on hosts tha
 2. A is no later than the last word a manager sent, plus its time on the way. A manager that hears
    nothing goes on talking, where only the way to it is cut; it ends a session after 3 (P + 0.5 s)
    and looks once a second. Where the row says when it did (`lost_ms`), earlier because the
-   connection broke or later because the manager stood still, that counts. What it left in its kernel is sent for TCP_USER_TIMEOUT, 3 s, and then is not. Where the
-   way to the agent is cut instead, A is before the manager's `heard_ms` in any case. A welcome is
-   sent once the node's row says READY, and the row is what is decided upon.
+   connection broke or later because the manager stood still, that counts. What it left in its
+   kernel is sent for TCP_USER_TIMEOUT, 3 s, and then is not. Where the way to the agent is cut
+   instead, A is before the manager's `heard_ms` in any case. A welcome is sent once the node's row
+   says READY, and the row is what is decided upon.
 3. The task is killed at the end of its stop grace, and some seconds are given for that.
 4. Clocks: the agent's D is by its own, the rest by the managers'. A hundredth of D and two seconds
    cover clocks that run apart, and what managers' clocks differ by.

@@ -154,12 +154,11 @@ def _successors(view: View, service: Service, task: Task) -> Iterator[Task]:
 
 def _how_far(view: View, after: Task) -> tuple[str, bool]:
     status = after.status
-    if not after.node_id:
-        why = status.err or status.message
-        return f"its replacement {after.id} waits for a place: {why}", bool(status.err)
+    if not after.node_id and status.err:
+        return f"its replacement {after.id} waits for a place: {status.err}", True
     if status.state >= TaskState.RUNNING:
         return f"its replacement {after.id} runs: it is about to be stopped", False
     host = view.nodes.get(after.node_id)
-    name = "" if host is None else host.description.hostname
-    state = STATE_NAMES[status.state]
-    return f"its replacement {after.id} on {name or after.node_id} is {state}", False
+    name = after.node_id if host is None else host.description.hostname or host.id
+    on = f" on {name}" if name else ""
+    return f"its replacement {after.id}{on} is {STATE_NAMES[status.state]}", False
