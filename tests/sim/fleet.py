@@ -12,11 +12,12 @@ from random import Random
 
 from swarmlet.core.errors import SwarmError
 from swarmlet.model.node import NodeState
+from swarmlet.model.secret import SecretSpec
 from swarmlet.wire.messages import AssignedTask
 from tests.agent.fake_runtime import Script
 from tests.daemon.sim_nodes import SimNode
 from tests.sim.disk import ROOMY_B, SimCrash
-from tests.sim.fleet_truth import Truth
+from tests.sim.fleet_truth import SURE_S, Truth
 from tests.sim.loop import HostClock, SimClock
 from tests.sim.world import SimRuntime
 from tests.wire.memory_link import MemoryNet
@@ -24,6 +25,7 @@ from tests.wire.memory_link import MemoryNet
 SETTLES_WITHIN_S = 180.0
 RESTS_S = 12.0  # without a single log entry
 LOOK_S = 0.25
+SECRETS = 4
 SLOW_IMAGES_S = (0.0, 0.0, 0.2, 2.0, 8.0)
 BROKEN = (SimCrash, SwarmError, BaseExceptionGroup, TimeoutError)
 
@@ -37,10 +39,20 @@ class Machine(SimNode):
         self.node_id = ""
         self.is_cut = self.is_dark = False
         self.there_since_s = 0.0
+        self.was_unwatched = False  # its tasks ran on without their daemon; see `is_watching`
 
     @property
     def is_there(self) -> bool:
         return self.is_running and not self.is_cut
+
+    def is_watching(self) -> bool:
+        """Whether its daemon, and its runtime, have been there ever since its tasks began, or are
+        well again."""
+        if self.runtime.condition.problem:
+            self.was_unwatched, self.there_since_s = True, self.fleet.now_s
+        if self.was_unwatched and self.is_there and self.there_since_s < self.fleet.now_s - SURE_S:
+            self.was_unwatched = False
+        return self.is_running and not self.was_unwatched
 
     async def boot(self) -> None:
         if self.is_running:
@@ -49,7 +61,12 @@ class Machine(SimNode):
             self.is_dark = False
             if not self.is_cut:
                 self.net.mend(self.host)
-        await self.start()
+        try:
+            await self.start()
+        except (SimCrash, BaseExceptionGroup):
+            if not self.disk.is_dead:
+                raise
+            await self.fleet.bury()  # its power went again; somebody boots it later
         self.there_since_s = self.fleet.now_s
 
     async def end(self, how: str) -> None:
@@ -57,6 +74,7 @@ class Machine(SimNode):
         if not self.is_running:
             return
         self.fleet.tell(f"{how} {self.host}")
+        self.was_unwatched = how != "power"
         if how == "stop":
             with suppress(SimCrash, BaseExceptionGroup):
                 await self.stop()
@@ -119,6 +137,7 @@ class Fleet:
         self.founders = self.machines[:managers]
         self.truth = Truth(self)
         self.removed: list[Machine] = []
+        self.secrets: dict[str, str] = {}  # ids by name
         self.is_calm = True
         self.slowest_s = 0.0
 
@@ -164,7 +183,10 @@ class Fleet:
             await machine.join(founder, role)
         for machine in self.machines:
             machine.node_id = machine.state.node_id
-        await self.until_led()
+        control = (await self.until_led()).engine.control()
+        for number in range(SECRETS):
+            spec = SecretSpec(name=f"s{number}", data=f"the secret {number}".encode())
+            self.secrets[spec.name] = await control.create_secret(spec)
 
     async def bury(self) -> None:
         """Whose power went at a disk operation is without it; it starts again after a while."""
@@ -214,7 +236,8 @@ class Fleet:
                 machine.reconnect()
         await self.bury()
         for machine in self.machines:
-            await machine.boot()
+            while not machine.is_running:
+                await machine.boot()
         await self.readmit()
 
     async def settle(self, limit_s: float = SETTLES_WITHIN_S) -> None:

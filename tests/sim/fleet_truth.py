@@ -41,6 +41,7 @@ class Truth:
         self._tasks: dict[str, _Seen] = {}
         self._stores: dict[int, Store] = {}
         self._index = 0
+        self._needed_by: dict[str, set[str]] = {}  # ids of secrets, by node, ever
         self._problem: WrongError | None = None
         self.asked: dict[str, list[int]] = {}  # by service: the numbers users asked for
         self.acknowledged: dict[str, int] = {}  # and the last one that was acknowledged
@@ -79,6 +80,7 @@ class Truth:
         for event in events:
             if event.table is Task:
                 self._task(event)
+                self._note_needs(store.view(), event.new)
             self.digest.update(f"{index} {event.table.__name__} {event.id}".encode())
 
     def _task(self, event: Event) -> None:
@@ -94,17 +96,23 @@ class Truth:
                 self.wrong(f"a state of task {new.id} went back")
         self._tasks[new.id] = _Seen(new.node_id, new.status.state, new.desired)
 
+    def _note_needs(self, view: View, task: object) -> None:
+        if isinstance(task, Task) and task.node_id:
+            container = task_spec_of(view, task).task_template.container_spec
+            needed = self._needed_by.setdefault(task.node_id, set())
+            needed.update(ref.secret_id for ref in container.secrets)
+
     # The hosts ------------------------------------------------------------------------------------
 
     def _check_singles(self) -> None:
-        """A slot of a `stop-after` service never runs on two hosts whose daemons are alive, be they
-        reached or not."""
+        """A slot of a `stop-after` service never runs on two hosts whose daemons watch over their
+        tasks, be they reached or not."""
         leader = self._fleet.leader()
         if leader is None:
             return
         view, seen = leader.member.store.view(), {}
-        for machine in self._fleet.running():
-            for task_id in machine.runtime.running():
+        for machine in self._fleet.machines:
+            for task_id in machine.runtime.running() if machine.is_watching() else ():
                 task = view.tasks.get(task_id)
                 if task is None or not _stops_after(view, task):
                     continue
@@ -136,22 +144,10 @@ class Truth:
 
     def _check_payloads(self) -> None:
         """A node holds the secrets of tasks it was given, and no others."""
-        leader = self._fleet.leader()
-        if leader is None:
-            return
-        view = leader.member.store.view()
         for machine in self._fleet.running():
-            held = set(held_secrets(machine))
-            if held and not held <= self._ever_needed(view, machine):
+            held = held_secrets(machine)
+            if not held <= self._needed_by.get(machine.node_id, set()):
                 self.wrong(f"{machine.host} holds secrets that none of its tasks ever needed")
-
-    def _ever_needed(self, view: View, machine: "Machine") -> set[str]:
-        return {
-            ref.secret_id
-            for task in view.tasks.scan("node", machine.node_id)
-            if (container := task_spec_of(view, task).task_template.container_spec) is not None
-            for ref in container.secrets
-        }
 
     # What must come to hold -----------------------------------------------------------------------
 
@@ -165,9 +161,21 @@ class Truth:
             )
             if machine.runtime.running() != wanted:
                 found.append(f"{machine.host} runs {machine.runtime.running()}, wanted {wanted}")
-            elif machine.is_running and set(held_secrets(machine)) != self._needed(view, wanted):
+            elif machine.is_running and held_secrets(machine) != self._needed(view, wanted):
                 found.append(f"{machine.host} holds other secrets than its tasks need")
+            found += self._files(view, machine)
         return found
+
+    def _files(self, view: View, machine: "Machine") -> Iterator[str]:
+        """Each task got what its secrets say."""
+        for task_id in machine.runtime.running():
+            task = view.tasks.get(task_id)
+            needed = self._needed(view, [task_id])
+            wanted = sorted(view.secrets.get(one).spec.data for one in needed)
+            given = sorted(file.data for file in machine.runtime.tasks[task_id].files)
+            if task is not None and given != wanted:
+                self.wrong(f"task {task_id} was given other files than its service's secrets")
+        return iter(())
 
     def _needed(self, view: View, task_ids: Sequence[str]) -> set[str]:
         found: set[str] = set()
@@ -220,9 +228,10 @@ def _overlap(view: View, service_id: str) -> int:
     return 1 if config is not None and config.order == "stop-first" else 2
 
 
-def held_secrets(machine: "Machine") -> Sequence[str]:
+def held_secrets(machine: "Machine") -> set[str]:
     """What the machine's agent has of secrets in its memory."""
-    stay = machine.engine._stay
-    life = getattr(stay, "life", None)
-    payloads = getattr(getattr(life, "agent", None), "payloads", None)
-    return () if payloads is None else payloads.held("secret")
+    life = getattr(machine.engine._stay, "life", None)
+    if life is None:
+        return set()
+    held = life.agent._worker.payloads._held
+    return {payload_id for kind, payload_id in held if kind == "secret"}

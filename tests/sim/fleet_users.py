@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from swarmlet.core.errors import ConflictError, OutcomeUnknownError, SwarmError
+from swarmlet.model.container import FileTarget, SecretReference
 from swarmlet.model.on_disconnect import LABEL
 from swarmlet.model.service import ServiceSpec, UpdateConfig
 from swarmlet.model.view import spec_of
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from tests.sim.fleet import Machine
 
 CALL_S = 20.0
-WAYS = ("", "", "keep", "never-replace")
+WAYS = ("", "", "keep", "stop-after 5s", "stop-after 30s", "never-replace")
 SERVICES_MAX = 8
 MANAGERS_MIN, MANAGERS_MAX = 3, 7
 
@@ -65,6 +66,7 @@ class Deployer:
                 failure_action="continue",
             ),
         )
+        spec = self._with_secrets(spec)
         self._fleet.truth.asked[name] = [1]
         outcome = await self._call(lambda control: control.create_service(spec))
         if outcome is not False:
@@ -83,7 +85,7 @@ class Deployer:
             container = spec.task_template.container_spec
             container = replace(container, env=[f"N={number}"])
             template = replace(spec.task_template, container_spec=container)
-            spec = replace(spec, task_template=template)
+            spec = self._with_secrets(replace(spec, task_template=template))
 
         async def verb(control) -> None:
             row = control.find_service(await control.read(), name)
@@ -94,6 +96,20 @@ class Deployer:
             self._live[name], truth.acknowledged[name] = spec, number
         elif outcome is None:
             await self._learn(name)
+
+    def _with_secrets(self, spec: ServiceSpec) -> ServiceSpec:
+        """Any of those there are, or none."""
+        chosen = sorted(one for one in self._fleet.secrets if self._rng.random() < 0.3)
+        refs = [
+            SecretReference(
+                file=FileTarget(name=name, uid="0", gid="0", mode=0o400),
+                secret_id=self._fleet.secrets[name],
+                secret_name=name,
+            )
+            for name in chosen
+        ]
+        container = replace(spec.task_template.container_spec, secrets=refs)
+        return replace(spec, task_template=replace(spec.task_template, container_spec=container))
 
     async def _learn(self, name: str) -> None:
         """After an unknown outcome, whatever is there now is what to go on from."""
