@@ -18,6 +18,7 @@ from swarmlet.reconcile.why.tasks import (
     waits_for_a_node,
 )
 from tests.reconcile.brute import Brute, failing
+from tests.reconcile.explained import answer_of
 from tests.reconcile.test_scheduler_histories import HISTORIES, History
 from tests.reconcile.test_together import Cluster
 
@@ -33,14 +34,6 @@ FIRST = {
     "host-port": "host-mode port already in use",
     "max-replicas": "max replicas per node limit exceed",
 }
-
-
-def answer_of(steps):
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
 
 
 class ExplainedHistory(History):
