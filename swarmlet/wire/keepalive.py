@@ -2,6 +2,7 @@
 
 import select
 import socket
+import struct
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ UNANSWERED_MAX: Final = 4
 """The same packet, sent so often without an answer, is three seconds: the kernel doubles its pause,
 of 0.2 s to begin with."""
 
+_AT_ONCE: Final = struct.pack("ii", 1, 0)  # struct linger
 _TCP_INFO_BEGIN_B: Final = 8  # of struct tcp_info (linux/tcp.h)
 _RETRANSMITS: Final = 2
 _PROBES: Final = 3
@@ -39,6 +41,13 @@ def watch_patiently(connection: socket.socket) -> None:
     of a lost host. Where something was sent `is_lost` has to be asked."""
     watch(connection)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 0)
+
+
+def drop_unsent(connection: socket.socket) -> None:
+    """Its close is to be a reset: what the other side has not read in time is of no use any more,
+    and the kernel would offer it for minutes."""
+    if connection.fileno() >= 0:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
 
 
 def is_lost(connection: socket.socket, *, or_closed: bool) -> bool:

@@ -12,7 +12,7 @@ from typing import Final
 from aiohttp import ClientError, WSMsgType
 
 from swarmlet.wire.channel import ChannelClosedError
-from swarmlet.wire.keepalive import is_lost, watch_patiently
+from swarmlet.wire.keepalive import drop_unsent, is_lost, watch_patiently
 from swarmlet.wire.messages import (
     STREAM_MESSAGE_MAX_B,
     StreamFrame,
@@ -79,7 +79,7 @@ class StreamSocket:
         transport = None if self._ws is None else transport_of(self._ws)
         if transport is not None and not transport.is_closing():
             transport.close()
-            asyncio.get_running_loop().call_later(CLOSE_TIMEOUT_S, transport.abort)
+            asyncio.get_running_loop().call_later(CLOSE_TIMEOUT_S, _reset, transport)
 
     async def _receive(self) -> bytes:
         if self._is_over:
@@ -107,6 +107,14 @@ class StreamSocket:
             self._ws = await self._opening()
             _watch(self._ws)
         return self._ws
+
+
+def _reset(transport: asyncio.Transport) -> None:
+    """Let the other side see the end, also behind what it does not read."""
+    connection = transport.get_extra_info("socket")
+    if connection is not None:
+        drop_unsent(connection)
+    transport.abort()
 
 
 def _watch(ws: WebSocket) -> None:
