@@ -7,7 +7,7 @@ import click
 
 from swarmlet.cli.client import Client, Json, Object, quote
 from swarmlet.cli.errors import ApiError, CommandError
-from swarmlet.cli.format import capital, natural
+from swarmlet.cli.format import capital, natural, one_line
 from swarmlet.cli.lazy import LazyGroup, example
 from swarmlet.cli.names import complete_node
 from swarmlet.cli.options import (
@@ -42,6 +42,7 @@ HEADINGS: Final = {
     "ManagerStatus": "MANAGER STATUS",
     "TLSStatus": "TLS STATUS",
     "EngineVersion": "ENGINE VERSION",
+    "Message": "MESSAGE",
 }
 CHANGE_ATTEMPTS_MAX: Final = 5
 STALE_VERSION: Final = "out-of-sequence"  # of core/errors.py
@@ -79,7 +80,12 @@ def ls(client: Client, *, filters: tuple[str, ...], form: str, quiet: bool) -> N
         print_ids(nodes)
         return
     swarm = client.get("/info").get("Swarm") or {}
-    print_rows([_row(found, swarm) for found in nodes], HEADINGS, COLUMNS, form)
+    rows = [_row(found, swarm) for found in nodes]
+    has_more = any(row["Message"] for row in rows)  # docker has neither column nor key for it
+    columns = (*COLUMNS, "Message") if has_more else COLUMNS
+    if form == "json" and not has_more:
+        rows = [{key: row[key] for key in row if key != "Message"} for row in rows]
+    print_rows(rows, HEADINGS, columns, form)
 
 
 def _row(found: Object, swarm: Object) -> Row:
@@ -96,6 +102,7 @@ def _row(found: Object, swarm: Object) -> Row:
         "ManagerStatus": _manager_status(manager),
         "TLSStatus": _tls_status(description.get("TLSInfo"), swarm.get("Cluster") or {}),
         "EngineVersion": (description.get("Engine") or {}).get("EngineVersion", ""),
+        "Message": one_line((found.get("Status") or {}).get("Message", "")),
     }
 
 

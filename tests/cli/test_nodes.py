@@ -140,3 +140,16 @@ def test_ids_of_tasks_are_cut_as_docker_cuts_them(swarmlet, swarm):
     whole = swarmlet("node", "ps", "-q", "--no-trunc", NODE_ID).out.split()
     assert [each[:12] for each in whole] == short
     assert {len(each) for each in whole} == {25}
+
+
+def test_what_is_wrong_with_a_node_has_a_column_where_there_is_something(swarmlet, swarm):
+    lost = node_with()
+    lost["ID"] = "b" * 25
+    lost["Status"] = {"State": "disconnected", "Message": "the connection to the node was lost"}
+    swarm.script["GET /nodes"] = (200, [recorded.NODE, lost])
+    head, first, second = swarmlet("node", "ls").out.splitlines()
+    assert head.endswith("ENGINE VERSION   MESSAGE")
+    assert first.endswith("29.8.0-dev       the connection to the node was lost")
+    assert second.rstrip().endswith("29.8.0-dev")
+    shown = swarmlet("node", "ls", "--format", "{{.Hostname}}: {{.Message}}").out.splitlines()
+    assert shown == ["vm: the connection to the node was lost", "vm: "]
