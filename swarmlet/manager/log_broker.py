@@ -171,7 +171,7 @@ class LogBroker:
                 continue
             if stream.node_id != node_id or stream.is_open:
                 raise ForbiddenError(f"Node {node_id} was not asked for these logs.")
-            stream.open(self._env.clock.mono_s())
+            reading.open(stream)
             return _Sink(reading, subscription)
         raise NotFoundError("log subscription", subscription, "Its reader is gone.")
 

@@ -49,7 +49,8 @@ class Progress:
             return
         known = self._marks.get(line.task_id)
         if known is None:
-            self._marks[line.task_id] = (line.at_ns, 1 if self.options.tail < 0 else ALL)
+            is_of_tail = self.options.tail >= 0 and line.at_ns < self.began_ns
+            self._marks[line.task_id] = (line.at_ns, ALL if is_of_tail else 1)
         elif line.at_ns > known[0]:
             self._marks[line.task_id] = (line.at_ns, 1)
         elif line.at_ns == known[0] and known[1] != ALL:

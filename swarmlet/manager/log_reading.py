@@ -17,6 +17,7 @@ from swarmlet.manager.hearsay import check_line
 from swarmlet.manager.log_progress import OWN, Progress, Skip
 from swarmlet.model.change import Event
 from swarmlet.model.event_message import node_name
+from swarmlet.model.node import NodeState
 from swarmlet.model.task import Task, TaskState
 from swarmlet.model.view import View
 from swarmlet.wire.channel import ChannelClosedError
@@ -27,6 +28,7 @@ SAID_MAX: Final = 64  # sentences of our own that wait besides
 OPEN_TIMEOUT_S: Final = 5.0  # for an agent to open a stream it was asked for
 SILENCE_MAX_S: Final = 5.0  # of a stream that is not followed: agents say every 2 s that they read
 RETURN_GRACE_S: Final = 3.0  # for a node to come back, before it is said that it is away
+AWAITED_S: Final = 5.0  # for one that should be connected, as all should to a new leader
 _RAN: Final = TaskState.RUNNING
 
 
@@ -40,9 +42,6 @@ class _Stream:
         self.task_ids = frozenset(task_ids)
         self.is_open = self.is_sending = False
 
-    def open(self, now_s: float) -> None:
-        self.is_open, self.deadline_s = True, now_s + SILENCE_MAX_S
-
     def is_late(self, now_s: float, *, is_followed: bool) -> bool:
         """Whether the node should have sent something by now."""
         if self.is_open and (is_followed or self.is_sending):
@@ -52,7 +51,7 @@ class _Stream:
 
 class _Lost(msgspec.Struct, frozen=True, kw_only=True):
     """Tasks of a node that is away; their logs go on with its next session. `say_at_s`: when that
-    is said to the reader; None: it was."""
+    is said to the reader; None: it was, and the log is followed."""
 
     task_ids: tuple[TaskID, ...]
     problem: str
@@ -79,6 +78,7 @@ class Reading:
         self._queue: deque[tuple[LogLine, ...]] = deque()
         self._changed, self._has_room = asyncio.Event(), asyncio.Event()
         self._seen: set[TaskID] = set()
+        self._opened: set[TaskID] = set()  # of which a node began to send
         self._lost: dict[NodeID, _Lost] = {}
         self._is_deposed = False
         self.streams: dict[str, _Stream] = {}
@@ -108,12 +108,12 @@ class Reading:
                 self._seen.add(task.id)
                 by_node.setdefault(task.node_id, []).append(task.id)
         for node_id, task_ids in by_node.items():
-            self._ask_node(node_id, task_ids, is_again=self._is_resumed)
+            self._ask_node(node_id, task_ids)
 
-    def _ask_node(self, node_id: NodeID, task_ids: Sequence[TaskID], *, is_again: bool) -> None:
+    def _ask_node(self, node_id: NodeID, task_ids: Sequence[TaskID]) -> None:
         subscription = new_id(self._env.entropy)
         options, skip = self._options, Skip(())
-        if is_again:
+        if self._is_resumed or not self._opened.isdisjoint(task_ids):
             since_ns = self._progress.since_ns(task_ids)
             options = replace(options, tail=-1, since_ns=since_ns)
             skip = Skip(self._progress.marks(task_ids))
@@ -122,7 +122,13 @@ class Reading:
             deadline_s = self._env.clock.mono_s() + OPEN_TIMEOUT_S
             self.streams[subscription] = _Stream(node_id, task_ids, deadline_s, skip)
         else:
-            self._out_of_reach(node_id, task_ids, "is not connected")
+            grace_s = AWAITED_S if self._is_awaited(node_id) else 0.0
+            self._out_of_reach(node_id, task_ids, "is not connected", grace_s)
+
+    def _is_awaited(self, node_id: NodeID) -> bool:
+        """Whether the node should be connected, as while it looks for a new leader."""
+        node = self._view().nodes.get(node_id)
+        return node is not None and node.status.state in (NodeState.READY, NodeState.UNKNOWN)
 
     def on_events(self, events: Sequence[Event]) -> None:
         """Follow what is new of the services, and the tasks that had not run yet; forget what is
@@ -141,7 +147,7 @@ class Reading:
                 self._changed.set()
 
     def _forget(self, task: Task) -> None:
-        for known in (self._seen, self._awaited):
+        for known in (self._seen, self._awaited, self._opened):
             known.discard(task.id)
         self._progress.forget(task.id)
         self._give_up(task)
@@ -165,6 +171,11 @@ class Reading:
             at_ns = self._env.clock.wall_ms() * NS_PER_MS
             self._queue.append((LogLine(task_id, at_ns, OWN, f"swarmlet: {problem}\n".encode()),))
         self._changed.set()
+
+    def open(self, stream: _Stream) -> None:
+        """The node begins to send."""
+        stream.is_open, stream.deadline_s = True, self._env.clock.mono_s() + SILENCE_MAX_S
+        self._opened |= stream.task_ids
 
     async def put(self, subscription: str, batch: LogBatch) -> None:
         """Waits while the reader is slow. Raises ChannelClosedError where nobody reads any more,
@@ -204,27 +215,24 @@ class Reading:
         next session: a node whose certificate is renewed registers anew."""
         stream = self.streams.pop(subscription, None)
         if stream is not None:
-            self._out_of_reach(stream.node_id, sorted(stream.task_ids), problem, is_new=True)
+            grace_s = RETURN_GRACE_S if self._options.follow else 0.0
+            self._out_of_reach(stream.node_id, sorted(stream.task_ids), problem, grace_s)
 
     def _out_of_reach(
-        self, node_id: NodeID, task_ids: Sequence[TaskID], problem: str, *, is_new: bool = False
+        self, node_id: NodeID, task_ids: Sequence[TaskID], problem: str, grace_s: float
     ) -> None:
-        """Say so: at once, or while following after a moment, in which a node may come back whose
-        loss `is_new`."""
+        """Say so, unless the node is back within `grace_s`, and while following go on when it is
+        back."""
         now_s = self._env.clock.mono_s()
-        earlier = self._lost.pop(node_id, None)
+        earlier = self._lost.get(node_id)
         both = {*task_ids, *(earlier.task_ids if earlier is not None else ())}
-        lost = _Lost(
+        was_said = earlier is not None and earlier.say_at_s is None
+        self._lost[node_id] = _Lost(
             task_ids=tuple(sorted(both)),
             problem=problem,
-            say_at_s=now_s + RETURN_GRACE_S if is_new and self._options.follow else now_s,
+            say_at_s=None if was_said else now_s + grace_s,
         )
-        if self._options.follow:
-            was_said = earlier is not None and earlier.say_at_s is None
-            self._lost[node_id] = replace(lost, say_at_s=None) if was_said else lost
-            self._say_late(now_s)
-        else:
-            self._say_lost(node_id, lost)
+        self._say_late(now_s)
         self._changed.set()
 
     def _say_lost(self, node_id: NodeID, lost: _Lost) -> None:
@@ -241,7 +249,7 @@ class Reading:
         """The node has another session: it is asked for what it had not sent yet."""
         lost = self._lost.pop(node_id, None)
         if lost is not None:
-            self._ask_node(node_id, lost.task_ids, is_again=True)
+            self._ask_node(node_id, lost.task_ids)
             self._changed.set()
 
     def lose(self, node_id: NodeID) -> None:
@@ -288,7 +296,10 @@ class Reading:
         for node_id, lost in list(self._lost.items()):
             if lost.say_at_s is not None and lost.say_at_s <= now_s:
                 self._say_lost(node_id, lost)
-                self._lost[node_id] = replace(lost, say_at_s=None)
+                if self._options.follow:
+                    self._lost[node_id] = replace(lost, say_at_s=None)
+                else:
+                    del self._lost[node_id]
 
     def depose(self) -> None:
         """Another manager leads: what has come may be taken, no more comes."""
