@@ -288,6 +288,7 @@ def test_events_of_the_past_are_told_alike_by_every_manager_after_the_leader_die
 @NEEDS_CLI
 def test_docker_events_since_work_at_a_follower(net: Network) -> None:
     net["m1"].client().post("/services/create", on_workers("seen", GREETING))
+    time.sleep(1.1)  # docker sends whole seconds
     words = ("events", "--since", "1h", "--until", "0s", "--filter", "service=seen")
     done = follower_of(net).docker(*words)
     assert " service create " in done.stdout, done.stderr
