@@ -21,15 +21,15 @@ Entropy = Callable[[int], bytes]
 ID_LENGTH: Final = 25  # characters; SwarmKit identity/randomid.go
 _ID_ENTROPY_B: Final = 17  # 136 bits, the lowest 129 of which survive the cut to 25 digits
 _DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
-_TRIPLES: Final = tuple(a + b + c for a in _DIGITS for b in _DIGITS for c in _DIGITS)
+_PAIRS: Final = tuple(a + b for a in _DIGITS for b in _DIGITS)  # triples would cost 2.8 MiB
 
 
 def base36(number: int, width: int) -> str:
     """`number` in base 36, lower case, left-padded with zeros to at least `width` digits."""
     parts: list[str] = []
     while number:
-        number, low = divmod(number, len(_TRIPLES))  # three digits at a time
-        parts.append(_TRIPLES[low])
+        number, low = divmod(number, len(_PAIRS))  # two digits at a time
+        parts.append(_PAIRS[low])
     return "".join(reversed(parts)).lstrip("0").rjust(width, "0")
 
 
