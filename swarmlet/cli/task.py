@@ -8,7 +8,7 @@ task: Final = LazyGroup(
     "task",
     lazy={
         "logs": "service.logs:task_logs",
-        "exec": "service.exec:exec_",
+        "exec": "service.exec:task_exec",
         "why": "why:task",
     },
     text="Look at single tasks.",

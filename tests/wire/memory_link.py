@@ -37,10 +37,7 @@ from swarmlet.wire.channel import (
 )
 from swarmlet.wire.credentials import Credentials
 from swarmlet.wire.messages import (
-    LogBatch,
-    Message,
     TaskStreamAsk,
-    decode_stream_ask,
     encode,
 )
 from swarmlet.wire.node_api import (
@@ -73,6 +70,7 @@ from swarmlet.wire.routes import (
     UNLOCK_KEY,
     PortRoute,
 )
+from tests.wire.memory_ends import Asked, End, Source
 from tests.wire.memory_raft import FrameEnd
 
 T = TypeVar("T")
@@ -166,7 +164,7 @@ class Connection:
 
     def carry(self, ends: Iterable[MemoryChannel | MemoryStream]) -> None:
         """Until the certificate ends."""
-        self.near, self.far = (_End(self, end) for end in ends)
+        self.near, self.far = (End(self, end) for end in ends)
         ends_in_ms = max(0, self.peer.ends_ms - self.port.clock.wall_ms())
         self._later("certificate", ends_in_ms / 1000)
 
@@ -219,38 +217,6 @@ class Connection:
 
     def _later(self, name: str, delay_s: float) -> None:
         self._timers[name] = asyncio.get_running_loop().call_later(delay_s, self.abort)
-
-
-class _End:
-    """AgentChannel, LogSink, LogSource and StreamChannel at once."""
-
-    def __init__(self, connection: Connection, inner: Any) -> None:
-        self.connection, self.inner = connection, inner
-        self.used = asyncio.Event()
-
-    async def send(self, message: Message) -> None:
-        self.used.set()
-        await self.connection.passable()
-        await self.inner.send(message)
-
-    async def receive(self) -> Any:
-        self.used.set()
-        return await self.inner.receive()
-
-    async def left(self, *, or_closed: bool = True) -> None:
-        await self.inner.left(or_closed=or_closed)
-
-    def shut(self, *, drops: bool) -> None:
-        if drops:
-            self.inner._inbox.clear()
-        self.inner.close()
-
-    def close(self) -> None:
-        if self.connection.is_passable():
-            self.connection.close()
-        else:
-            self.inner._is_closed = True  # the other side hears of it later, or never
-            self.inner._changed.set()
 
 
 class MemoryPort:
@@ -390,7 +356,7 @@ class MemoryLink:
             addr,
             LOGS,
             credentials,
-            lambda service, one: service.take_logs(_Source(one.far), one.peer, subscription),
+            lambda service, one: service.take_logs(Source(one.far), one.peer, subscription),
         )
 
     async def open_stream(
@@ -411,7 +377,7 @@ class MemoryLink:
             addr,
             TASK_STREAM,
             credentials,
-            lambda service, one: service.serve_task_stream(_Asked(one.far, asked), one.peer),
+            lambda service, one: service.serve_task_stream(Asked(one.far, asked), one.peer),
         )
         try:
             await until_ready(near)
@@ -570,36 +536,6 @@ class MemoryLink:
         if connection.refusal is not None and not connection.far.used.is_set():
             raise connection.refusal
         return connection.near
-
-
-class _Asked:
-    """The far end of a stream that was asked for: the ask, then frames."""
-
-    def __init__(self, end: _End, asked: bytes) -> None:
-        self._end, self._asked = end, asked
-        self.send, self.receive = end.send, end.receive
-        self.left, self.close = end.left, end.close
-
-    async def ask(self) -> TaskStreamAsk:
-        self._end.used.set()
-        ask: TaskStreamAsk = decode_stream_ask(self._asked)
-        return ask
-
-
-class _Source:
-    """A log stream's far end: batches only."""
-
-    def __init__(self, end: _End) -> None:
-        self._end = end
-
-    async def receive(self) -> LogBatch:
-        batch = await self._end.receive()
-        if not isinstance(batch, LogBatch):
-            raise ChannelClosedError
-        return batch
-
-    def close(self) -> None:
-        self._end.close()
 
 
 def _through(body: T) -> T:

@@ -4,18 +4,21 @@ import os
 import select
 import sys
 import threading
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, TypeVar
 
 import click
 
 from swarmlet.cli.client import Client, Json, Upgraded, quote
 from swarmlet.cli.errors import EXIT_ERROR, CommandError
 from swarmlet.cli.lazy import example
-from swarmlet.cli.names import complete_service
-from swarmlet.cli.service.target import find_target
+from swarmlet.cli.names import complete_service, complete_task
+from swarmlet.cli.service.target import Target, find_target
 from swarmlet.cli.terminal import descriptor_of, raw_mode, size_of, told_of_sizes
 from swarmlet.core.framing import END, EXIT, INPUT, PROBLEM, RESIZE, STDERR, STDOUT
+
+_Command = TypeVar("_Command", bound=Callable[..., object])
 
 READ_SIZE_B: Final = 32_768
 
@@ -30,27 +33,60 @@ class ExecFailedError(CommandError):
         self.exit_code = exit_code  # type: ignore[misc]  # of this one alone
 
 
+_FLAGS: Final = (
+    click.argument("command", metavar="COMMAND...", nargs=-1, type=click.UNPROCESSED),
+    click.option("-i", "--interactive", is_flag=True, help="Pass the standard input on."),
+    click.option("-t", "--tty", is_flag=True, help="Run it in a terminal."),
+    click.option("-e", "--env", multiple=True, metavar="KEY[=VALUE]", help="For its environment."),
+    click.option("-u", "--user", default="", metavar="NAME|UID[:GROUP|GID]", help="Its account."),
+    click.option("-w", "--workdir", default="", metavar="DIR", help="Where to run it."),
+)
+
+
+def _flags(command: _Command) -> _Command:
+    """Those of every command that runs one, in the order of help."""
+    for flag in reversed(_FLAGS):
+        command = flag(command)
+    return command
+
+
+_SETTINGS: Final = {"allow_interspersed_args": False}  # what follows the task is the command's
+
+
 @click.command(
     "exec",
-    context_settings={"allow_interspersed_args": False},
+    context_settings=_SETTINGS,
     epilog=example(
         "swarmlet service exec -it web sh",
         "swarmlet service exec -i web.2 -- tar x -C /srv < site.tar",
     ),
 )
 @click.argument("name", metavar="SERVICE[.SLOT]|TASK", shell_complete=complete_service)
-@click.argument("command", metavar="COMMAND...", nargs=-1, type=click.UNPROCESSED)
-@click.option("-i", "--interactive", is_flag=True, help="Pass the standard input on.")
-@click.option("-t", "--tty", is_flag=True, help="Run it in a terminal.")
-@click.option("-e", "--env", multiple=True, metavar="KEY[=VALUE]", help="For its environment.")
-@click.option("-u", "--user", default="", metavar="NAME|UID[:GROUP|GID]", help="Whom to run it as.")
-@click.option("-w", "--workdir", default="", metavar="DIR", help="Where to run it.")
+@_flags
 @click.pass_obj
-def exec_(client: Client, /, *, name: str, command: tuple[str, ...], **options: Json) -> int:
+def exec_(client: Client, /, *, name: str, **options: Json) -> int:
     """Run a command beside a task, as the task sees the world.
 
     In the task of the lowest slot unless one is named. Its exit code is this command's.
     """
+    return _run(client, find_target(client, name), options)
+
+
+@click.command(
+    "exec",
+    context_settings=_SETTINGS,
+    epilog=example("swarmlet task exec -it oh46iz5ujgo1 sh"),
+)
+@click.argument("name", metavar="TASK", shell_complete=complete_task)
+@_flags
+@click.pass_obj
+def task_exec(client: Client, /, *, name: str, **options: Json) -> int:
+    """Run a command beside a task, as the task sees the world. Its exit code is this command's."""
+    return _run(client, find_target(client, name), options)
+
+
+def _run(client: Client, target: Target, options: Mapping[str, Json]) -> int:
+    command = options["command"]
     argv = list(command[1:] if command[:1] == ("--",) else command)
     if not argv:
         raise click.UsageError("Missing argument 'COMMAND...'.")
@@ -67,8 +103,7 @@ def exec_(client: Client, /, *, name: str, command: tuple[str, ...], **options: 
         "AttachStdin": is_typed,
         "ConsoleSize": size_of(stdin, stdout) if is_tty else [],
     }
-    task_id = find_target(client, name).task_id
-    stream = client.upgrade(f"/swarmlet/v1/tasks/{quote(task_id)}/exec", body)
+    stream = client.upgrade(f"/swarmlet/v1/tasks/{quote(target.task_id)}/exec", body)
     with ExitStack() as stack:
         stack.callback(stream.close)
         sizes = stack.enter_context(told_of_sizes()) if is_tty else -1
