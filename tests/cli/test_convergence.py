@@ -170,7 +170,7 @@ def test_create_that_finds_no_place_ends_with_code_3_and_the_reason(swarmlet, sw
     result = swarmlet("service", "create", "--timeout", "30ms", "host", "x")
     assert result.code == 3
     assert "Tasks of web cannot be placed: no suitable node (1: constraint)" in result.err
-    assert "`swarmlet service ps web`" in result.err
+    assert "`swarmlet service why web`" in result.err
 
 
 def test_create_that_takes_too_long_ends_with_code_5_and_the_last_error(swarmlet, swarm):

@@ -113,8 +113,8 @@ def _check_patience(
 ) -> None:
     name, (total_s, unplaced_s) = service["Spec"]["Name"], waited_s
     remedy = (
-        f"The service stays and goes on as soon as it can: `swarmlet service ps {name}` shows its "
-        f"tasks, `swarmlet service rm {name}` gives up."
+        f"The service stays and goes on as soon as it can: `swarmlet service why {name}` says what "
+        f"is missing, `swarmlet service rm {name}` gives up."
     )
     if progress.blocked and unplaced_s >= patience.placement_s:
         raise PlacementError(f"Tasks of {name} cannot be placed: {progress.blocked}", remedy)
