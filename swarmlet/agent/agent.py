@@ -9,7 +9,7 @@ from swarmlet.agent.description import OwnDescription
 from swarmlet.agent.disconnect import DisconnectWatch
 from swarmlet.agent.reporter import Reporter
 from swarmlet.agent.session import Session
-from swarmlet.agent.state_db import StateDB, open_state
+from swarmlet.agent.state_db import StateDB, open_state, set_state_aside
 from swarmlet.agent.worker import Worker
 from swarmlet.ca.own_identity import OwnIdentity
 from swarmlet.core.ids import NodeID
@@ -46,7 +46,11 @@ class Agent:
         own: OwnIdentity | None = None,
         on_info: Callable[[SwarmInfo], None] | None = None,
     ) -> None:
-        self._db = StateDB(partial(open_state, env, state_dir, seal_key), env.blocking)
+        self._db = StateDB(
+            partial(open_state, env, state_dir, seal_key),
+            env.blocking,
+            partial(set_state_aside, env.disk, state_dir),
+        )
         self._reporter = Reporter(self._db.durable)
         self._worker = Worker(env.clock, runtime, self._db, self._reporter, describe=describe)
         self._session = Session(
@@ -64,7 +68,8 @@ class Agent:
         self._is_loaded = False
 
     async def run(self) -> None:
-        """Until `stop` or `leave`. Raises DamagedError where what was remembered cannot be read."""
+        """Until `stop` or `leave`. Raises DamagedError where what is to be remembered can be
+        neither read nor written."""
         await self._db.load_when_room()
         self._is_loaded = True
         try:

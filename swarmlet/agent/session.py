@@ -14,6 +14,7 @@ from swarmlet.agent.description import OwnDescription
 from swarmlet.agent.disconnect import Contact
 from swarmlet.agent.inventory import Inventory
 from swarmlet.agent.logs import LogPublisher
+from swarmlet.agent.removal import Removal
 from swarmlet.agent.reporter import Reporter
 from swarmlet.agent.streams import StreamServer
 from swarmlet.agent.worker import Worker
@@ -96,6 +97,7 @@ class Session:
         self._is_over = False
         self._alone_since_s = env.clock.mono_s()
         self.contact = Contact(env.clock)
+        self._removal = Removal(env.clock, worker)
         self.was_registered = asyncio.Event()
         self.refusal = self.problem = ""
         self.is_removed = False
@@ -158,6 +160,10 @@ class Session:
             raise
         except SwarmError as refusal:
             self.is_removed = isinstance(refusal, NodeRemovedError)
+            if self.is_removed:
+                self._removal.said()
+            else:
+                self._removal.denied()
             raise SessionRefusedError(refusal.message, refusal.remedy) from refusal
 
     async def _one_session(self) -> None:
@@ -169,6 +175,7 @@ class Session:
                 welcome = await self._register(channel, description, problem)
             self._channel, self._backoff_s, self.refusal = channel, 0.0, ""
             self.is_removed = False
+            self._removal.denied()
             self.contact.opened()
             self.was_registered.set()
             self._reporter.note_all(self._worker.statuses())

@@ -57,6 +57,7 @@ class Worker:
         self._again: dict[TaskID, AssignedTask] = {}
         self._emptied = asyncio.Event()
         self._takes_orders = True
+        self._unknown: dict[TaskID, RuntimeTask] = {}  # the runtime has them, the database not
         self._strangers = 0  # of the runtime, being removed
         self.is_ready = asyncio.Event()
 
@@ -82,6 +83,7 @@ class Worker:
             self._put(task)
         if is_complete:
             gone = [task_id for task_id in self._shells if task_id not in kept]
+            self._remove_unknown()
         for task_id in gone:
             self._let_go(task_id)
 
@@ -91,6 +93,7 @@ class Worker:
         self._takes_orders = False
         self.payloads.clear()
         self._again.clear()
+        self._remove_unknown()
         for task_id in list(self._shells):
             self._let_go(task_id)
         while self._shells or self._strangers:
@@ -116,7 +119,7 @@ class Worker:
 
     def is_at_rest(self) -> bool:
         quiet = all(shell.is_at_rest() for shell in self._shells.values())
-        return self.is_ready.is_set() and quiet and not self._strangers
+        return self.is_ready.is_set() and quiet and not self._strangers and not self._unknown
 
     def gauges(self) -> dict[str, float]:
         running = sum(s.state == TaskState.RUNNING for s in self._db.statuses.values())
@@ -133,11 +136,15 @@ class Worker:
             if status is not known:
                 self._observe(task_id, status)
             self._spawn(task, status, found.get(task_id))
-        for task_id in found:
-            if task_id not in self._db.tasks:
-                log.info("task.unknown_removed", extra={"task_id": task_id})
-                self._strangers += 1
-                self._owner.create_task(self._remove_stranger(task_id))
+        self._unknown = {i: task for i, task in found.items() if i not in self._db.tasks}
+
+    def _remove_unknown(self) -> None:
+        """The manager does not want them either."""
+        unknown, self._unknown = self._unknown, {}
+        for task_id in unknown:
+            log.info("task.unknown_removed", extra={"task_id": task_id})
+            self._strangers += 1
+            self._owner.create_task(self._remove_stranger(task_id))
 
     async def _remove_stranger(self, task_id: TaskID) -> None:
         await remove_from(self.runtime, task_id)
@@ -155,13 +162,21 @@ class Worker:
     def _put(self, task: AssignedTask) -> None:
         shell = self._shells.get(task.id)
         if shell is None:
-            self._db.put(task)
-            status = self._db.statuses[task.id]
-            self._spawn(task, status, None)
+            self._take(task, self._unknown.pop(task.id, None))
         elif shell.is_removed:
             self._again[task.id] = task
         else:
             self._update(shell, task)
+
+    def _take(self, task: AssignedTask, found: RuntimeTask | None) -> None:
+        """A task that is new to the database; where it is not to the runtime, it is adopted."""
+        self._db.put(task)
+        status = known = self._db.statuses[task.id]
+        if found is not None:
+            status = adopted(known, found, self._clock.wall_ms())
+        if status is not known:
+            self._observe(task.id, status)
+        self._spawn(task, status, found)
 
     def _update(self, shell: TaskShell, task: AssignedTask) -> None:
         known = shell.task

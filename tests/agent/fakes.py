@@ -3,7 +3,7 @@
 import asyncio
 
 from swarmlet.agent.agent import Agent
-from swarmlet.core.errors import UnavailableError
+from swarmlet.core.errors import SwarmError, UnavailableError
 from swarmlet.core.ids import NodeID, ServiceID, TaskID
 from swarmlet.env.base import Env
 from swarmlet.model.container import ContainerSpec
@@ -80,6 +80,7 @@ class FakeManager:
         self.acknowledges = True
         self.is_silent = False
         self.refusal = ""
+        self.removal: SwarmError | None = None  # what it says to a node that was removed
         self.hellos: list[Hello] = []
         self.goodbyes: list[Goodbye] = []
         self.problems: list[str] = []
@@ -99,6 +100,8 @@ class FakeManager:
 
     async def open_session(self) -> AgentChannel:
         await asyncio.sleep(0)
+        if self.removal is not None:
+            raise self.removal
         if not self.is_up or self._group is None:
             raise UnavailableError("no manager answers")
         near, far = memory_channel()
