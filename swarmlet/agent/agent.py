@@ -1,7 +1,9 @@
 """The agent: puts worker, reporter and session together, and ends them in order."""
 
 import asyncio
+import logging
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
@@ -20,6 +22,10 @@ from swarmlet.runtime.base import Runtime
 from swarmlet.wire.channel import AgentConnector
 from swarmlet.wire.messages import Goodbye, SwarmInfo
 
+log = logging.getLogger("swarmlet.agent")
+
+HOST_STOPS: Final = "stopped by its node, whose host is shut down"
+SINGLETONS_S: Final = 4.0  # for tasks that must not run twice to end, of a host that shuts down
 BACK_IN_S: Final = 60.0  # a restarting daemon's promise; until then nobody moves its tasks
 
 
@@ -46,6 +52,7 @@ class Agent:
         own: OwnIdentity | None = None,
         on_info: Callable[[SwarmInfo], None] | None = None,
     ) -> None:
+        self._node_id = node_id
         self._db = StateDB(
             partial(open_state, env, state_dir, seal_key),
             env.blocking,
@@ -87,9 +94,28 @@ class Agent:
 
     async def stop(self, back_in_s: float = BACK_IN_S, *, is_host_stopping: bool = False) -> None:
         """Say goodbye and end `run`; tasks run on and are adopted by the next agent of this node.
-        Where the host stops they will not: others may run them at once."""
+        Where the host stops they will not: others may run them at once, and what must not run twice
+        is stopped first."""
+        if is_host_stopping:
+            await self._stop_singletons()
         await self._session.goodbye(Goodbye(back_in_s=back_in_s, is_host_stopping=is_host_stopping))
         self._is_over.set()
+
+    async def _stop_singletons(self) -> None:
+        """Tasks of stop-after services end here before they begin elsewhere; those that do not end
+        in time are waited for by the managers, as after a cut."""
+        guarded = self._worker.stop_after_s()
+        if not guarded:
+            return
+        log.info("agent.host_stopping", extra={"node_id": self._node_id, "tasks": len(guarded)})
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SINGLETONS_S):
+                await self._session.tell_condition(HOST_STOPS)  # no successor comes here
+                for task_id in guarded:
+                    self._worker.cut_off(task_id, HOST_STOPS)
+                await self._worker.left(guarded)
+                if self._session.is_registered:
+                    await self._reporter.told()
 
     async def leave(self, timeout_s: float = 60.0) -> None:
         """Stop and remove every task, then end `run` for good. Raises TimeoutError where a task

@@ -26,7 +26,8 @@ class Reporter:
         self._newest: dict[TaskID, TaskStatus] = {}
         self._has_news = asyncio.Event()
         self._number = 0
-        self._acked = asyncio.Event()
+        self._acked, self._all_told = asyncio.Event(), asyncio.Event()
+        self._all_told.set()
 
     def note(self, task_id: TaskID, status: TaskStatus) -> None:
         """Report this status, instead of any older one of the task. An orphan's is the manager's
@@ -35,6 +36,7 @@ class Reporter:
             return
         self._newest[task_id] = status
         self._has_news.set()
+        self._all_told.clear()
 
     def note_all(self, statuses: Mapping[TaskID, TaskStatus]) -> None:
         """Report everything again, to a manager that may know nothing of it."""
@@ -43,10 +45,15 @@ class Reporter:
 
     def forget(self, task_id: TaskID) -> None:
         self._newest.pop(task_id, None)
+        self._look_for_rest()
 
     def is_at_rest(self) -> bool:
         """Whether everything noted was acknowledged."""
         return not self._newest
+
+    async def told(self) -> None:
+        """Return once everything noted was acknowledged."""
+        await self._all_told.wait()
 
     def acknowledge(self, number: int) -> None:
         if number == self._number:
@@ -66,6 +73,11 @@ class Reporter:
             for task_id, status in statuses:
                 if self._newest.get(task_id) is status:
                     del self._newest[task_id]
+            self._look_for_rest()
+
+    def _look_for_rest(self) -> None:
+        if not self._newest:
+            self._all_told.set()
 
     async def _tell(
         self, channel: AgentChannel, statuses: tuple[tuple[TaskID, TaskStatus], ...]

@@ -146,6 +146,12 @@ class Session:
             await _say_goodbye(channel, goodbye)
             channel.close()
 
+    async def tell_condition(self, problem: str) -> None:
+        """Say that this node can run no new tasks, if anybody hears it."""
+        if self._channel is not None:
+            with suppress(UnavailableError):
+                await self._channel.send(Condition(problem=problem))
+
     async def _wait(self, seen: Credentials | None) -> None:
         """Before the next try, unless the node's certificate is another one meanwhile."""
         self._backoff_s = min(BACKOFF_MIN_S + 2 * self._backoff_s, BACKOFF_MAX_S)

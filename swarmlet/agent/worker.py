@@ -117,6 +117,12 @@ class Worker:
         """Stop the task for good, whatever is desired."""
         self._shells[task_id].cut_off(why)
 
+    async def left(self, task_ids: Iterable[TaskID]) -> None:
+        """Return when nothing of these tasks runs any more, which were told to stop."""
+        for task_id in task_ids:
+            if (shell := self._shells.get(task_id)) is not None:
+                await shell.left()
+
     def is_at_rest(self) -> bool:
         quiet = all(shell.is_at_rest() for shell in self._shells.values())
         return self.is_ready.is_set() and quiet and not self._strangers and not self._unknown

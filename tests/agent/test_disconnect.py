@@ -197,3 +197,33 @@ def test_order_to_stop_that_came_before_says_nothing_of_a_lost_manager(host):
         assert host.manager.statuses["a"].err == ""
 
     run_virtual(host.live(story))
+
+
+@pytest.mark.parametrize(("stop_s", "took_s", "is_told"), [(1.0, 1.0, True), (60.0, 4.0, False)])
+def test_host_that_shuts_down_stops_first_what_must_not_run_twice(host, stop_s, took_s, is_told):
+    async def story(agent: Agent):
+        host.scripts["a"] = Script(stop_s=stop_s)
+        await host.manager.assign(guarded("a", "30s"), assigned("b"))
+        await until(lambda: host.manager.state("b") == S.RUNNING == host.manager.state("a"))
+        began_s = now_s()
+        await agent.stop(is_host_stopping=True)
+        assert took_s <= now_s() - began_s < took_s + 0.5
+        await until(lambda: bool(host.manager.goodbyes))
+        assert host.manager.goodbyes[0].is_host_stopping
+        assert "host is shut down" in host.manager.problems[0]  # so that nothing comes here
+        assert (host.manager.state("a") == S.SHUTDOWN) == is_told
+        assert host.manager.state("b") == S.RUNNING
+
+    run_virtual(host.live(story))
+
+
+def test_daemon_that_stops_alone_leaves_all_tasks_running(host):
+    async def story(agent: Agent):
+        await host.manager.assign(guarded("a", "30s"))
+        await until(lambda: host.manager.state("a") == S.RUNNING)
+        await agent.stop()
+        await asyncio.sleep(100)
+        assert not host.manager.problems
+        assert host.runtime.running() == ["a"]
+
+    run_virtual(host.live(story))
