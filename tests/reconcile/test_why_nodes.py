@@ -153,7 +153,6 @@ def test_ready_node_says_what_it_runs_and_what_is_free():
             {"certificate_ends_ms": START_MS - 1},
             "certificate-expired",
         ),
-        (NodeCertificate(state=IssuanceState.ISSUED), {"reachability": "reachable"}, ""),
         (
             NodeCertificate(state=IssuanceState.ISSUED),
             {"reachability": "unreachable", "silent_since_ms": START_MS - 9_000},
@@ -164,8 +163,19 @@ def test_ready_node_says_what_it_runs_and_what_is_free():
 def test_node_says_what_is_wrong_with_its_certificate_or_its_manager(certificate, facts, code):
     world = world_of(replace(node("n1"), certificate=certificate))
     found = why_node(world, **facts)
-    assert [reason.code for reason in found.reasons[1:]] == ([code] if code else [])
-    assert (found.verdict == "well") == (not code)
+    assert [reason.code for reason in found.reasons[1:]] == [code]
+    assert found.verdict == "unsettled"
+
+
+def test_manager_that_is_well_says_whether_it_leads_and_how_long_its_certificate_lasts():
+    world = world_of(replace(node("n1"), certificate=NodeCertificate(state=IssuanceState.ISSUED)))
+    ends_ms = START_MS + 89 * 86_400_000
+    found = why_node(world, reachability="reachable", is_leader=True, certificate_ends_ms=ends_ms)
+    assert [reason.sentence for reason in found.reasons[1:]] == [
+        "As a manager it is reachable, and leads.",
+        "Its certificate is valid for 89 days more.",
+    ]
+    assert found.verdict == "well"
 
 
 def test_node_on_its_way_to_another_role_says_so():

@@ -5,7 +5,6 @@ from typing import Final
 
 import msgspec
 
-from swarmlet.core.limits import MS_PER_S
 from swarmlet.model.node import IssuanceState, Node, NodeState
 from swarmlet.model.task import Task, TaskState
 from swarmlet.model.view import View
@@ -29,7 +28,6 @@ from swarmlet.reconcile.why.words import counted, left, name_of, span
 
 SLICE_TASKS: Final = 500
 LOADS_MAX: Final = 10  # services named
-EXPIRES_SOON_MS: Final = 3 * 24 * 3_600 * MS_PER_S
 
 
 class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -186,11 +184,16 @@ def _role(node: Node, facts: NodeFacts, now_ms: int) -> Iterator[Reason]:
     if wanted != node.role:
         verb = "promoted" if wanted == "manager" else "demoted"
         yield Reason(code=verb, sentence=f"It is being {verb}: it is still a {node.role}.")
-    if facts.reachability in ("", "reachable"):
+    if not facts.reachability:
         return
     words = f"As a manager it is {facts.reachability}"
+    if facts.is_leader:
+        words += ", and leads"
     if facts.silent_since_ms:
         words += f", silent for {span(now_ms - facts.silent_since_ms)}"
+    if facts.reachability == "reachable":
+        yield Reason(code="manager", sentence=words + ".", verdict=Verdict.WELL)
+        return
     yield Reason(
         code=f"manager-{facts.reachability}",
         sentence=words + ".",
@@ -217,9 +220,11 @@ def _certificate(node: Node, facts: NodeFacts, now_ms: int) -> Iterator[Reason]:
             code="certificate-rotate",
             sentence="It has yet to renew its certificate with the swarm's new root.",
         )
-    if ends_ms and ends_ms <= now_ms:
+    if not ends_ms:
+        return
+    if ends_ms <= now_ms:
         words = f"Its certificate expired {span(now_ms - ends_ms)} ago; it may renew and no more."
         yield Reason(code="certificate-expired", sentence=words, since_ms=ends_ms)
-    elif ends_ms and ends_ms - now_ms < EXPIRES_SOON_MS and state != IssuanceState.ISSUED:
-        words = f"Its certificate expires in {left(ends_ms, now_ms)}."
-        yield Reason(code="certificate-expires", sentence=words, until_ms=ends_ms)
+        return
+    words = f"Its certificate is valid for {span(ends_ms - now_ms)} more."
+    yield Reason(code="certificate", sentence=words, until_ms=ends_ms, verdict=Verdict.WELL)

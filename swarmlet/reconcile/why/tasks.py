@@ -68,7 +68,6 @@ class Sight:
                 node = self.view.nodes.get(task.node_id)
                 if node is not None:
                     yield from self.room.count_node(node)
-                    yield from self.room.count_service(task.service_id)
             else:
                 self.placements[key] = yield from placement(self.view, self.room, group)
 
