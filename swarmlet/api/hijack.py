@@ -1,7 +1,8 @@
 """A request's connection taken over for bytes both ways, as Docker's attach and exec start do.
 
-For the routes of containers (`POST /containers/{id}/attach`, `POST /exec/{id}/start`). Not for the
-swarm's own: those are answered over a manager's port too, and TLS has no half-close here.
+For the routes of containers (`POST /containers/{id}/attach`, `POST /exec/{id}/start`) and streams
+into tasks (`task_streams`), on this daemon's own socket. Not for what is answered over a manager's
+port too: TLS has no half-close here.
 
 Input ends with the client's half-close while output goes on. The stream belongs to the request's
 task: it ends with its work, with its client, or with the server, whichever comes first.

@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swarmlet.core.redaction import REDACTED, VALUE_LENGTH_MIN, Redactor, redact_text
+from swarmlet.core.redaction import (
+    REDACTED,
+    VALUE_LENGTH_MIN,
+    Redactor,
+    redact_arguments,
+    redact_text,
+)
 
 TOKEN = "SWMTKN-1-3ksdh2gfz0vy8fbcz3u6y5e2-8vxv8rssmk743ojnwacrr2e7c"
 KEY = "SWMKEY-1-7c37Cc8654o6p38HnroywCi19pllOnGtbdZEgtKxZu8"
@@ -136,3 +142,22 @@ def test_no_value_of_an_environment_survives_anywhere(other, value):
     for text in (json.dumps(clean), redactor.text(f"{secret} {json.dumps(secret)}")):
         assert secret not in text
         assert json.dumps(secret)[1:-1] not in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        (["ls", "-l", "/srv"], "ls -l /srv"),
+        (["mysql", "--password", "geheim"], "mysql --password <redacted>"),
+        (["mysql", "--password=geheim"], "mysql --password=<redacted>"),
+        (["env", "API_TOKEN=geheim", "true"], "env API_TOKEN=<redacted> true"),
+        (["x", "--token", "--verbose", "y"], "x --token --verbose y"),
+        (["sh", "-c", "export PASSWORD=geheim; true"], "sh -c export PASSWORD=<redacted>; true"),
+        (["curl", "https://alice:geheim@host/"], "curl https://<redacted>@host/"),
+        (["swarmlet", "join", "SWMTKN-1-geheim"], "swarmlet join SWMTKN-<redacted>"),
+        (["keys", "monkey"], "keys monkey"),
+        ([], ""),
+    ],
+)
+def test_arguments_are_shown_without_what_looks_like_a_secret(arguments, shown):
+    assert redact_arguments(arguments) == shown
