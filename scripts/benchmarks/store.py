@@ -144,10 +144,25 @@ async def many_tasks(tasks: int, nodes: int) -> None:
         log.replay(replayed)
     del replayed
     log.entries.clear()
+    history(store)
     snapshots(store, tasks)
+    history(store)
+
+
+def history(store: Store) -> None:
+    kept = store.history
+    say("history: events, bytes, an event", f"{len(kept):,}, {kept.size_b():,}, "
+        f"{kept.size_b() / len(kept):.0f} B")  # fmt: skip
+    with timed("history: read all of it", len(kept)):
+        count = sum(len(one.messages) + len(one.tasks) for one in kept.read(with_tasks=True))
+    assert count == len(kept)
 
 
 def snapshots(store: Store, tasks: int) -> None:
+    with timed("snapshot: encode, the history not packed yet", tasks):
+        for _ in store.snapshot():
+            pass
+    say("history: bytes once packed", f"{store.history.size_b():,}")
     worst_s, start = 0.0, time.perf_counter()
     chunks = []
     with timed("snapshot: encode", tasks):

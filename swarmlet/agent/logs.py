@@ -14,7 +14,7 @@ from swarmlet.wire.messages import LogBatch, LogLine, LogOptions, OpenLogs
 log = logging.getLogger("swarmlet.agent")
 
 SUBSCRIPTIONS_MAX: Final = 64  # of one node at once
-BUFFER_LINES_MAX: Final = 512  # of one subscription, waiting to be sent
+BUFFER_LINES_MAX: Final = 256  # of one subscription, waiting to be sent
 BUFFER_SIZE_MAX_B: Final = 64 * 1024
 BUSY_PERIOD_S: Final = 2.0  # how often a log that is read to its end says that it is still read
 

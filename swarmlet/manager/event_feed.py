@@ -10,7 +10,7 @@ from swarmlet.core.limits import NS_PER_MS
 from swarmlet.env.base import Clock
 from swarmlet.model.event_message import EventMessage, node_name
 from swarmlet.model.task_event import TASK, TaskEvent, message_of
-from swarmlet.store.history import OBJECT_EVENTS_MAX, Happening, History
+from swarmlet.store.history import OBJECT_EVENTS_MAX, Happening
 from swarmlet.store.store import Store
 
 READER_EVENTS_MAX: Final = 1_024  # that wait for one reader, before it is cut off
@@ -107,7 +107,7 @@ class _Names:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._gone: dict[tuple[str, str], str] = {}
-        self._known_of: History | None = None  # which was read for those who went before
+        self._known_at = -1  # how often the history was replaced when it was read for these
 
     def name_of(self, kind: str, object_id: str) -> str:
         view = self._store.view()
@@ -127,8 +127,8 @@ class _Names:
 
     def _of_gone(self, kind: str, object_id: str) -> str:
         history = self._store.history
-        if self._known_of is not history or len(self._gone) > OBJECT_EVENTS_MAX:
-            self._known_of = history
+        if self._known_at != history.replaced or len(self._gone) > OBJECT_EVENTS_MAX:
+            self._known_at = history.replaced
             self._gone.clear()
             for happening in history.read():
                 self.note(happening)
@@ -154,7 +154,7 @@ class EventFeed:
         snapshot brings, at a start or where this manager fell behind: that is past.
         """
         self._store, self._names = store, _Names(store)
-        store.listen(partial(self._happened, store, self._names))
+        store.history.listen(partial(self._happened, store, self._names))
 
     def now_ns(self) -> int:
         """The wall clock that `until` is compared with."""

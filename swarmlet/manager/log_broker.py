@@ -37,7 +37,7 @@ from swarmlet.wire.port import LogSource
 
 log = logging.getLogger("swarmlet.manager")
 
-READERS_MAX: Final = 256  # of one manager at once, those of other managers included
+READERS_MAX: Final = 128  # of one manager at once, those of other managers included
 SIZE_B: Final = 4  # of what stands before each batch on its way to another manager
 
 

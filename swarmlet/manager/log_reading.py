@@ -23,7 +23,7 @@ from swarmlet.model.view import View
 from swarmlet.wire.channel import ChannelClosedError
 from swarmlet.wire.messages import CloseLogs, LogBatch, LogLine, Message, OpenLogs
 
-BATCHES_MAX: Final = 4  # of one reader that wait for it; then its agents wait
+BATCHES_MAX: Final = 2  # of one reader that wait for it; then its agents wait
 SAID_MAX: Final = 64  # sentences of our own that wait besides
 OPEN_TIMEOUT_S: Final = 5.0  # for an agent to open a stream it was asked for
 SILENCE_MAX_S: Final = 5.0  # of a stream that is not followed: agents say every 2 s that they read

@@ -139,11 +139,17 @@ class _Ring:
             self.events -= blocks.popleft().count
 
 
+Listener: TypeAlias = Callable[[Happening], None]
+
+
 class History:
-    """The two rings. Written by `Store.apply` and `Store.restore` alone."""
+    """The two rings. Written by `Store.apply` and `Store.restore` alone. `replaced` counts the
+    latter."""
 
     def __init__(self) -> None:
         self._objects, self._tasks = _Ring(OBJECT_EVENTS_MAX), _Ring(TASK_EVENTS_MAX)
+        self._listeners: tuple[Listener, ...] = ()
+        self.replaced = 0
 
     def __len__(self) -> int:
         return self._objects.events + self._tasks.events
@@ -154,7 +160,7 @@ class History:
 
     def add(
         self, view: View, at_ms: int, events: Sequence[Event], notes: Sequence[Note]
-    ) -> Happening:
+    ) -> None:
         """Keep what an entry stamped `at_ms` did and told; `view` as it left it."""
         tasks = happened(events)
         messages: list[EventMessage] = []
@@ -167,7 +173,26 @@ class History:
         if messages:
             kept = [_Kept(one.kind, one.action, one.id, one.attributes) for one in messages]
             self._objects.add(index, at_ms, kept)
-        return Happening(index, at_ms, messages, tasks)
+        if self._listeners:
+            happening = Happening(index, at_ms, messages, tasks)
+            for listener in self._listeners:
+                listener(happening)
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """Call `listener` with what every applied entry tells from now on, in order; not with what
+        a restore brings, for that is past. Returns the way to end it. As quick as a subscriber of
+        the store, and as silent."""
+        self._listeners = (*self._listeners, listener)
+
+        def end() -> None:
+            self._listeners = tuple(one for one in self._listeners if one is not listener)
+
+        return end
+
+    def replace(self, other: "History") -> None:
+        """Take over what another one keeps. Nobody is told."""
+        self._objects, self._tasks = other._objects, other._tasks
+        self.replaced += 1
 
     def read(
         self, *, since_ms: int = 0, after_index: int = 0, with_tasks: bool = False

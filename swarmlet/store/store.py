@@ -32,7 +32,7 @@ from swarmlet.store.codec import (
     proposal_id_of,
 )
 from swarmlet.store.flight import Ahead, BlockedError, Flight
-from swarmlet.store.history import Happening, History
+from swarmlet.store.history import History
 from swarmlet.store.memory import OverlaidView, Overlay, StoreView, live_tables
 from swarmlet.store.proposer import RaftLog
 from swarmlet.store.refusal import REFUSALS, Refusal, RefusedError, forgotten
@@ -43,7 +43,6 @@ from swarmlet.store.tables import Table
 log = logging.getLogger("swarmlet.store")
 
 Subscriber: TypeAlias = Callable[[Sequence[Event]], None]
-Listener: TypeAlias = Callable[[Happening], None]
 Build: TypeAlias = Callable[[View], tuple[Sequence[Change], Sequence[Guard]]]
 
 FLIGHTS_MAX: Final = OUTCOMES_MAX // 2  # so that what a flight builds on is still remembered
@@ -71,7 +70,6 @@ class Store:
         self._log: RaftLog | None = None
         self._subscribers: tuple[Subscriber, ...] = ()
         self._at_restore: tuple[Subscriber, ...] = ()  # those of them that hear of it
-        self._listeners: tuple[Listener, ...] = ()
         self.history = History()
         self._held = _no_held()
         self._outcomes: dict[int, Outcome] = {}  # oldest first; the oldest are forgotten
@@ -170,17 +168,6 @@ class Store:
 
         return unsubscribe
 
-    def listen(self, listener: Listener) -> Callable[[], None]:
-        """Call `listener` with what every applied entry told from now on, once the history has it;
-        not with what a restore brings, for that is past. Returns the way to end it. As quick as a
-        subscriber, and as silent."""
-        self._listeners = (*self._listeners, listener)
-
-        def end() -> None:
-            self._listeners = tuple(one for one in self._listeners if one is not listener)
-
-        return end
-
     def gauges(self) -> Gauges:
         """How much the store holds at this moment."""
         return Gauges(
@@ -202,23 +189,19 @@ class Store:
         self._live.index = self._ahead.view.index = index
         self.stamp_ms = decoded.stamp_ms
         events: Sequence[Event] = ()
-        happening: Happening | None = None
         outcome = self._outcomes.get(decoded.proposal_id)
         if outcome is None:
             outcome, events = self._resolved(decoded, index)
             self._remember(decoded.proposal_id, outcome)
             self._write(events)
             if outcome == index:
-                happening = self._record(decoded, events)
+                self._record(decoded, events)
         if flight is not None:
             flight.outcome = outcome
             self._ahead.settle(flight)
         if events:
             for subscriber in self._subscribers:
                 subscriber(events)
-        if happening is not None:
-            for listener in self._listeners:
-                listener(happening)
 
     def snapshot(self) -> Iterator[bytes]:
         """The whole state as it is now, in chunks that may be taken while entries are applied."""
@@ -232,7 +215,7 @@ class Store:
         content = decode_snapshot(chunks)
         before, flights = self._tables, tuple(self._ahead.flights.values())
         self._tables, self._outcomes = content.tables, content.outcomes
-        self.history = content.history
+        self.history.replace(content.history)
         self._forgotten_index = content.forgotten_index
         self._live = StoreView(self._tables, content.index)
         self._held = _no_held()
@@ -358,13 +341,12 @@ class Store:
             else:
                 self._tables[number].put(event.new)
 
-    def _record(self, entry: Entry, events: Sequence[Event]) -> Happening | None:
+    def _record(self, entry: Entry, events: Sequence[Event]) -> None:
         """Keep what the entry told, if it did. Each change of an entry makes an event at most, and
         a note none."""
         notes = notes_of(entry) if len(events) < len(entry.changes) else ()
-        if not events and not notes:
-            return None
-        return self.history.add(self._live, entry.stamp_ms, events, notes)
+        if events or notes:
+            self.history.add(self._live, entry.stamp_ms, events, notes)
 
     def _hold(self) -> OverlaidView:
         held = OverlaidView(self._tables, self.index)

@@ -164,10 +164,10 @@ def test_one_reader_too_many_is_refused_here_and_through_another_manager(swarm: 
         async with asyncio.TaskGroup() as group:
             others = [group.create_task(anext(reading())) for _ in range(READERS_MAX)]
             await asyncio.sleep(1)
-            with pytest.raises(TooManyReadersError, match="256 readers"):
+            with pytest.raises(TooManyReadersError, match="128 readers"):
                 await anext(reading())
             reader = LogReader(Follower(), Way(swarm, group), swarm.env)
-            with pytest.raises(TooManyReadersError, match="256 readers"):
+            with pytest.raises(TooManyReadersError, match="128 readers"):
                 await anext(reader.read([], FOLLOW, (WEB,)))
             for one in others:
                 one.cancel()

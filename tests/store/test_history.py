@@ -140,11 +140,11 @@ def test_reader_is_not_disturbed_by_what_is_applied_meanwhile(small):
 async def test_listener_hears_what_is_new_and_nothing_of_a_repeat_or_a_refusal():
     store, _ = new_store()
     heard = []
-    end = store.listen(heard.append)
+    end = store.history.listen(heard.append)
     await store.commit([Create(obj=config("c0", "a"))], proposal_id=77)
     await store.commit([Create(obj=config("c0", "a"))], proposal_id=77)
     other = Store(seeded_env())
-    other.listen(heard.append)
+    other.history.listen(heard.append)
     other.restore(store.snapshot())
     assert [one.messages[0].id for one in heard] == ["c0"]
     end()
