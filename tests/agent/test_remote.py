@@ -19,7 +19,13 @@ from swarmlet.core.errors import (
 )
 from swarmlet.core.ids import NodeID
 from swarmlet.env.real import RealDisk
-from swarmlet.wire.channel import AgentChannel, ChannelClosedError, memory_channel
+from swarmlet.wire.channel import (
+    AgentChannel,
+    ChannelClosedError,
+    MemoryStream,
+    memory_channel,
+    memory_stream,
+)
 from swarmlet.wire.credentials import Credentials
 from swarmlet.wire.messages import Heartbeat, ManagerAddr, SwarmInfo
 from swarmlet.wire.remotes import Remotes
@@ -53,6 +59,12 @@ class FakeLink:
     ) -> FakeSink:
         self.streams.append((addr, subscription))
         return FakeSink()
+
+    async def open_stream(
+        self, addr: str, stream_id: str, credentials: Credentials
+    ) -> MemoryStream:
+        self.streams.append((addr, stream_id))
+        return memory_stream()[0]
 
 
 class World:
@@ -157,14 +169,17 @@ def test_connector_remembers_a_manager_that_ended_a_session_and_not_one_that_we_
     run_virtual(story())
 
 
-def test_connector_sends_logs_to_the_manager_of_the_session():
+def test_connector_sends_logs_and_streams_to_the_manager_of_the_session():
     async def story():
         world = World("a", "b", "c")
-        with pytest.raises(UnavailableError):
-            await world.connector.open_log_stream("s")
+        for open_one in (world.connector.open_log_stream, world.connector.open_stream):
+            with pytest.raises(UnavailableError):
+                await open_one("s")
         await world.connector.open_session()
         await world.connector.open_log_stream("s")
-        assert world.link.streams == [(world.link.asked[0], "s")]
+        await world.connector.open_stream("t")
+        there = world.link.asked[0]
+        assert world.link.streams == [(there, "s"), (there, "t")]
 
     run_virtual(story())
 

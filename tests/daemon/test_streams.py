@@ -27,6 +27,8 @@ from tests.daemon.harness import (
     Daemon,
     UnixConnection,
     free_port,
+    pid_of,
+    running,
     running_daemon,
     service,
     wait_for,
@@ -344,6 +346,18 @@ def test_port_forward_carries_many_connections_and_their_ends(swarm: Swarm):
         assert process.stderr.read().strip() == ""
     begun = notes(swarm.leader.client(), "forward_start")[-1]
     assert begun["port"] == str(swarm.port)
+
+
+def test_port_forward_goes_on_with_the_task_that_has_the_place(swarm: Swarm):
+    client = swarm.leader.client()
+    with forwarded(swarm, f"0:{swarm.port}") as (process, (port,)):
+        assert echoed(port, b"one") == b"one"
+        (task,) = wait_running(client, "web", 1)
+        os.kill(pid_of(task), signal.SIGKILL)
+        wait_for(lambda: running(client, "web")[-1:] not in ([], [task]), what="the next task")
+        wait_for(lambda: listens(swarm.port), what="its port")
+        assert echoed(port, b"two") == b"two"
+        assert "Going on with web.1" in process.stderr.readline()
 
 
 def test_port_that_is_not_declared_is_refused(swarm: Swarm):
