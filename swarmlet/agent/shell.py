@@ -198,6 +198,9 @@ class TaskShell:
         self._is_prepared = True
 
     async def _start(self) -> Started | Exit:
+        """Of a task that an earlier life of the daemon held only once a manager has said that it
+        is wanted still: its place may have been given away."""
+        await self._bench.payloads.is_told.wait()
         if not self._is_prepared:  # prepared by an earlier life of the daemon, maybe of the host
             await self._prepare()
         await self._bench.vacated(self.task)

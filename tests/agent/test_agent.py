@@ -320,6 +320,32 @@ def test_agent_reports_tasks_lost_when_the_host_was_rebooted(world: World):
     run_virtual(both())
 
 
+def test_agent_starts_nothing_from_an_earlier_life_before_a_manager_says_that_it_is_wanted(
+    world: World,
+):
+    world.scripts["a"] = Script(start_s=5.0)
+
+    async def before(_: Agent):
+        await world.manager.assign(assigned("a"))
+        await world.reaches("a", S.STARTING)
+        world.manager.is_up = False
+
+    async def after(_: Agent):
+        await asyncio.sleep(60)
+        assert world.runtime.running() == []
+        world.manager.wanted.clear()  # another node has it by now
+        world.manager.is_up = True
+        await until(lambda: not world.runtime.tasks)
+        assert world.runtime.running() == []
+
+    async def both():
+        await world.with_agent(before)
+        world.runtime.reboot()
+        await world.with_agent(after)
+
+    run_virtual(both())
+
+
 def test_agent_leaves_no_plaintext_on_disk_and_a_private_key_file(world: World):
     async def story(_: Agent):
         await world.manager.assign(assigned("a"))
