@@ -8,7 +8,6 @@ import msgspec
 
 from swarmlet.core.ids import NodeID, ServiceID, TaskID
 from swarmlet.model.node import Node, NodeState
-from swarmlet.model.service import Service
 from swarmlet.model.task import STATE_NAMES, Task, TaskState
 from swarmlet.model.view import View, spec_of, task_spec_of
 from swarmlet.reconcile.moving import is_moving, why_stop_first
@@ -20,6 +19,7 @@ START_FIRST: Final = "start-first"
 STOP_FIRST: Final = "stop-first"
 STOP: Final = "stop"
 STAY: Final = "stay"
+UNMOVED: Final = "its service's mode is one that no drain moves"
 
 
 class Move(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,7 +113,7 @@ def _way(view: View, task: Task) -> tuple[str, str]:
     if service is None:
         return STOP, "its service was removed"
     if replicas_of(spec_of(view, service)) is None:
-        return STAY, "its service's mode is one that no drain moves"
+        return STAY, UNMOVED
     slot = [
         other
         for other in view.tasks.scan("slot", (task.service_id, task.slot))
@@ -127,14 +127,21 @@ def _way(view: View, task: Task) -> tuple[str, str]:
 
 
 def _waits_for(view: View, node: Node, task: Task) -> tuple[str, bool]:
+    """In words, and whether it is stuck."""
+    service = view.services.get(task.service_id)
     if node.status.state == NodeState.DOWN:
         return "its node is down, and tells once it is back", False
     if not is_wanted(task):
         return "it is being stopped", False
     if node.spec.availability != "drain":
         return "nothing: the node is not drained", False
-    service = view.services.get(task.service_id)
-    after = None if service is None else next(_successors(view, service, task), None)
+    if service is not None and replicas_of(spec_of(view, service)) is None:
+        return f"nothing: {UNMOVED}", True
+    return _waits_for_another(view, task)
+
+
+def _waits_for_another(view: View, task: Task) -> tuple[str, bool]:
+    after = next(_successors(view, task), None)
     if after is not None:
         return _how_far(view, after)
     if is_moving(view, task):
@@ -142,11 +149,11 @@ def _waits_for(view: View, node: Node, task: Task) -> tuple[str, bool]:
     return "it is about to be stopped", False
 
 
-def _successors(view: View, service: Service, task: Task) -> Iterator[Task]:
+def _successors(view: View, task: Task) -> Iterator[Task]:
     """What is wanted in its slot elsewhere, the furthest first."""
     others = (
         other
-        for other in view.tasks.scan("slot", (service.id, task.slot))
+        for other in view.tasks.scan("slot", (task.service_id, task.slot))
         if other.id != task.id and is_wanted(other) and other.node_id != task.node_id
     )
     yield from sorted(others, key=lambda other: (-other.status.state, other.id))

@@ -7,12 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swarmlet.core.ids import TaskID
+from swarmlet.model.base import Empty
 from swarmlet.model.node import DrainPlan, Node, NodeState
 from swarmlet.model.on_disconnect import LABEL
 from swarmlet.model.service import (
     ResourceRequirements,
     Resources,
     RestartPolicy,
+    Service,
+    ServiceMode,
     UpdateConfig,
 )
 from swarmlet.model.task import Task, TaskState
@@ -289,6 +292,25 @@ def test_moves_say_how_each_task_goes_and_where_to():
     assert problem.startswith("no suitable node (")
     cluster = Cluster(policy=RestartPolicy(condition="none"))
     assert cluster.ways("n1")[0][1:4] == ("stop", "its restart policy grants no successor", "")
+
+
+def test_moves_of_what_no_service_moves_say_so():
+    cluster = Cluster()
+    made = cluster.world.specs.get("web@1")
+    mode = ServiceMode(global_=Empty())
+    cluster.world.put(replace(made, spec=replace(made.spec, mode=mode)))
+    assert cluster.ways("n1")[0][1:3] == ("stay", "its service's mode is one that no drain moves")
+    cluster.drain("n1")
+    assert cluster.left("n1")[0][1] == "nothing: its service's mode is one that no drain moves"
+    cluster.world.drop(Service, "web")
+    assert cluster.ways("n1")[0][1:3] == ("stop", "its service was removed")
+
+
+def test_left_on_a_node_that_is_down_waits_for_its_word():
+    cluster = Cluster()
+    cluster.drain("n1")
+    cluster.state("n1", NodeState.DOWN)
+    assert cluster.left("n1")[0][1] == "its node is down, and tells once it is back"
 
 
 def test_moves_of_many_tasks_reckon_with_each_other():
