@@ -56,6 +56,7 @@ from swarmlet.wire.remotes import Remotes
 from tests.daemon.harness import Daemon, running, service, wait_for
 
 JOINING_MAX = 64  # at once: the port takes 128 unfinished connections of one address
+CONNECTING_MAX = 256  # at once, for the same reason: there are three ports
 REST_S = 10.0  # for what is being written to come to its end
 STEADY_S = 30.0
 REGISTER_TIMEOUT_S = 5.0
@@ -96,7 +97,8 @@ class Agent:
                 await asyncio.sleep(self._env.rng.random() * backoff_s)
                 backoff_s = min(BACKOFF_MIN_S + 2 * backoff_s, BACKOFF_MAX_S)
                 try:
-                    channel, period_s = await self._register()
+                    async with self._fleet.connecting:
+                        channel, period_s = await self._register()
                 except (SwarmError, TimeoutError) as error:
                     self._fleet.fail(error)
                     continue
@@ -171,6 +173,7 @@ class Fleet:
         self.agents: list[Agent] = []
         self.connected, self.failed = 0, 0
         self.why: dict[str, int] = {}
+        self.connecting = asyncio.Semaphore(CONNECTING_MAX)
         self._all, self._lost = asyncio.Event(), asyncio.Event()
 
     async def join(self, addr: str, token: str, count: int, folder: Path) -> float:
