@@ -15,6 +15,7 @@ from swarmlet.store.store import Store
 
 READER_EVENTS_MAX: Final = 1_024  # that wait for one reader, before it is cut off
 SLICE_EVENTS: Final = 250  # of the past that are looked at before the loop breathes
+UNKNOWN: Final = -1
 _REMOVE: Final = "remove"
 _NAMED: Final = ("service", "node")
 
@@ -107,7 +108,7 @@ class _Names:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._gone: dict[tuple[str, str], str] = {}
-        self._known_at = -1  # how often the history was replaced when it was read for these
+        self._known_at = UNKNOWN  # how often the history was replaced when it was read for these
 
     def name_of(self, kind: str, object_id: str) -> str:
         view = self._store.view()
@@ -120,19 +121,28 @@ class _Names:
         return name or self._of_gone(kind, object_id)
 
     def note(self, happening: Happening) -> None:
-        """Whatever was removed: its name is needed as long as its tasks are told of."""
-        for message in happening.messages:
-            if message.action == _REMOVE and message.kind in _NAMED:
-                self._gone[message.kind, message.id] = message.attributes["name"]
+        """Whatever was removed: its name is needed as long as its tasks are told of. Before
+        somebody has asked, the history is enough."""
+        if self._known_at == self._store.history.replaced:
+            self._gone.update(_removed(happening))
+            if len(self._gone) > OBJECT_EVENTS_MAX:
+                self._known_at = UNKNOWN
 
     def _of_gone(self, kind: str, object_id: str) -> str:
         history = self._store.history
-        if self._known_at != history.replaced or len(self._gone) > OBJECT_EVENTS_MAX:
+        if self._known_at != history.replaced:
             self._known_at = history.replaced
             self._gone.clear()
             for happening in history.read():
-                self.note(happening)
+                self._gone.update(_removed(happening))
         return self._gone.get((kind, object_id), "")
+
+
+def _removed(happening: Happening) -> Iterator[tuple[tuple[str, str], str]]:
+    """Kind, id and name of the services and nodes that an entry removed."""
+    for message in happening.messages:
+        if message.action == _REMOVE and message.kind in _NAMED:
+            yield (message.kind, message.id), message.attributes["name"]
 
 
 class EventFeed:
