@@ -105,6 +105,27 @@ def test_log_of_one_task_and_of_nothing(swarmlet, swarm):
     )
 
 
+def test_task_logs_are_those_of_one_task(swarmlet, swarm):
+    swarm.script[f"GET /tasks/{TASK_ID}"] = (200, {"ID": TASK_ID, "Slot": 1, "Spec": {}})
+    swarm.script[f"GET /tasks/{TASK_ID}/logs"] = (200, [frame(1, "hello")])
+    result = swarmlet("task", "logs", "-f", "-n", "5", "--until", "1970-01-02", TASK_ID)
+    assert result.out.endswith("| hello\n")
+    asked = next(r for r in swarm.requests if r.path.endswith("/logs"))
+    assert {key: asked.query[key] for key in ("follow", "tail", "until")} == {
+        "follow": "1",
+        "tail": "5",
+        "until": "86400.000000000",
+    }
+    missing = swarmlet("task", "logs", "nope")
+    assert missing.code == 1
+
+
+def test_bad_until_names_its_own_flag(swarmlet, swarm):
+    result = swarmlet("service", "logs", "--until", "yesterday", "api-log")
+    assert result.code == 2
+    assert "--until" in result.err
+
+
 def test_frames_are_found_wherever_the_stream_is_cut():
     whole = frame(1, "one") + frame(2, "two")
     expected = list(frames_of(iter([whole])))
