@@ -10,6 +10,7 @@ A node's API is reached through /proc/PID/root, so the engine has to be of this 
 
 import contextlib
 import functools
+import json
 import os
 import shutil
 import subprocess
@@ -42,6 +43,8 @@ def missing() -> str:
         return "docker is not installed (Debian package docker.io)"
     if not compose_command():
         return "docker-compose is not installed (Debian package docker-compose)"
+    if shutil.which("debootstrap") is None:
+        return "debootstrap is not installed (Debian package debootstrap)"
     return ""
 
 
@@ -148,6 +151,10 @@ class Container:
         """The power fails."""
         self._net.docker("kill", self.container)
 
+    def shutdown(self) -> None:
+        """The host goes down in order, and says so."""
+        self._net.docker("stop", self.container)
+
     def pids(self) -> list[int]:
         """Every process in it, by its number on this machine."""
         network = f"/proc/{self._running_pid()}/ns/net"
@@ -174,7 +181,6 @@ class ComposeNetwork:
     def __init__(self, docker_host: str, project: str, certs: str) -> None:
         self.docker_host, self.project, self.certs = docker_host, project, certs
         self.hosts = {name: Container(self, name) for name in ADDRESSES}
-        self._cut: list[str] = []
 
     def __getitem__(self, name: str) -> Container:
         return self.hosts[name]
@@ -196,19 +202,26 @@ class ComposeNetwork:
         return len(ready) == len(self.hosts) and len(reachable) == 3
 
     def down(self) -> None:
-        self.compose("down", "-v", "--remove-orphans", "-t", "1", limit_s=120)
+        self.compose("down", "-v", "--remove-orphans", "-t", "0", limit_s=120)
 
     def cut(self, *names: str) -> None:
         """Each of these nodes is off the control network, and alone."""
         for name in names:
-            self.docker("network", "disconnect", f"{self.project}_control", self[name].container)
-            self._cut.append(name)
+            self.docker("network", "disconnect", self._control, self[name].container)
 
     def heal(self) -> None:
-        while self._cut:
-            name = self._cut.pop()
-            words = ("--ip", self[name].address, "--alias", name, f"{self.project}_control")
-            self.docker("network", "connect", *words, self[name].container)
+        """Whoever cut what."""
+        ids = [host.container for host in self.hosts.values()]
+        for host, found in zip(
+            self.hosts.values(), json.loads(self.docker("inspect", *ids).stdout), strict=True
+        ):
+            if self._control not in found["NetworkSettings"]["Networks"]:
+                words = ("--ip", host.address, "--alias", host.name, self._control)
+                self.docker("network", "connect", *words, host.container)
+
+    @property
+    def _control(self) -> str:
+        return f"{self.project}_control"
 
     def docker(
         self, *words: str, said: str = "", limit_s: float = 60.0, check: bool = True
@@ -221,14 +234,17 @@ class ComposeNetwork:
     def compose(
         self, *words: str, limit_s: float = 60.0, check: bool = True
     ) -> subprocess.CompletedProcess[str]:
-        environment = {
+        command = [*compose_command(), "-f", f"{ROOT}/{FILE}", *words]
+        return _run(command, environment=self.environment(), limit_s=limit_s, check=check)
+
+    def environment(self) -> dict[str, str]:
+        """In which docker-compose means these nodes."""
+        return {
             **os.environ,
             "DOCKER_HOST": self.docker_host,
             "COMPOSE_PROJECT_NAME": self.project,
             "SWARMLET_CERTS": self.certs,
         }
-        command = [*compose_command(), "-f", f"{ROOT}/{FILE}", *words]
-        return _run(command, environment=environment, limit_s=limit_s, check=check)
 
 
 def _run(

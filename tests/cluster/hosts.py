@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from tests.daemon.harness import ApiError, Client, Daemon, clean_up
 
@@ -152,6 +153,12 @@ class Host(Daemon):
                 self.process.wait()
             time.sleep(0.005)
 
+    def shutdown(self) -> None:
+        """The host goes down in order, and says so. `start` is its next boot."""
+        said = self.swarmlet("daemon", "stop", "--host-stopping")
+        assert said.returncode == 0, said.stderr
+        self.crash()
+
     def freeze(self) -> None:
         """Its daemon gets no time any more, as on a machine that is starved; `thaw` ends that."""
         assert self.process is not None
@@ -217,6 +224,8 @@ class Network:
             for number, name in enumerate(names, start=1)
         }
         self._switch: subprocess.Popen[str] | None = None
+        self._orders: IO[str] | None = None  # to the switch
+        self._answers: IO[str] | None = None
 
     def make(self) -> None:
         """The hosts' folders and networks, and what each knows of the others."""
@@ -243,6 +252,7 @@ class Network:
             text=True,
             start_new_session=True,
         )
+        self._orders, self._answers = self._switch.stdin, self._switch.stdout
         self._hear("ready")
 
     def cut(self, *names: str) -> None:
@@ -286,16 +296,14 @@ class Network:
             self.heal()
 
     def _order(self, line: str) -> None:
-        assert self._switch is not None
-        assert self._switch.stdin is not None
-        self._switch.stdin.write(f"{line}\n")
-        self._switch.stdin.flush()
+        assert self._orders is not None
+        self._orders.write(f"{line}\n")
+        self._orders.flush()
         self._hear("ok")
 
     def _hear(self, word: str) -> None:
-        assert self._switch is not None
-        assert self._switch.stdout is not None
-        heard = self._switch.stdout.readline().strip()
+        assert self._answers is not None
+        heard = self._answers.readline().strip()
         assert heard == word, f"the switch says {heard!r}, not {word!r}"
 
 

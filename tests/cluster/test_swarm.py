@@ -9,8 +9,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.cluster.backends import MANAGERS, NAMES, OPENED, Five, is_up, is_whole
+from tests.cluster.backends import MANAGERS, NAMES, OPENED, Five, is_whole, mend
 from tests.cluster.copies import copies, each_once, marked_service
+from tests.cluster.page import commands_of, nodes_in, typed
 from tests.cluster.swarms import (
     configs_of,
     first_write,
@@ -50,14 +51,6 @@ async def mark(net):
     await until(lambda: is_whole(net), "five nodes")
     net["manager1"].client().delete("/services/web")
     await until(lambda: not copies(net, mark), "the service is gone")
-
-
-def mend(net: Five) -> None:
-    net.heal()
-    for host in net.hosts.values():
-        host.thaw()
-        if not is_up(host):
-            host.start()
 
 
 async def until(condition: Callable[[], object], what: str, limit_s: float = 60.0) -> None:
@@ -169,6 +162,16 @@ async def test_daemon_killed_alone_adopts_its_tasks_when_it_is_back_in_time(net,
     assert len(pids & set(net["worker2"].pids())) >= 2 * len(running)  # shims and tasks
 
 
+async def test_worker_that_shuts_down_in_order_has_its_tasks_moved_at_once(net, mark):
+    assert copies(net, mark, "worker1")
+    rest = [name for name in NAMES if name != "worker1"]
+    await asyncio.to_thread(net["worker1"].shutdown)
+    await until(lambda: copies(net, mark, *rest) == each_once(REPLICAS), "replacements", 5.0)
+    await asyncio.to_thread(net["worker1"].start)
+    await until(lambda: is_whole(net), "it is back")
+    await stays(lambda: copies(net, mark) == each_once(REPLICAS), CALM_S)
+
+
 async def test_nodes_that_were_all_off_are_the_same_nodes(net):
     before = {name: node_id(host) for name, host in net.hosts.items()}
     for host in net.hosts.values():
@@ -177,3 +180,20 @@ async def test_nodes_that_were_all_off_are_the_same_nodes(net):
         await asyncio.to_thread(net[name].start)
     await until(lambda: is_whole(net), "five nodes")
     assert {name: node_id(host) for name, host in net.hosts.items()} == before
+
+
+@pytest.mark.compose
+def test_page_with_compose_is_true_word_for_word(net):
+    """The last one: it ends with `down`."""
+    commands = commands_of("With compose")
+    said = {command: typed(command, net.environment()) for command in commands}
+
+    def of(end: str) -> str:
+        return next(said[command] for command in commands if command.endswith(end))
+
+    assert "Built swarmlet:test" in said["scripts/build-image"]
+    assert nodes_in(of("exec manager1 swarmlet node ls")) == set(NAMES)
+    assert "web.10" in of("swarmlet service ps web")
+    assert nodes_in(of(" ps")) == set(NAMES)
+    assert of(" ps").count("Up") == len(NAMES)
+    assert not net.compose("ps", "-q").stdout

@@ -55,8 +55,9 @@ class DockerEngine:
         self.socket = f"{folder}/docker.sock"
         self.host = f"unix://{self.socket}"
         self._process: subprocess.Popen[bytes] | None = None
-        subprocess.run(["ip", "netns", "add", namespace], check=True)
-        subprocess.run(self.inside("ip", "link", "set", "lo", "up"), check=True)
+        if not os.path.exists(f"/run/netns/{namespace}"):  # or it is one that runs already
+            subprocess.run(["ip", "netns", "add", namespace], check=True)
+            subprocess.run(self.inside("ip", "link", "set", "lo", "up"), check=True)
 
     def inside(self, *command: str) -> list[str]:
         """The command that runs `command` in the engine's network, where its ports are."""
