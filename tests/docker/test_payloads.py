@@ -1,5 +1,6 @@
 """Secrets and configs of containers: bound from memory, and gone with the container."""
 
+import base64
 import os
 import tempfile
 from pathlib import Path
@@ -10,6 +11,9 @@ from swarmlet.core.ids import TaskID
 from swarmlet.model.container import ConfigReference, FileTarget, SecretReference
 from swarmlet.runtime.base import RuntimeProblemError, TaskFile
 from swarmlet.runtime.docker.deliveries import Deliveries, targets_of
+from tests.daemon.harness import running_daemon, service, tasks_of, wait_for, wait_running
+from tests.daemon.test_at_rest import files_holding
+from tests.docker.engine import IMAGE
 from tests.docker.world import at_work, host, lines, open_runtime, shell
 
 TREASURE = b"tr3asure-of-a-container"
@@ -150,3 +154,40 @@ def test_disk_is_no_place_for_a_secret():
         with pytest.raises(RuntimeProblemError, match="never written to a disk"):
             deliveries(f"{disk}/payloads").make_room(task)
         assert os.listdir(disk) == []
+
+
+# The whole daemon --------------------------------------------------------------------------------
+@pytest.fixture
+def daemon(engine):
+    with running_daemon("--docker-host", host()) as daemon:
+        daemon.init()
+        yield daemon
+
+
+@needs_engine
+def test_service_has_its_secrets_after_a_crash_of_the_daemon_too_and_leaves_none(daemon):
+    client = daemon.client()
+    data = base64.b64encode(TREASURE).decode()
+    secret_id = client.post("/secrets/create", {"Name": "key", "Data": data})["ID"]
+    file = {"Name": "key", "UID": "0", "GID": "0", "Mode": 0o400}
+    reference = {"SecretID": secret_id, "SecretName": "key", "File": file}
+    script = "while sleep 0.1; do test -s /run/secrets/key || exit 3; done"
+    spec = service("web", "/bin/sh", "-c", script, replicas=2, Secrets=[reference])
+    spec["TaskTemplate"]["ContainerSpec"]["Image"] = IMAGE
+    client.post("/services/create", spec)
+    first = {task["ID"] for task in wait_running(client, "web", 2)}
+    assert len(in_memory()) == 2
+    daemon.kill()
+    daemon.start()
+    client = daemon.client()
+    found = client.get("/services")[0]
+    found["Spec"]["Mode"]["Replicated"]["Replicas"] = 3
+    client.post(
+        f"/services/{found['ID']}/update?version={found['Version']['Index']}", found["Spec"]
+    )
+    assert first < {task["ID"] for task in wait_running(client, "web", 3)}
+    assert len(tasks_of(client, "web")) == 3  # none has failed
+    assert len(in_memory()) == 3
+    client.delete("/services/web")
+    wait_for(lambda: in_memory() == [], what="the end of the secrets")
+    assert files_holding(daemon.directory, TREASURE) == []
