@@ -26,6 +26,8 @@ from swarmlet.wire.routes import (
     ROUTES,
     SESSION,
     SNAPSHOT,
+    STREAM,
+    TASK_STREAM,
     UNLOCK_KEY,
     PortRoute,
 )
@@ -35,9 +37,9 @@ from tests.wire.identities import SwarmCA
 HOUR_MS = 3_600_000
 CLUSTER = ClusterID("c")
 OPEN = {HELLO, ROOT, JOIN, CERTIFICATE}
-NODES = {*OPEN, RENEW, SESSION, LOGS}
+NODES = {*OPEN, RENEW, SESSION, LOGS, STREAM}
 MEMBERS = {RAFT, SNAPSHOT}
-MANAGERS = {*NODES, *MEMBERS, API, MEMBER_JOIN, MEMBER_LEAVE, UNLOCK_KEY}
+MANAGERS = {*NODES, *MEMBERS, API, MEMBER_JOIN, MEMBER_LEAVE, TASK_STREAM, UNLOCK_KEY}
 
 
 def peer(node_id: str, role: str, **fields: object) -> Identity:

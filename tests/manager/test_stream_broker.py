@@ -68,7 +68,7 @@ class Notes:
 
     def __init__(self, swarm: Swarm) -> None:
         self.all: list[tuple[str, dict[str, str]]] = []
-        swarm.store.listen(self._take)
+        swarm.store.history.listen(self._take)
 
     def _take(self, happening) -> None:
         for message in happening.messages:

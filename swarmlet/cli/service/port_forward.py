@@ -13,7 +13,7 @@ from swarmlet.cli.client import Client, Upgraded, quote
 from swarmlet.cli.errors import ApiError, CommandError
 from swarmlet.cli.lazy import example
 from swarmlet.cli.names import complete_service
-from swarmlet.cli.service.target import Target, find_target
+from swarmlet.cli.service.target import Target, find_target, shown
 from swarmlet.core.errors import SwarmError
 from swarmlet.core.framing import END, EXIT, INPUT, PROBLEM, STDOUT
 
@@ -50,6 +50,7 @@ def port_forward(client: Client, /, *, name: str, ports: tuple[str, ...], addres
     """
     ways = [_way(text) for text in ports]
     target = find_target(client, name)
+    there = shown(client, target)
     forward = _Forward(client.named, name, target)
     with ExitStack() as stack:
         listeners = {}
@@ -57,10 +58,8 @@ def port_forward(client: Client, /, *, name: str, ports: tuple[str, ...], addres
             listener = stack.enter_context(_listen(address, way))
             listeners[listener] = way.port
             host, local = listener.getsockname()[:2]
-            shown = f"[{host}]" if ":" in host else host
-            click.echo(
-                f"Forwarding {shown}:{local} to port {way.port} of {target.shown()}", err=True
-            )
+            here = f"[{host}]:{local}" if ":" in host else f"{host}:{local}"
+            click.echo(f"Forwarding {here} to port {way.port} of {there}", err=True)
         forward.run(listeners)
 
 
@@ -142,9 +141,8 @@ class _Forward:
             now = find_target(client, self._ref)
             if now.task_id == self._target.task_id:
                 raise
-            click.echo(
-                f"{self._target.name} is gone ({refusal.message}); now {now.shown()}", err=True
-            )
+            there = shown(client, now)
+            click.echo(f"Note: {refusal.message} Going on with {there}.", err=True)
             self._target = now
             return _open(client, now, port)
         finally:

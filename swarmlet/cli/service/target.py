@@ -16,8 +16,12 @@ class Target(NamedTuple):
     name: str
     node_id: str
 
-    def shown(self) -> str:
-        return f"{self.name} (task {self.task_id[:SHORT_ID_LENGTH]}, node {self.node_id})"
+
+def shown(client: Client, target: Target) -> str:
+    """For people, with the node's name."""
+    node = _look_up(client, "nodes", target.node_id) or {}
+    name = (node.get("Description") or {}).get("Hostname") or target.node_id
+    return f"{target.name} (task {target.task_id[:SHORT_ID_LENGTH]}, node {name})"
 
 
 def find_target(client: Client, ref: str) -> Target:
