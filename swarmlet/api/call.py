@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
 from aiohttp import web
@@ -14,8 +14,10 @@ from swarmlet.api.query import flag
 from swarmlet.api.render.spec import ShownSpecs
 from swarmlet.core.errors import InvalidArgumentError, SwarmError
 from swarmlet.core.version import VERSION
-from swarmlet.manager.control import Control
 from swarmlet.model.view import View
+
+if TYPE_CHECKING:
+    from swarmlet.manager.control import Control
 
 API_VERSION: Final = (1, 52)
 API_VERSION_MIN: Final = (1, 24)
@@ -82,7 +84,7 @@ class Call:
     def query(self) -> MultiDictProxy[str]:
         return self.request.rel_url.query
 
-    async def view(self, control: Control) -> View:
+    async def view(self, control: "Control") -> View:
         """The swarm's state for an answer to this request: its newest, or with `?stale=1` what this
         manager knows, of which the answer says how old it may be. Raises QuorumLostError."""
         if not flag(self.query, "stale"):

@@ -1,15 +1,17 @@
 """What the API needs of the daemon it runs in: the life of this node's membership in a swarm."""
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 from aiohttp import web
 
 from swarmlet.core.ids import NodeID
-from swarmlet.manager.control import Control
-from swarmlet.manager.event_feed import EventFeed
 from swarmlet.model.cluster import SwarmSpec
 from swarmlet.runtime.base import RuntimeDescription
+
+if TYPE_CHECKING:
+    from swarmlet.manager.control import Control
+    from swarmlet.manager.event_feed import EventFeed
 
 
 class InitRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,13 +108,13 @@ class Engine(Protocol):
     def facts(self) -> EngineFacts: ...
 
     @property
-    def events(self) -> EventFeed:
+    def events(self) -> "EventFeed":
         """What changed in the swarms this daemon was in, and what will."""
         ...
 
     def swarm_state(self) -> SwarmState: ...
 
-    def control(self) -> Control:
+    def control(self) -> "Control":
         """The manager's verbs. Raises NotManagerError with Docker's text for the present state."""
         ...
 

@@ -19,7 +19,6 @@ from swarmlet.model.service import Service, ServiceSpec, SpecVersion, spec_versi
 from swarmlet.model.task import STATE_NAMES, Task, task_name
 from swarmlet.model.task_event import TASK
 from swarmlet.model.view import View, task_spec_version_of
-from swarmlet.reconcile.slots import replaces_tasks
 
 Filters: TypeAlias = Mapping[str, tuple[str, ...]]
 
@@ -215,6 +214,8 @@ def _is_up_to_date(view: View, task: Task, row: SpecVersion) -> bool:
     current = view.specs.get(spec_version_id(service.id, service.spec_version))
     if current is None or current is row:
         return current is row
+    from swarmlet.reconcile.slots import replaces_tasks  # workers do without
+
     return not replaces_tasks(row.spec, current.spec, [view.nodes.get(task.node_id)])
 
 

@@ -8,7 +8,7 @@ and the client sees a pause. What may have been proposed is never repeated here.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import aiohttp
 from aiohttp import hdrs, web
@@ -25,7 +25,9 @@ from swarmlet.core.errors import (
     first_of,
 )
 from swarmlet.core.ids import RaftID
-from swarmlet.manager.control import Control
+
+if TYPE_CHECKING:
+    from swarmlet.manager.control import Control
 
 PAUSE_S: Final = 2.5
 """A client waits that long for an election at most: by then the log says that a majority is lost,
@@ -68,7 +70,7 @@ async def while_electing(call: Call, attempt: Callable[[], Awaitable[_Answer]]) 
         await _settle(call.engine.control(), ends_s + SENTENCE_S)
 
 
-async def _settle(control: Control, until_s: float) -> None:
+async def _settle(control: "Control", until_s: float) -> None:
     """Wait for somebody to lead. Raises QuorumLostError; all else shows at the next try."""
     try:
         async with asyncio.timeout_at(until_s):
@@ -119,7 +121,7 @@ class _LeaderLeftError(Exception):
     """The manager that was asked leads no more and has not answered."""
 
 
-async def _until_left(control: Control, request: web.Request, asked: RaftID | None) -> None:
+async def _until_left(control: "Control", request: web.Request, asked: RaftID | None) -> None:
     """Returns once the answer has begun. Raises _LeaderLeftError."""
     left_s = 0.0
     while not request.writer.output_size:

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
@@ -12,9 +12,11 @@ from swarmlet.api.render.common import rfc3339_fixed
 from swarmlet.api.streams import SYSTEM_ERROR, frame, output_type, saying_problems, while_read
 from swarmlet.core.errors import InvalidArgumentError
 from swarmlet.core.ids import ServiceID, TaskID
-from swarmlet.manager.control import Control
 from swarmlet.model.task import Task
 from swarmlet.wire.messages import LogLine, LogOptions
+
+if TYPE_CHECKING:
+    from swarmlet.manager.control import Control
 
 STDERR: Final = 2  # where the lines go that a manager says itself
 
@@ -49,7 +51,7 @@ def _context_of(task: Task) -> bytes:
 class Contexts:
     """Tasks' contexts; a followed service brings tasks that were not there at first."""
 
-    def __init__(self, control: Control, tasks: Iterable[Task]) -> None:
+    def __init__(self, control: "Control", tasks: Iterable[Task]) -> None:
         self._control = control
         self._known = {task.id: _context_of(task) for task in tasks}
 
@@ -98,7 +100,7 @@ async def _copy(lines: AsyncIterator[LogLine], out: web.StreamResponse, form: Li
 
 async def stream_logs(
     call: Call,
-    control: Control,
+    control: "Control",
     tasks: Sequence[Task],
     services: Sequence[ServiceID] = (),
     *,

@@ -1,6 +1,7 @@
 """What the daemon says of itself, whatever its node's life is at."""
 
 import asyncio
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -10,9 +11,11 @@ from swarmlet.daemon.gauges import Gauges
 from swarmlet.daemon.host import Host
 from swarmlet.daemon.joining import Attempt
 from swarmlet.daemon.stay import Stay
-from swarmlet.manager.control import Control
 from swarmlet.manager.event_feed import EventFeed
 from swarmlet.runtime.base import Registries, Runtime
+
+if TYPE_CHECKING:
+    from swarmlet.manager.control import Control
 
 
 class EngineAnswers:
@@ -51,7 +54,7 @@ class EngineAnswers:
             return SwarmState(state="error", error=self._failure)
         return SwarmState(state="pending" if self._changing.locked() else "inactive")
 
-    def control(self) -> Control:
+    def control(self) -> "Control":
         if self._stay is None or self._attempt is not None:
             raise not_in_swarm()
         return self._stay.control()

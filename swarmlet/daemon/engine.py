@@ -22,7 +22,6 @@ from swarmlet.core.errors import (
 from swarmlet.core.ids import NodeID
 from swarmlet.daemon.answers import EngineAnswers
 from swarmlet.daemon.data_dir import SwarmFile
-from swarmlet.daemon.founding import plan_swarm, write_identity
 from swarmlet.daemon.host import Host
 from swarmlet.daemon.joining import JOIN_WAIT_S, Attempt, plan_join
 from swarmlet.daemon.leftovers import Leftovers
@@ -65,6 +64,8 @@ class DaemonEngine(EngineAnswers):
             log.warning("swarm.locked")
 
     async def init_swarm(self, request: InitRequest) -> NodeID:
+        from swarmlet.daemon.founding import plan_swarm, write_identity  # workers do without
+
         async with self._changing:
             if request.force_new_cluster and self._is_in_swarm():
                 return await self._force_new_cluster(request)

@@ -9,7 +9,7 @@ from swarmlet.core.errors import manager_not_ready
 from swarmlet.core.identity import Identity
 from swarmlet.env.base import Clock
 from swarmlet.manager.gatekeeper import CertificateGatekeeper
-from swarmlet.manager.port import hello_of
+from swarmlet.manager.hello import hello_of
 from swarmlet.wire.channel import AgentChannel, AskedStream, RaftChannel, StreamChannel
 from swarmlet.wire.node_api import (
     CertificateRequest,

@@ -4,14 +4,17 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from swarmlet.ca.own_identity import OwnIdentity
 from swarmlet.core.errors import SwarmError, UnavailableError
 from swarmlet.raft.membership import SET_ADDRESS
-from swarmlet.store.proposer import Leadership, Member, MemberChange, RaftLog
+from swarmlet.store.proposer import MemberChange
 from swarmlet.wire.channel import NodeLink
 from swarmlet.wire.node_api import MemberRequest
+
+if TYPE_CHECKING:
+    from swarmlet.store.proposer import Leadership, Member, RaftLog
 
 log = logging.getLogger("swarmlet.daemon")
 
@@ -23,7 +26,7 @@ LEADER_WAIT_S: Final = 3.0  # for a leader to tell it to: longer than an electio
 class GroupMember:
     """`follow` has to run."""
 
-    def __init__(self, me: Member, group: RaftLog, link: NodeLink, own: OwnIdentity) -> None:
+    def __init__(self, me: "Member", group: "RaftLog", link: NodeLink, own: OwnIdentity) -> None:
         self.me, self._group, self._link, self._own = me, group, link, own
         self._changed = asyncio.Event()
         self._asked = 0  # which of the others passes this one's address on
@@ -39,7 +42,7 @@ class GroupMember:
             was_ready = leadership.is_ready
 
     @property
-    def leadership(self) -> Leadership:
+    def leadership(self) -> "Leadership":
         return self._group.leadership_now()
 
     def leads(self) -> bool:
@@ -61,7 +64,7 @@ class GroupMember:
             await self._changed.wait()
         return addr
 
-    def others(self) -> tuple[Member, ...]:
+    def others(self) -> tuple["Member", ...]:
         return tuple(one for one in self._group.members() if one.raft_id != self.me.raft_id)
 
     def is_alone(self) -> bool:

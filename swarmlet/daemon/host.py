@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 from aiohttp import web
@@ -18,10 +18,12 @@ from swarmlet.daemon.addresses import Addresses
 from swarmlet.daemon.data_dir import DataDir
 from swarmlet.env.base import Env
 from swarmlet.model.address import Address
-from swarmlet.raft.engine import DEFAULTS, RaftLimits
 from swarmlet.runtime.base import Runtime
 from swarmlet.wire.channel import NodeLink
 from swarmlet.wire.port import Gatekeeper, PortService
+
+if TYPE_CHECKING:
+    from swarmlet.raft.engine import RaftLimits
 
 ApiCall = Callable[[web.Request, str], Awaitable[web.StreamResponse]]
 """Answers a request that another manager passed on, given its raw path in the API."""
@@ -106,7 +108,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     addresses: Addresses
     network: NodeNetwork
     settle: Callable[[], None]  # called when much was loaded or dropped: the collector's turn
-    raft_limits: RaftLimits = DEFAULTS
+    raft_limits: "RaftLimits | None" = None
     listen_addr: str = ""  # of a node that is in a swarm already: other than it was
     advertise_addr: str = ""  # the same
     choose: Callable[[Runtime], Awaitable[Runtime]] = keep_runtime  # at init, given the present one

@@ -1,9 +1,11 @@
 """Why a manager that leaves a swarm has to be forced to: Docker's sentences."""
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from swarmlet.core.errors import SwarmStateError, leaving_erases_swarm
-from swarmlet.store.proposer import GroupHealth
+
+if TYPE_CHECKING:
+    from swarmlet.store.proposer import GroupHealth
 
 _PARTICIPATES: Final = (
     "You are attempting to leave the swarm on a node that is participating as a manager. "
@@ -24,7 +26,7 @@ _ALONE: Final = (
 _WAITS: Final = "`swarmlet info` says what it waits for; --force gives that up."
 
 
-def leaving_refusal(health: GroupHealth | None) -> SwarmStateError:
+def leaving_refusal(health: "GroupHealth | None") -> SwarmStateError:
     """`health` None: of a manager that is no member of the Raft group yet, or cannot say."""
     if health is None:
         return _refusal("Doing so may lose the consensus of your swarm. ", _WAITS)

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
@@ -15,19 +15,21 @@ from swarmlet.core.ids import NodeID, RaftID
 from swarmlet.daemon.data_dir import SwarmFile
 from swarmlet.daemon.entrance import Entrance, EntranceGate
 from swarmlet.daemon.host import ApiCall, Host, PortPlan
-from swarmlet.daemon.membership import Membership
 from swarmlet.daemon.node_life import NodeLife, Papers
 from swarmlet.daemon.port_keeper import PortKeeper
 from swarmlet.env.sealed import SealKeys
-from swarmlet.manager.autolock import KeyKeeper
-from swarmlet.manager.bootstrap import Founding
 from swarmlet.model.address import parse_address
-from swarmlet.raft.engine import Origin
-from swarmlet.store.proposer import Member
-from swarmlet.store.store import Store
 from swarmlet.wire.messages import ManagerAddr
 from swarmlet.wire.node_api import MemberRequest
 from swarmlet.wire.remotes import Remotes
+
+if TYPE_CHECKING:  # a worker loads none of it
+    from swarmlet.daemon.membership import Membership
+    from swarmlet.manager.autolock import KeyKeeper
+    from swarmlet.manager.bootstrap import Founding
+    from swarmlet.raft.engine import Origin
+    from swarmlet.store.proposer import Member
+    from swarmlet.store.store import Store
 
 log = logging.getLogger("swarmlet.daemon")
 
@@ -71,10 +73,10 @@ class ManagerLife:
         self.on_lead: Callable[[], None] = _nothing
 
     @property
-    def member(self) -> Membership | None:
+    def member(self) -> "Membership | None":
         return self._entrance.member
 
-    def begin(self, founding: Founding | None) -> None:
+    def begin(self, founding: "Founding | None") -> None:
         """This node is new, of a swarm that is new too or that it joins: its port must open.
         `may_enter` is set once the swarm's file is in force."""
         self._founding, self._must_open = founding, True
@@ -177,6 +179,8 @@ class ManagerLife:
         self, life: NodeLife, may_open: asyncio.Event, opened: asyncio.Event
     ) -> MemberRefusedError | None:
         """Until the log ends, or the others refuse this member."""
+        from swarmlet.daemon.membership import Membership
+
         if self.file.is_entering:
             await self._host.env.blocking(self._host.data.remove_raft)
         keys = await self._host.env.blocking(self._raft_keys)
@@ -209,7 +213,9 @@ class ManagerLife:
             self._entrance.member = None
         return refusal
 
-    def _key_keeper(self, member: Membership, life: NodeLife) -> KeyKeeper:
+    def _key_keeper(self, member: "Membership", life: NodeLife) -> "KeyKeeper":
+        from swarmlet.manager.autolock import KeyKeeper
+
         return KeyKeeper(
             self._host.env,
             member.store,
@@ -218,7 +224,9 @@ class ManagerLife:
             renew=life.renewer.force,
         )
 
-    def _origin(self) -> Origin:
+    def _origin(self) -> "Origin":
+        from swarmlet.raft.engine import Origin
+
         if self._founding is not None:
             return Origin.FOUND
         if self.file.is_forced:
@@ -230,7 +238,7 @@ class ManagerLife:
         if self.file.is_entering or self.file.is_forced:
             await self._write(replace(self.file, is_entering=False, is_forced=False))
 
-    async def _open_up(self, member: Membership, life: NodeLife, ready: asyncio.Event) -> None:
+    async def _open_up(self, member: "Membership", life: NodeLife, ready: asyncio.Event) -> None:
         """Return once the port may be opened. A group of one leads first, and has a certificate
         that others believe: a swarm that slept past its certificates wakes so."""
         if self.is_open.is_set() or not member.group.is_alone():
@@ -253,7 +261,7 @@ class ManagerLife:
         self._must_open = False
         self.is_open.set()
 
-    async def _renew_expired(self, member: Membership, life: NodeLife) -> None:
+    async def _renew_expired(self, member: "Membership", life: NodeLife) -> None:
         """Renew an expired certificate at this very manager's CA, while it leads."""
         while member.leads() and life.is_expired():
             try:
@@ -303,6 +311,8 @@ class ManagerLife:
         self._remotes.replace(
             ManagerAddr(node_id=NodeID(one.node_id), addr=one.addr) for one in grant.members
         )
+        from swarmlet.store.proposer import Member
+
         self._contacts = tuple(
             Member(raft_id=RaftID(one.raft_id), node_id=one.node_id, address=one.addr)
             for one in grant.members
@@ -360,7 +370,7 @@ class ManagerLife:
             self._keeper.close_node(node_id)
 
 
-def _nobody(store: Store) -> None:
+def _nobody(store: "Store") -> None:
     """Nobody wants to see it."""
 
 

@@ -5,7 +5,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from swarmlet.ca.external import ExternalSigner
 from swarmlet.ca.own_identity import OwnIdentity
@@ -17,7 +17,7 @@ from swarmlet.daemon.group_member import GroupMember
 from swarmlet.daemon.host import Host
 from swarmlet.daemon.ways import OwnDialer, TaskStreams
 from swarmlet.env.sealed import SealKeys
-from swarmlet.manager.bootstrap import Founding, first_changes
+from swarmlet.manager.bootstrap import first_changes
 from swarmlet.manager.control import Control
 from swarmlet.manager.gatekeeper import StoreGatekeeper
 from swarmlet.manager.manager import Manager
@@ -25,12 +25,16 @@ from swarmlet.manager.port import Ties
 from swarmlet.manager.removals import follow_removals
 from swarmlet.model.change import Event
 from swarmlet.model.cluster import Cluster, RaftConfig
-from swarmlet.raft.engine import Origin, RaftEngine
+from swarmlet.raft.engine import DEFAULTS, RaftEngine
 from swarmlet.raft.hardening import RaftTiming
 from swarmlet.reconcile.deciders import all_deciders
 from swarmlet.store.proposer import Member
 from swarmlet.store.store import Store
 from swarmlet.wire.channel import AgentConnector
+
+if TYPE_CHECKING:
+    from swarmlet.manager.bootstrap import Founding
+    from swarmlet.raft.engine import Origin
 
 log = logging.getLogger("swarmlet.daemon")
 
@@ -54,7 +58,7 @@ class Membership:
             keys,
             self.store,
             me,
-            host.raft_limits,
+            host.raft_limits or DEFAULTS,
             OwnDialer(link, own),
         )
         self.group = GroupMember(me, self.log, link, own)
@@ -72,10 +76,10 @@ class Membership:
         self.gatekeeper = StoreGatekeeper(
             self.store, own.identity.cluster_id, env.clock, self.manager.standing
         )
-        self._timing = host.raft_limits.timing
+        self._timing = (host.raft_limits or DEFAULTS).timing
         self.is_ready = False  # the API may be answered: the state is here, and this member votes
 
-    async def start(self, origin: Origin, contacts: tuple[Member, ...] = ()) -> None:
+    async def start(self, origin: "Origin", contacts: tuple[Member, ...] = ()) -> None:
         """Load what is on the disk. `contacts` are dialled by a member that joins. Raises
         DamagedError, FailedPreconditionError."""
         await self.log.start(origin, contacts)
@@ -83,7 +87,7 @@ class Membership:
     async def run(
         self,
         *,
-        founding: Founding | None = None,
+        founding: "Founding | None" = None,
         close_node: Callable[[NodeID], None],
         on_lead: Callable[[], None],
         on_ready: Callable[[], None],
@@ -162,7 +166,7 @@ class Membership:
         finally:
             unsubscribe()
 
-    async def _found(self, founding: Founding) -> None:
+    async def _found(self, founding: "Founding") -> None:
         try:
             async with asyncio.timeout(LEADER_WAIT_S):
                 await self.group.leading()

@@ -1,12 +1,14 @@
 """One stay in a swarm, of whatever kind: what the daemon's engine needs of it."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from swarmlet.api.engine import Forwarder, SwarmState
 from swarmlet.core.errors import SwarmError
 from swarmlet.daemon.data_dir import SwarmFile
-from swarmlet.manager.control import Control
+
+if TYPE_CHECKING:
+    from swarmlet.manager.control import Control
 
 
 class Stay(Protocol):
@@ -25,7 +27,7 @@ class Stay(Protocol):
 
     def state(self) -> SwarmState: ...
 
-    def control(self) -> Control:
+    def control(self) -> "Control":
         """Raises NotManagerError with Docker's text for the present state."""
         ...
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from swarmlet.api.engine import Forwarder, SwarmState
 from swarmlet.ca.source import CertificateSource
@@ -28,16 +28,18 @@ from swarmlet.daemon.forwarder import LeaderForwarder
 from swarmlet.daemon.host import ApiCall, Host
 from swarmlet.daemon.leaving import leaving_refusal
 from swarmlet.daemon.manager_life import ManagerLife
-from swarmlet.daemon.membership import Membership
 from swarmlet.daemon.node_life import NodeLife, Papers
 from swarmlet.daemon.ways import Authority, Connector, KnownManagers
-from swarmlet.manager.control import Control
 from swarmlet.model.address import parse_address
 from swarmlet.model.duration import format_duration
 from swarmlet.runtime.base import Runtime
-from swarmlet.store.store import Store
 from swarmlet.wire.channel import AgentConnector
 from swarmlet.wire.messages import ManagerAddr, SwarmInfo
+
+if TYPE_CHECKING:
+    from swarmlet.daemon.membership import Membership
+    from swarmlet.manager.control import Control
+    from swarmlet.store.store import Store
 
 log = logging.getLogger("swarmlet.daemon")
 
@@ -57,7 +59,7 @@ class SwarmNode:
         runtime: Runtime,
         file: SwarmFile,
         api: ApiCall,
-        on_store: Callable[[Store], None],
+        on_store: Callable[["Store"], None],
     ) -> None:
         """`on_store` hears of each store this node keeps. Raises DamagedError, LockedError."""
         self._host, self._papers = host, Papers(host)
@@ -127,7 +129,7 @@ class SwarmNode:
             listen_addr=self.manager.listen_addr(),
         )
 
-    def control(self) -> Control:
+    def control(self) -> "Control":
         member = self.manager.member
         if member is not None and member.is_ready:
             if self._is_forgotten(member):
@@ -204,7 +206,7 @@ class SwarmNode:
         refusal = self.life.agent.refusal
         return UnavailableError(refusal) if refusal else None
 
-    def _is_forgotten(self, member: Membership) -> bool:
+    def _is_forgotten(self, member: "Membership") -> bool:
         """Whether the swarm goes on without this manager, which was removed while it was off: it
         has no leader any more, and is not to take the others for silent."""
         return self.life.agent.is_removed and bool(member.log.health().lost_since_ms)
@@ -235,7 +237,7 @@ class SwarmNode:
         alone = format_duration(alone_s * NS_PER_S)
         return f"This node has had no session with a manager for {alone}: {problem}"
 
-    def _known(self, member: Membership | None) -> tuple[tuple[NodeID, str], ...]:
+    def _known(self, member: "Membership | None") -> tuple[tuple[NodeID, str], ...]:
         if member is not None and member.is_ready:
             return tuple((NodeID(one.node_id), one.address) for one in member.log.members())
         return tuple((one.node_id, one.addr) for one in self._remotes.all())
@@ -268,7 +270,7 @@ class SwarmNode:
                 self._news.set()
                 await asyncio.sleep(KEEP_RETRY_S)
 
-    async def _withdraw(self, member: Membership) -> None:
+    async def _withdraw(self, member: "Membership") -> None:
         """Whoever stays counts this manager no more; it leaves whatever comes of that."""
         try:
             async with asyncio.timeout(WITHDRAW_WAIT_S):
@@ -281,7 +283,7 @@ class SwarmNode:
         else:
             await self._taken_in()
 
-    async def _hand_over(self, member: Membership) -> None:
+    async def _hand_over(self, member: "Membership") -> None:
         if not member.leads() or not any(one.is_voter for one in member.group.others()):
             return
         try:

@@ -2,7 +2,7 @@
 with the one that leads before all others."""
 
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from swarmlet.agent.remote import RemoteConnector
 from swarmlet.ca.own_identity import OwnIdentity
@@ -10,7 +10,6 @@ from swarmlet.ca.source import CertificateSource, RemoteAuthority
 from swarmlet.core.errors import UnauthorizedError
 from swarmlet.core.ids import NodeID
 from swarmlet.env.base import Env
-from swarmlet.manager.stream_broker import StreamBroker
 from swarmlet.wire.channel import (
     AgentChannel,
     AgentConnector,
@@ -28,6 +27,9 @@ from swarmlet.wire.node_api import (
     UnlockKeyAnswer,
 )
 from swarmlet.wire.remotes import Remotes
+
+if TYPE_CHECKING:
+    from swarmlet.manager.stream_broker import StreamBroker
 
 
 class Present(Protocol):
@@ -151,7 +153,7 @@ class TaskStreams:
         self,
         link: NodeLink,
         own: OwnIdentity,
-        broker: StreamBroker,
+        broker: "StreamBroker",
         leader_addr: Callable[[], str | None],
     ) -> None:
         self._link, self._own = link, own

@@ -17,6 +17,7 @@ from swarmlet.env.base import Clock, Env
 from swarmlet.manager.admission import Admission, DialBack
 from swarmlet.manager.ca_server import CertificateServer
 from swarmlet.manager.dispatcher import Dispatcher
+from swarmlet.manager.hello import hello_of
 from swarmlet.manager.leader import Leader
 from swarmlet.manager.log_broker import LogBroker
 from swarmlet.manager.stream_broker import StreamBroker
@@ -27,7 +28,6 @@ from swarmlet.raft.health import leaderless
 from swarmlet.store.proposer import Member, RaftLog
 from swarmlet.store.store import Store
 from swarmlet.wire.channel import AgentChannel, RaftChannel
-from swarmlet.wire.messages import PROTOCOL_VERSION
 from swarmlet.wire.node_api import (
     CertificateRequest,
     CertificateStatus,
@@ -217,10 +217,3 @@ class ManagerPort(StreamPort):
                 remedy=f"{AGAIN} It is brought up to date by the manager that leads.",
             )
         return cluster_of(view)
-
-
-def hello_of(node_id: str, cluster_id: str, clock: Clock) -> PortHello:
-    """What a port says of its node."""
-    return PortHello(
-        protocol=PROTOCOL_VERSION, node_id=node_id, cluster_id=cluster_id, now_ms=clock.wall_ms()
-    )

@@ -1,13 +1,16 @@
 """A drain: what becomes of each task, and what is left."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from swarmlet.api.render.common import rfc3339
 from swarmlet.model.base import ApiStruct, always
 from swarmlet.model.node import Node
 from swarmlet.model.task import STATE_NAMES
 from swarmlet.model.view import View
-from swarmlet.reconcile.drain import Left, Move
+
+if TYPE_CHECKING:
+    from swarmlet.reconcile.drain import Left, Move
 
 
 class DrainSpec(ApiStruct, frozen=True, kw_only=True):
@@ -58,11 +61,11 @@ class DrainJson(ApiStruct, frozen=True, kw_only=True):
     left: list[LeftJson] = always([])
 
 
-def render_moves(view: View, node: Node, moves: Sequence[Move]) -> MovesJson:
+def render_moves(view: View, node: Node, moves: Sequence["Move"]) -> MovesJson:
     return MovesJson(node_id=node.id, moves=[_move(view, move) for move in moves])
 
 
-def _move(view: View, move: Move) -> MoveJson:
+def _move(view: View, move: "Move") -> MoveJson:
     to = view.nodes.get(move.to) if move.to else None
     return MoveJson(
         task_id=move.task_id,
@@ -77,7 +80,7 @@ def _move(view: View, move: Move) -> MoveJson:
     )
 
 
-def render_drain(node: Node, left: Sequence[Left]) -> DrainJson:
+def render_drain(node: Node, left: Sequence["Left"]) -> DrainJson:
     plan = node.drain
     return DrainJson(
         node_id=node.id,

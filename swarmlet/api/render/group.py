@@ -1,10 +1,14 @@
 """The Raft group: who is in it, who answers, and what is lost."""
 
+from typing import TYPE_CHECKING
+
 from swarmlet.api.render.common import rfc3339
 from swarmlet.api.render.node import reachability
 from swarmlet.core.ids import RaftID
 from swarmlet.model.base import ApiStruct, always
-from swarmlet.store.proposer import GroupHealth, MemberHealth
+
+if TYPE_CHECKING:
+    from swarmlet.store.proposer import GroupHealth, MemberHealth
 
 
 class MemberJson(ApiStruct, frozen=True, kw_only=True):
@@ -34,7 +38,7 @@ class GroupJson(ApiStruct, frozen=True, kw_only=True):
     members: list[MemberJson] = always([])
 
 
-def render_group(health: GroupHealth, term: int, applied: int) -> GroupJson:
+def render_group(health: "GroupHealth", term: int, applied: int) -> GroupJson:
     return GroupJson(
         term=term,
         applied=applied,
@@ -46,7 +50,7 @@ def render_group(health: GroupHealth, term: int, applied: int) -> GroupJson:
     )
 
 
-def _member(one: MemberHealth, leader: RaftID | None) -> MemberJson:
+def _member(one: "MemberHealth", leader: RaftID | None) -> MemberJson:
     return MemberJson(
         raft_id=str(one.member.raft_id),
         node_id=one.member.node_id,

@@ -1,5 +1,7 @@
 """`GET /info`: the host, its runtime and its place in a swarm."""
 
+from typing import TYPE_CHECKING
+
 import msgspec
 
 from swarmlet.api.engine import EngineFacts, SwarmState
@@ -8,13 +10,15 @@ from swarmlet.core.errors import SwarmError
 from swarmlet.core.ids import NodeID
 from swarmlet.core.managers import manager_warnings as manager_warnings
 from swarmlet.model.cluster import Cluster
-from swarmlet.store.proposer import Member
+
+if TYPE_CHECKING:
+    from swarmlet.store.proposer import Member
 
 
 class SwarmNumbers(msgspec.Struct, frozen=True, kw_only=True):
     """What only a manager knows; `problem`, where the swarm cannot be ruled now."""
 
-    members: tuple[Member, ...] = ()
+    members: tuple["Member", ...] = ()
     nodes: int = 0
     managers: int = 0
     cluster: Cluster | None = None

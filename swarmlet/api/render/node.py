@@ -1,5 +1,7 @@
 """Nodes."""
 
+from typing import TYPE_CHECKING
+
 from swarmlet.api.render.common import ObjectVersion, rfc3339
 from swarmlet.model.base import ApiStruct, always
 from swarmlet.model.node import (
@@ -8,7 +10,9 @@ from swarmlet.model.node import (
     NodeDescription,
     NodeSpec,
 )
-from swarmlet.store.proposer import GroupHealth, MemberHealth
+
+if TYPE_CHECKING:
+    from swarmlet.store.proposer import GroupHealth, MemberHealth
 
 
 class NodeStatusJson(ApiStruct, frozen=True, kw_only=True):
@@ -38,7 +42,7 @@ class Managers:
     """Who is in the Raft group and who leads it, for the column MANAGER STATUS: as the manager that
     is asked hears it itself, or from the one that leads."""
 
-    def __init__(self, health: GroupHealth) -> None:
+    def __init__(self, health: "GroupHealth") -> None:
         self._leader = health.leader
         self._members = {one.member.node_id: one for one in health.members}
 
@@ -56,7 +60,7 @@ class Managers:
         )
 
 
-def reachability(health: MemberHealth) -> str:
+def reachability(health: "MemberHealth") -> str:
     """In Docker's words. A learner is unknown: it stands in for nobody yet."""
     if not health.is_known or not health.member.is_voter:
         return "unknown"

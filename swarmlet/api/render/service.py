@@ -1,10 +1,11 @@
 """Services, with what is known of their endpoint, update and tasks."""
 
+from typing import TYPE_CHECKING
+
 import msgspec
 
 from swarmlet.api.render.common import ObjectVersion, rfc3339
 from swarmlet.api.render.spec import ShownSpec
-from swarmlet.manager.control import ServiceStatus
 from swarmlet.model.base import ApiStruct, always
 from swarmlet.model.service import (
     EndpointSpec,
@@ -14,6 +15,9 @@ from swarmlet.model.service import (
     ServiceSpec,
     UpdateStatus,
 )
+
+if TYPE_CHECKING:
+    from swarmlet.manager.control import ServiceStatus
 
 
 class VirtualIPJson(ApiStruct, frozen=True, kw_only=True):
@@ -78,7 +82,7 @@ def _job_status(status: JobStatus | None) -> JobStatusJson | None:
     )
 
 
-def _service_status(status: ServiceStatus | None) -> ServiceStatusJson | None:
+def _service_status(status: "ServiceStatus | None") -> ServiceStatusJson | None:
     if status is None:
         return None
     return ServiceStatusJson(
@@ -106,7 +110,7 @@ def render_service(
     shown: ShownSpec,
     previous: ShownSpec | None,
     *,
-    status: ServiceStatus | None = None,
+    status: "ServiceStatus | None" = None,
     spec_json: msgspec.Raw | None = None,
 ) -> ServiceJson:
     """`spec_json` prints another spec than the stored one, such as one with defaults."""

@@ -1,17 +1,21 @@
 """Why tasks, services and nodes are as they are: codes and fields for programs, sentences for
 people. Times are absolute here; the sentences say how long ago."""
 
+from typing import TYPE_CHECKING
+
 from swarmlet.api.render.common import rfc3339
 from swarmlet.model.base import ApiStruct, always
-from swarmlet.reconcile.why.answers import (
-    Group,
-    NodeWhy,
-    Placement,
-    Reason,
-    ServiceWhy,
-    TaskRef,
-    TaskWhy,
-)
+
+if TYPE_CHECKING:
+    from swarmlet.reconcile.why.answers import (
+        Group,
+        NodeWhy,
+        Placement,
+        Reason,
+        ServiceWhy,
+        TaskRef,
+        TaskWhy,
+    )
 
 
 class CountJson(ApiStruct, frozen=True, kw_only=True):
@@ -130,7 +134,7 @@ class NodeWhyJson(ApiStruct, frozen=True, kw_only=True):
     unshown: int = always(0)
 
 
-def render_task_why(found: TaskWhy) -> TaskWhyJson:
+def render_task_why(found: "TaskWhy") -> TaskWhyJson:
     task = found.task
     return TaskWhyJson(
         id=task.id,
@@ -146,7 +150,7 @@ def render_task_why(found: TaskWhy) -> TaskWhyJson:
     )
 
 
-def render_service_why(found: ServiceWhy) -> ServiceWhyJson:
+def render_service_why(found: "ServiceWhy") -> ServiceWhyJson:
     return ServiceWhyJson(
         id=found.id,
         name=found.name,
@@ -160,7 +164,7 @@ def render_service_why(found: ServiceWhy) -> ServiceWhyJson:
     )
 
 
-def render_node_why(found: NodeWhy) -> NodeWhyJson:
+def render_node_why(found: "NodeWhy") -> NodeWhyJson:
     return NodeWhyJson(
         id=found.id,
         hostname=found.hostname,
@@ -183,7 +187,7 @@ def render_node_why(found: NodeWhy) -> NodeWhyJson:
     )
 
 
-def _group(group: Group) -> GroupJson:
+def _group(group: "Group") -> GroupJson:
     return GroupJson(
         count=group.count,
         tasks=[_ref(task) for task in group.tasks],
@@ -191,7 +195,7 @@ def _group(group: Group) -> GroupJson:
     )
 
 
-def _ref(task: TaskRef) -> TaskRefJson:
+def _ref(task: "TaskRef") -> TaskRefJson:
     return TaskRefJson(
         id=task.id,
         name=task.name,
@@ -202,7 +206,7 @@ def _ref(task: TaskRef) -> TaskRefJson:
     )
 
 
-def _reason(reason: Reason) -> ReasonJson:
+def _reason(reason: "Reason") -> ReasonJson:
     return ReasonJson(
         code=reason.code,
         sentence=reason.sentence,
@@ -218,7 +222,7 @@ def _reason(reason: Reason) -> ReasonJson:
     )
 
 
-def _placement(found: Placement) -> PlacementJson:
+def _placement(found: "Placement") -> PlacementJson:
     nearest = found.nearest
     return PlacementJson(
         nodes=found.nodes,

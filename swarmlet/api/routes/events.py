@@ -7,7 +7,7 @@ import asyncio
 import logging
 from contextlib import suppress
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
@@ -18,8 +18,10 @@ from swarmlet.api.render.event import render_event
 from swarmlet.api.streams import while_read
 from swarmlet.core.errors import InvalidArgumentError, NotManagerError, SwarmStateError
 from swarmlet.core.limits import NS_PER_S
-from swarmlet.manager.event_feed import EventReader
 from swarmlet.model.event_message import EventMessage
+
+if TYPE_CHECKING:
+    from swarmlet.manager.event_feed import EventReader
 
 log = logging.getLogger("swarmlet.api")
 
@@ -59,7 +61,7 @@ class _Output:
 
 
 async def _copy(
-    reader: EventReader, out: _Output, past_ns: tuple[int, int], limit_s: float | None
+    reader: "EventReader", out: _Output, past_ns: tuple[int, int], limit_s: float | None
 ) -> None:
     """The past where any was asked for, then for `limit_s` what comes; for ever where that is
     None."""

@@ -1,6 +1,6 @@
 """`/services`."""
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 from aiohttp import web
@@ -11,12 +11,14 @@ from swarmlet.api.logs import stream_logs
 from swarmlet.api.query import object_version, registry_auth, strict_flag
 from swarmlet.api.render.service import ServiceJson, render_service
 from swarmlet.api.render.spec import spec_json
-from swarmlet.manager.control import ServiceStatus, service_status
 from swarmlet.model.defaults import with_defaults
 from swarmlet.model.parse import parse
 from swarmlet.model.service import Service, ServiceSpec, spec_version_id
 from swarmlet.model.task import Task
 from swarmlet.model.view import View, spec_of, spec_version
+
+if TYPE_CHECKING:
+    from swarmlet.manager.control import ServiceStatus
 
 
 def _render(
@@ -24,7 +26,7 @@ def _render(
     view: View,
     service: Service,
     *,
-    status: ServiceStatus | None = None,
+    status: "ServiceStatus | None" = None,
     spec: msgspec.Raw | None = None,
 ) -> ServiceJson:
     specs = call.context.specs
@@ -49,6 +51,8 @@ async def list_all(call: Call) -> web.Response:
     control = call.engine.control()
     filters = parse_filters(call.query.get("filters", ""), SERVICE_KEYS)
     with_status = strict_flag(call.query, "status")
+    from swarmlet.manager.control import service_status  # workers do without
+
     view = await call.view(control)
     rows = (
         (service, spec_version(view, service.id, service.spec_version))

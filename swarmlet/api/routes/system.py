@@ -1,6 +1,6 @@
 """`/_ping`, `/version`, `/info`, `/metrics` and what else is about the daemon as a whole."""
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 from aiohttp import web
@@ -19,7 +19,9 @@ from swarmlet.api.query import registry_auth
 from swarmlet.api.render.info import SwarmNumbers, render_info
 from swarmlet.core.errors import NotManagerError, UnsupportedError
 from swarmlet.core.version import VERSION
-from swarmlet.manager.control import Control
+
+if TYPE_CHECKING:
+    from swarmlet.manager.control import Control
 
 _GO_ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
 _PING_HEADERS: Final = {
@@ -31,7 +33,7 @@ _PING_HEADERS: Final = {
 _METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def _control_or_none(engine: Engine) -> Control | None:
+def _control_or_none(engine: Engine) -> "Control | None":
     try:
         return engine.control()
     except NotManagerError:
@@ -89,7 +91,7 @@ async def version(call: Call) -> web.Response:
     return reply_bytes(msgspec.json.encode(shown))
 
 
-async def _swarm_numbers(control: Control) -> SwarmNumbers:
+async def _swarm_numbers(control: "Control") -> SwarmNumbers:
     """What a manager adds to `/info`: what it knows, at once, and what is wrong."""
     view = await control.read(stale=True)
     return SwarmNumbers(

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
@@ -10,17 +10,19 @@ from swarmlet.api.call import Call, Route, reply
 from swarmlet.api.filters import TASK_KEYS, Filters, parse_filters, select_tasks
 from swarmlet.api.logs import stream_logs
 from swarmlet.api.render.task import TaskJson, render_task
-from swarmlet.manager.control import Control
 from swarmlet.model.network import Network
 from swarmlet.model.service import SpecVersion
 from swarmlet.model.task import Task
 from swarmlet.model.view import View, task_spec_of, task_spec_version_of
 
+if TYPE_CHECKING:
+    from swarmlet.manager.control import Control
+
 SLICE_TASKS: Final = 250
 """Tasks printed before the loop breathes: about 5 ms."""
 
 
-def _ids_for_names(control: Control, view: View, filters: Filters) -> Filters:
+def _ids_for_names(control: "Control", view: View, filters: Filters) -> Filters:
     """`service` and `node` by id. Raises NotFoundError for one that is not there, as in Docker."""
     finders: dict[str, Callable[[str], str]] = {
         "service": lambda ref: control.find_service(view, ref).id,

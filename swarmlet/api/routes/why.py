@@ -1,6 +1,6 @@
 """`/swarmlet/v1/.../why`: why a service, a node or a task is as it is. Any manager answers."""
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
@@ -9,13 +9,15 @@ from swarmlet.api.render.certificate import read_certificate
 from swarmlet.api.render.node import Managers
 from swarmlet.api.render.why import render_node_why, render_service_why, render_task_why
 from swarmlet.model.node import Node
-from swarmlet.reconcile.why.nodes import NodeFacts, explain_node
-from swarmlet.reconcile.why.services import explain_service
-from swarmlet.reconcile.why.tasks import explain_task
-from swarmlet.store.proposer import GroupHealth
+
+if TYPE_CHECKING:
+    from swarmlet.reconcile.why.nodes import NodeFacts
+    from swarmlet.store.proposer import GroupHealth
 
 
 async def of_service(call: Call) -> web.Response:
+    from swarmlet.reconcile.why.services import explain_service  # workers do without
+
     control = call.engine.control()
     await call.view(control)
     found = await control.explain(
@@ -25,6 +27,8 @@ async def of_service(call: Call) -> web.Response:
 
 
 async def of_task(call: Call) -> web.Response:
+    from swarmlet.reconcile.why.tasks import explain_task  # workers do without
+
     control = call.engine.control()
     await call.view(control)
     found = await control.explain(
@@ -34,6 +38,8 @@ async def of_task(call: Call) -> web.Response:
 
 
 async def of_node(call: Call) -> web.Response:
+    from swarmlet.reconcile.why.nodes import explain_node  # workers do without
+
     control = call.engine.control()
     node = control.find_node(await call.view(control), call.name)
     facts = _facts(node, control.health())
@@ -43,7 +49,9 @@ async def of_node(call: Call) -> web.Response:
     return reply(render_node_why(found))
 
 
-def _facts(node: Node, health: GroupHealth) -> NodeFacts:
+def _facts(node: Node, health: "GroupHealth") -> "NodeFacts":
+    from swarmlet.reconcile.why.nodes import NodeFacts  # workers do without
+
     status = Managers(health).status(node)
     heard = next((one for one in health.members if one.member.node_id == node.id), None)
     return NodeFacts(
