@@ -1,11 +1,11 @@
-"""A worker daemon's memory: before a swarm, joined and idle, with tasks, and what it loaded.
+"""A worker daemon's memory: before a swarm, joined and idle, with tasks, restarted.
 
     scripts/bench worker                   about half a minute
     scripts/bench worker --tasks 50        more tasks on it
     scripts/bench worker --json out.json   the figures for a program
 
-A real manager and a real worker with the process runtime. Resident memory is /proc's VmRSS; the
-modules are those the daemon holds once it has all its tasks.
+A real manager and a real worker with the process runtime. VmRSS is what is resident, VmHWM its
+peak; Private_Dirty of it is the daemon's own; Pss counts a page by how many processes share it.
 """
 
 import argparse
@@ -22,7 +22,7 @@ REST_S = 3.0  # for what a join or a start leaves to do
 
 
 def memory(daemon: Daemon) -> dict[str, float]:
-    """MiB: resident, of it the heap and the like that no other process shares, and the peak."""
+    """In MiB."""
     found = {}
     for name in ("status", "smaps_rollup"):
         for line in Path(f"/proc/{daemon.process.pid}/{name}").read_text().splitlines():
@@ -67,8 +67,17 @@ def measure(tasks: int) -> dict[str, object]:
         client.delete("/services/work")
         wait_for(lambda: client.get("/tasks") == [], what="no task")
         results["after_tasks"] = rest(worker)
+        worker.stop()
+        worker.start()
+        wait_for(lambda: is_ready(manager, worker), what="a ready worker")
+        results["restarted"] = rest(worker)
         results["manager"] = memory(manager)
     return results
+
+
+def is_ready(manager: Daemon, worker: Daemon) -> bool:
+    node_id = worker.client().get("/info")["Swarm"]["NodeID"]
+    return manager.client().get(f"/nodes/{node_id}")["Status"]["State"] == "ready"
 
 
 def running(client) -> int:  # type: ignore[no-untyped-def]
