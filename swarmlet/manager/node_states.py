@@ -143,6 +143,8 @@ class NodeStates:
         elif self._is_foreign(node):
             self._calls.put(node_id, node.status)
             self._changed.set()
+        else:
+            self._calls.share(node_id, node.status)
 
     def _is_foreign(self, node: Node) -> bool:
         """Whether the node is new here, or another wrote its status."""

@@ -133,6 +133,7 @@ def _turned(
         since_ms=status.since_ms if is_same else now_ms,
         heard_ms=status.heard_ms if heard_ms is None else heard_ms,
         down_at_ms=down_at_ms,
+        held_until_ms=status.held_until_ms if is_same and state == NodeState.DOWN else 0,
         lost_ms=losses(status, now_ms),
     )
 

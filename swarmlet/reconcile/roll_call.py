@@ -8,7 +8,6 @@ carries what waits over to a clock that was set.
 """
 
 import heapq
-from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Final, TypeAlias
 
@@ -69,6 +68,7 @@ class RollCall:
         self._alarms: list[tuple[int, NodeID]] = []  # one that is none any more is skipped
         self._alarm_of: dict[NodeID, int] = {}
         self._lost: dict[NodeID, int] = {}  # in the last ten seconds, oldest first
+        self._let_go: dict[NodeID, int] = {}
         self._lost_and_down = self._alive = 0
         for node_id, status in sorted(statuses.items()):
             self.put(node_id, status)
@@ -80,14 +80,17 @@ class RollCall:
         for at_ms, node_id in sorted(lost):
             if now_ms - MANY_WINDOW_MS < at_ms <= now_ms:
                 self._note_loss(node_id, at_ms)
-        self._fill_held([status for status in statuses.values() if status.held_until_ms], now_ms)
+        self._fill_held([one for one in statuses.items() if one[1].held_until_ms], now_ms)
 
-    def _fill_held(self, held_ones: Iterable[NodeStatus], now_ms: int) -> None:
+    def _fill_held(self, held_ones: list[tuple[NodeID, NodeStatus]], now_ms: int) -> None:
         self._waiting: list[tuple[int, NodeID]] = []  # held ones whose time is over
-        down_ms = [one.since_ms for one in held_ones if one.state == NodeState.DOWN]
-        recent = sorted(at_ms for at_ms in down_ms if now_ms - MS_PER_S < at_ms <= now_ms)
-        self._let_go = deque(recent)  # when the last of them came to count as down
-        until_ms = [one.held_until_ms for one in held_ones if one.state in _COUNTING]
+        went = [
+            (one.since_ms, node_id) for node_id, one in held_ones if one.state == NodeState.DOWN
+        ]
+        recent = sorted(one for one in went if now_ms - MS_PER_S < one[0] <= now_ms)
+        # the last of them that came to count as down, and are: when, oldest first
+        self._let_go = {node_id: at_ms for at_ms, node_id in recent}
+        until_ms = [one.held_until_ms for _, one in held_ones if one.state in _COUNTING]
         self._hold_until_ms = max(until_ms, default=0)
 
     def __len__(self) -> int:
@@ -102,6 +105,8 @@ class RollCall:
         self._leave(node_id)
         self._statuses[node_id] = status
         self._alive += status.state != NodeState.DOWN
+        if status.state != NodeState.DOWN:
+            self._let_go.pop(node_id, None)
         if node_id in self._lost:
             self._lost_and_down += status.state == NodeState.DOWN
             if status.state not in _GONE:
@@ -110,10 +115,16 @@ class RollCall:
         if at_ms is not None:
             self._set_alarm(node_id, at_ms)
 
+    def share(self, node_id: NodeID, status: NodeStatus) -> None:
+        """Where this is the node's status, keep this very object: thousands are kept twice else."""
+        if self._statuses.get(node_id) == status:
+            self._statuses[node_id] = status
+
     def drop(self, node_id: NodeID) -> None:
         """The node was removed."""
         self._leave(node_id)
         self._lost.pop(node_id, None)
+        self._let_go.pop(node_id, None)
         self._statuses.pop(node_id, None)
 
     def begin(self, now_ms: int) -> Changes:
@@ -190,7 +201,8 @@ class RollCall:
         next_ms = self._alarms[0][0] if self._alarms else None
         self._drop_stale()
         if self._waiting:
-            turn_ms = self._let_go[0] + MS_PER_S if self._let_go else self._waiting[0][0]
+            first_ms = next(iter(self._let_go.values()), None)
+            turn_ms = self._waiting[0][0] if first_ms is None else first_ms + MS_PER_S
             next_ms = turn_ms if next_ms is None else min(next_ms, turn_ms)
         return next_ms
 
@@ -285,15 +297,16 @@ class RollCall:
 
     def _let_some_go(self, now_ms: int) -> Changes:
         """Held ones whose time is over, as many as may count as down now."""
-        while self._let_go and self._let_go[0] <= now_ms - MS_PER_S:
-            self._let_go.popleft()
+        for node_id, at_ms in list(self._let_go.items()):
+            if at_ms <= now_ms - MS_PER_S:
+                del self._let_go[node_id]
         per_s = max(DOWN_PER_S_MIN, len(self._statuses) // DOWN_SHARE)
         changes: Changes = {}
         self._drop_stale()
         while self._waiting and len(self._let_go) < per_s:
             _, node_id = heapq.heappop(self._waiting)
             changes[node_id] = down(self._statuses[node_id], now_ms)
-            self._let_go.append(now_ms)
+            self._let_go[node_id] = now_ms
             self._drop_stale(changes)
         return changes
 
