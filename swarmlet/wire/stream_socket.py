@@ -29,6 +29,9 @@ log = logging.getLogger("swarmlet.wire")
 MESSAGE_BOUND_B: Final = STREAM_MESSAGE_MAX_B + 1  # as aiohttp counts
 LEFT_CHECK_PERIOD_S: Final = 0.5
 
+WRITE_BUFFER_B: Final = 64 * 1024
+"""Beyond that a sender waits; TLS takes half a MiB unless it is told otherwise."""
+
 
 class StreamSocket:
     """Implements `AskedStream` on a WebSocket that is open, or that `opening` gives, the same one
@@ -121,6 +124,9 @@ def _watch(ws: WebSocket) -> None:
     connection = ws.get_extra_info("socket")
     if connection is not None:  # else it is closed already
         watch_patiently(connection)
+    transport = transport_of(ws)
+    if transport is not None and not transport.is_closing():
+        transport.set_write_buffer_limits(WRITE_BUFFER_B)
 
 
 def _has_left(ws: WebSocket, *, or_closed: bool) -> bool:
