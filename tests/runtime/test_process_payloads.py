@@ -21,6 +21,7 @@ from swarmlet.runtime.base import RuntimeProblemError, TaskFile
 from swarmlet.runtime.process.host import look_at_host
 from swarmlet.runtime.process.runtime import ProcessRuntime
 from swarmlet.wire.messages import AssignedTask
+from tests.runtime.exec_cases import Stage
 from tests.runtime.process_world import (
     IS_ROOT,
     MARK,
@@ -165,6 +166,15 @@ async def test_check_of_health_sees_the_secrets(runtime):
     task = asking("t", f"sleep {MARK}", secret(), healthcheck=health)
     await begin(runtime, task, secret())
     assert await runtime.healthy(task) is None
+    await runtime.stop(TaskID("t"), "SIGKILL", 5)
+
+
+async def test_program_beside_the_task_sees_the_secrets(runtime):
+    task = asking("t", f"sleep {MARK}", secret(), config())
+    await begin(runtime, task, secret(), config())
+    stage = Stage(runtime, task.id, None)
+    script = "cat $SWARMLET_SECRETS/key $SWARMLET_CONFIGS/app.conf"
+    assert (await stage.run(script)).out == TREASURE * 2
     await runtime.stop(TaskID("t"), "SIGKILL", 5)
 
 
