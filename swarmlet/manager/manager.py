@@ -12,6 +12,7 @@ from swarmlet.manager.control.base import no_external_ca
 from swarmlet.manager.dispatcher import Dispatcher
 from swarmlet.manager.gatekeeper import Standing
 from swarmlet.manager.group import Group
+from swarmlet.manager.herald import Herald
 from swarmlet.manager.leader import Component, Leader
 from swarmlet.manager.log_broker import LogBroker
 from swarmlet.manager.loop import ControlLoop
@@ -67,6 +68,7 @@ class Manager:
             self.streams,
             *signing,
             self.members,
+            Herald(store, log, node_id),
         )
         self._leader = Leader(parts, log, env)
         whereabouts = Whereabouts(log, self._leader, node_id, env)
