@@ -176,6 +176,15 @@ def test_output_that_is_read_slowly_is_not_cut_at_its_end(swarm: Swarm):
     assert output.splitlines()[-1] == b"400000"
 
 
+def test_output_that_nobody_reads_any_more_ends_the_program_quietly(swarm: Swarm):
+    line = " ".join(swarm.command("service", "exec", "web", "yes", "98764")[3:])
+    python, program = swarm.command()[0], swarm.command()[2]
+    script = f"'{python}' -c '{program}' {line} | head -n 1"
+    done = subprocess.run(["sh", "-c", script], capture_output=True, timeout=20, check=False)
+    assert (done.stdout, done.stderr) == (b"98764\n", b"")
+    wait_for(lambda: count("yes 98764") == 0, what="its end", limit_s=6.0)
+
+
 @pytest.mark.parametrize("is_typed", [False, True])
 def test_killed_client_ends_the_program(swarm: Swarm, is_typed: bool):
     """Also one that reads nothing of what is piped to it."""

@@ -3,6 +3,7 @@ looks like."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import msgspec
 import pytest
@@ -16,11 +17,19 @@ from swarmlet.core.errors import (
     UnavailableError,
 )
 from swarmlet.core.identity import Identity
-from swarmlet.core.ids import ClusterID
+from swarmlet.core.ids import ClusterID, TaskID
 from swarmlet.manager.gatekeeper import CertificateGatekeeper
-from swarmlet.wire.channel import AgentChannel, ChannelClosedError
+from swarmlet.wire.channel import AgentChannel, AskedStream, ChannelClosedError, StreamChannel
 from swarmlet.wire.credentials import Credentials
-from swarmlet.wire.messages import Heartbeat, LogBatch
+from swarmlet.wire.messages import (
+    DialRequest,
+    Heartbeat,
+    LogBatch,
+    StreamData,
+    StreamReady,
+    StreamRefused,
+    TaskStreamAsk,
+)
 from swarmlet.wire.node_api import (
     CertificateRequest,
     CertificateStatus,
@@ -335,3 +344,56 @@ def test_fakes_forbid_nothing_by_themselves():
             await world.link.open_session(ADDR, world.worker)
 
     World().play(story)
+
+
+class StreamService(FakeService):
+    """Streams are echoes; that of a manager is ready at once, or refused."""
+
+    async def take_stream(self, channel: StreamChannel, peer: Identity, stream_id: str) -> None:
+        if stream_id == "made-up":
+            raise NotFoundError("stream", stream_id)
+        self.seen.append((peer.node_id, stream_id))
+        with suppress(ChannelClosedError):
+            while True:
+                await channel.send(await channel.receive())
+
+    async def serve_task_stream(self, channel: AskedStream, peer: Identity) -> None:
+        if self.leader is not None:
+            raise NotLeaderError("Another leads.", managers=(self.leader,))
+        ask = await channel.ask()
+        if ask.task_id == "nix":
+            await channel.send(StreamRefused(code="not-found", message="task nix not found"))
+            return
+        await channel.send(StreamReady())
+        await self.take_stream(channel, peer, ask.who)
+
+
+def test_streams_go_both_ways_are_refused_and_end_with_a_cut():
+    async def story(world: World):
+        near = await world.link.open_stream(ADDR, "s", world.worker)
+        ask = TaskStreamAsk(task_id=TaskID("t"), request=DialRequest(port=80), who="alice")
+        manager = world.ca.credentials("m2", "manager")
+        passed_on = await world.link.open_task_stream(ADDR, ask, manager)
+        for channel in (near, passed_on):
+            await channel.send(StreamData(stream=0, data=b"x"))
+            assert await channel.receive() == StreamData(stream=0, data=b"x")
+        assert world.service.seen == [("w", "s"), ("m2", "alice")]
+        with pytest.raises(NotFoundError):
+            await world.link.open_stream(ADDR, "made-up", world.worker)
+        refused = msgspec.structs.replace(ask, task_id=TaskID("nix"))
+        with pytest.raises(NotFoundError, match="task nix not found"):
+            await world.link.open_task_stream(ADDR, refused, manager)
+        with pytest.raises(ForbiddenError):
+            await world.link.open_task_stream(ADDR, ask, world.worker)
+        passed_on.close()
+        world.net.cut("h")
+        assert 3.0 <= await lost_after_s(near) < 3.5
+        world.net.mend("h")
+        world.service.leader = "elsewhere"
+        with pytest.raises(NotLeaderError):
+            await world.link.open_task_stream(ADDR, ask, manager)
+
+    world = World()
+    world.service = StreamService()
+    world.ports = [world.port("m", ADDR, world.service)]
+    world.play(story)

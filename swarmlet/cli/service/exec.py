@@ -6,7 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from typing import BinaryIO, Final, TypeVar
+from typing import Final, TypeVar
 
 import click
 
@@ -21,6 +21,7 @@ from swarmlet.core.framing import END, EXIT, INPUT, PROBLEM, RESIZE, STDERR, STD
 _Command = TypeVar("_Command", bound=Callable[..., object])
 
 READ_SIZE_B: Final = 32_768
+EXIT_BROKEN_PIPE: Final = 141  # as if SIGPIPE had ended it
 
 
 class ExecFailedError(CommandError):
@@ -155,12 +156,12 @@ def _type_in(stream: Upgraded, stdin: int, sizes: int) -> None:
 
 def _print(stream: Upgraded) -> int:
     """Raises CommandError where the program did not run to its end."""
-    problem = ""
+    problem, is_read = "", True
     for kind, payload in stream.frames():
         if kind == STDOUT:
-            _write(sys.stdout.buffer, payload)
+            is_read = _write(1, payload)
         elif kind == STDERR:
-            _write(sys.stderr.buffer, payload)
+            is_read = _write(2, payload)
         elif kind == PROBLEM:
             problem = payload.decode("utf-8", "replace")
         elif kind == EXIT:
@@ -168,6 +169,8 @@ def _print(stream: Upgraded) -> int:
             if problem:
                 raise ExecFailedError(problem, exit_code or EXIT_ERROR)
             return exit_code
+        if not is_read:
+            return EXIT_BROKEN_PIPE
     raise ExecFailedError(
         problem
         or "The connection to the daemon broke off; whether the command ended is not known.",
@@ -175,6 +178,12 @@ def _print(stream: Upgraded) -> int:
     )
 
 
-def _write(target: BinaryIO, content: bytes) -> None:
-    target.write(content)
-    target.flush()
+def _write(descriptor: int, content: bytes) -> bool:
+    """False where nobody reads it any more, as behind `| head`."""
+    left = memoryview(content)
+    try:
+        while left:
+            left = left[os.write(descriptor, left) :]
+    except BrokenPipeError:
+        return False
+    return True
