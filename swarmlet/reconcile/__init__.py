@@ -6,7 +6,8 @@ waits, logs, reads a clock or draws a number.
 
 Who writes what: `replicated` creates tasks and writes `desired`; `allocator` moves tasks from NEW
 to PENDING and writes a service's endpoint; `scheduler` writes `node_id` (by Assign) and why a task
-waits; `reaper` removes tasks and spec versions. `dispatch` only compares.
+waits; `reaper` removes tasks and spec versions. `dispatch` only compares; `liveness` and
+`roll_call` decide, from facts and time, the node statuses that the dispatcher writes.
 
 After a crash nothing is lost, because nothing is kept: the restart counter, the next attempt and
 the reasons are in the tasks' rows. What a decider holds is an index, filled again by `start`.
