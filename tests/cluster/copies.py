@@ -13,7 +13,7 @@ def marked_service(name: str, mark: str, replicas: int) -> dict:
         "TaskTemplate": {
             "ContainerSpec": {
                 "Image": "host",
-                "Command": ["/bin/sleep", "100000"],
+                "Command": ["/bin/sh", "-c", 'echo "says $SLOT"; exec sleep 100000'],
                 "Env": [f"MARK={mark}", "SLOT={{.Task.Slot}}"],
                 "StopGracePeriod": 1_000_000_000,
             },

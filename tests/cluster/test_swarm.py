@@ -102,6 +102,17 @@ async def test_docker_cli_runs_a_service_that_spreads_over_all_nodes(net):
     assert net["manager1"].docker("service", "rm", "by-docker").returncode == 0
 
 
+async def test_logs_and_shells_reach_every_task_from_any_manager(net, mark):
+    for task in wait_running(net["manager1"].client(), "web", REPLICAS):
+        words = ("service", "exec", task["ID"], "sh", "-c", "echo $SLOT; exit 7")
+        said = await asyncio.to_thread(net["manager2"].swarmlet, *words)
+        assert (said.returncode, said.stdout.strip()) == (7, str(task["Slot"])), said.stderr
+    said = net["manager3"].swarmlet("service", "logs", "web")
+    assert sorted(re.findall(r"says (\d+)", said.stdout), key=int) == sorted(
+        each_once(REPLICAS), key=int
+    )
+
+
 async def test_dead_workers_tasks_run_elsewhere_and_none_runs_twice_when_it_is_back(net, mark):
     worker = node_id(net["worker1"])
     assert copies(net, mark, "worker1")
