@@ -21,6 +21,7 @@ CALL_S = 20.0
 WAYS = ("", "", "keep", "stop-after 5s", "stop-after 30s", "never-replace")
 SERVICES_MAX = 8
 MANAGERS_MIN, MANAGERS_MAX = 3, 7
+FOUNDERS_MIN = 3  # of those that every node knows
 
 
 class Deployer:
@@ -196,9 +197,12 @@ class Operator:
                 await self._set(self._rng.choice(workers), role="manager")
 
     async def _demote(self) -> None:
-        members = self._fleet.members()
+        """Never all that a node knows which was away: it could not find those that came since."""
+        members, founders = self._fleet.members(), self._fleet.founders
         if len(members) > MANAGERS_MIN:
-            await self._set(self._rng.choice(members), role="worker")
+            one = self._rng.choice(members)
+            if one not in founders or sum(each in members for each in founders) > FOUNDERS_MIN:
+                await self._set(one, role="worker")
 
     async def _remove(self) -> None:
         """A worker whose host is gone, as far as anybody knows; it is back later."""
