@@ -20,13 +20,19 @@ pytestmark = [pytest.mark.docker_engine, pytest.mark.timeout(120)]
 
 
 @pytest.fixture
-async def stage(runtime) -> Stage:
-    async def another(script: str) -> TaskID:
-        await begin(runtime, shell("other", script))
-        return TaskID("other")
+def own() -> str:
+    """A task id of this test alone: tests beside it use the same engine."""
+    return f"x{os.urandom(5).hex()}"
 
-    await begin(runtime, shell("t", "exec sleep 1000", env=["KEY=task"]))
-    return Stage(runtime, TaskID("t"), another)
+
+@pytest.fixture
+async def stage(runtime, own) -> Stage:
+    async def another(script: str) -> TaskID:
+        await begin(runtime, shell(f"{own}b", script))
+        return TaskID(f"{own}b")
+
+    await begin(runtime, shell(own, "exec sleep 1000", env=["KEY=task"]))
+    return Stage(runtime, TaskID(own), another)
 
 
 @every_case
@@ -79,7 +85,7 @@ from tests.docker.world import at_work, open_runtime
 async def main():
     async with at_work(open_runtime(sys.argv[1], sys.argv[2])) as runtime:
         try:
-            connection = await runtime.dial(TaskID("t"), int(sys.argv[3]))
+            connection = await runtime.dial(TaskID(sys.argv[4]), int(sys.argv[3]))
         except RuntimeProblemError as problem:
             print(problem.message)
             return
@@ -95,11 +101,11 @@ asyncio.run(main())
 """
 
 
-async def dial(engine_id: str, port: int) -> str:
+async def dial(engine_id: str, port: int, task_id: str) -> str:
     """From within the network that the engine's host is in the tests."""
     folder = host().removeprefix("unix://").removesuffix("/docker.sock")
     namespace = f"--net=/run/netns/{os.path.basename(folder)}"
-    words = (sys.executable, "-c", DIAL, host(), engine_id, str(port))
+    words = (sys.executable, "-c", DIAL, host(), engine_id, str(port), task_id)
     process = await asyncio.create_subprocess_exec(
         *("nsenter", namespace, *words),
         stdout=subprocess.PIPE,
@@ -112,37 +118,37 @@ async def dial(engine_id: str, port: int) -> str:
 SERVE = "echo up; while :; do nc -l -p 80 -e /bin/cat; done"
 
 
-async def up(runtime) -> None:
+async def up(runtime, task_id: str) -> None:
     """When it has said that it is, and a little later, when it listens."""
     async with asyncio.timeout(20):
-        while not await lines(runtime, "t"):  # noqa: ASYNC110 - nothing tells
+        while not await lines(runtime, task_id):  # noqa: ASYNC110 - nothing tells
             await asyncio.sleep(0.05)
     await asyncio.sleep(0.3)
 
 
-async def test_port_of_a_container_is_reached_by_its_address(runtime, engine_id):
-    await begin(runtime, shell("t", SERVE))
-    await up(runtime)
-    assert await dial(engine_id, 80) == "hello"
-    assert "cannot be reached from its node" in await dial(engine_id, 81)
+async def test_port_of_a_container_is_reached_by_its_address(runtime, engine_id, own):
+    await begin(runtime, shell(own, SERVE))
+    await up(runtime, own)
+    assert await dial(engine_id, 80, own) == "hello"
+    assert "cannot be reached from its node" in await dial(engine_id, 81, own)
 
 
-async def test_port_of_a_container_on_the_hosts_network_is_the_hosts(runtime, engine_id):
-    task = replace(shell("t", SERVE.replace("80", "8081")), network_mode="host")
+async def test_port_of_a_container_on_the_hosts_network_is_the_hosts(runtime, engine_id, own):
+    task = replace(shell(own, SERVE.replace("80", "8081")), network_mode="host")
     await begin(runtime, task)
-    await up(runtime)
-    assert await dial(engine_id, 8081) == "hello"
-    assert "Nothing listens on port 8082" in await dial(engine_id, 8082)
+    await up(runtime, own)
+    assert await dial(engine_id, 8081, own) == "hello"
+    assert "Nothing listens on port 8082" in await dial(engine_id, 8082, own)
 
 
-async def test_container_without_an_address_cannot_be_reached(runtime):
-    await begin(runtime, replace(shell("t", "sleep 100"), network_mode="none"))
+async def test_container_without_an_address_cannot_be_reached(runtime, own):
+    await begin(runtime, replace(shell(own, "sleep 100"), network_mode="none"))
     with pytest.raises(RuntimeProblemError, match="no address of its own"):
-        await runtime.dial(TaskID("t"), 80)
+        await runtime.dial(TaskID(own), 80)
 
 
-async def test_container_of_an_engine_elsewhere_cannot_be_reached(runtime, monkeypatch):
-    await begin(runtime, shell("t", "sleep 100"))
+async def test_container_of_an_engine_elsewhere_cannot_be_reached(runtime, own, monkeypatch):
+    await begin(runtime, shell(own, "sleep 100"))
     monkeypatch.setattr(access, "_HERE", ("tcp://",))
     with pytest.raises(RuntimeProblemError, match="is on another host"):
-        await runtime.dial(TaskID("t"), 80)
+        await runtime.dial(TaskID(own), 80)
