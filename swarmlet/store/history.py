@@ -158,9 +158,7 @@ class History:
         """Of what is kept, for metrics; without what Python adds to it."""
         return self._objects.size_b() + self._tasks.size_b()
 
-    def add(
-        self, view: View, at_ms: int, events: Sequence[Event], notes: Sequence[Note]
-    ) -> None:
+    def add(self, view: View, at_ms: int, events: Sequence[Event], notes: Sequence[Note]) -> None:
         """Keep what an entry stamped `at_ms` did and told; `view` as it left it."""
         tasks = happened(events)
         messages: list[EventMessage] = []
