@@ -84,7 +84,8 @@ class StateDB:
         try:
             notes = await self._blocking(self._read)
         except (DamagedError, OSError) as error:
-            log.error("agent.state_damaged", extra={"problem": str(error)})
+            problem = {"problem": str(error)}
+            log.error("agent.state_damaged", extra=problem)  # noqa: TRY400 - it is no bug
             await self._blocking(self._begin_anew)
             notes = []
         finally:
