@@ -139,6 +139,20 @@ async def test_payloads_are_gone_once_the_task_has_ended_or_was_removed(runtime,
     assert not is_alive(shim)
 
 
+async def test_files_of_a_stopped_task_are_gone_although_it_is_not_removed(tmp_path):
+    host = dataclasses.replace(look_at_host(), isolation_problem="none here")
+    runtime = open_runtime(tmp_path, host=host, allow_root_tasks=True)
+    os.chmod(tmp_path, 0o711)
+    task = asking("t", f"echo; exec sleep {MARK}", secret())
+    await begin(runtime, task, secret())
+    await line_of(runtime, "t")
+    assert len(files_in_memory()) == 1
+    await runtime.stop(task.id, "SIGTERM", 5)
+    assert files_in_memory() == []
+    await runtime.remove(task.id)
+    await runtime.close()
+
+
 async def test_next_daemon_keeps_the_files_of_what_runs_and_sweeps_those_of_what_ended(tmp_path):
     first = open_runtime(tmp_path)
     for name in ("runs", "ends"):

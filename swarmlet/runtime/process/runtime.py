@@ -173,10 +173,12 @@ class ProcessRuntime:
             known.send(number)
         try:
             async with asyncio.timeout(grace_s):
-                return await known.ended()
+                end = await known.ended()
         except TimeoutError:
             log.info("task.killed", extra={"task_id": task_id, "grace_s": grace_s})
-            return await known.kill()
+            end = await known.kill()
+        self._payloads.drop(task_id)
+        return end
 
     async def remove(self, task_id: TaskID) -> None:
         bundle = Bundle(self._env.disk, self._state_dir, task_id)
