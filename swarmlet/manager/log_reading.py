@@ -1,6 +1,7 @@
 """One reading of logs on the manager that leads: a stream from each node, merged as they come."""
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -42,11 +43,13 @@ class _Stream:
         self.task_ids = frozenset(task_ids)
         self.is_open = self.is_sending = False
 
+    def is_timed(self, *, is_followed: bool) -> bool:
+        """Whether the node must send something by the deadline."""
+        return not (self.is_open and (is_followed or self.is_sending))
+
     def is_late(self, now_s: float, *, is_followed: bool) -> bool:
-        """Whether the node should have sent something by now."""
-        if self.is_open and (is_followed or self.is_sending):
-            return False
-        return self.deadline_s <= now_s
+        """Whether it should have done so by now."""
+        return self.is_timed(is_followed=is_followed) and self.deadline_s <= now_s
 
 
 class _Lost(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,7 +62,8 @@ class _Lost(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reading:
-    """One reader: its streams by subscription, and a bounded queue of what they brought."""
+    """One reader: its streams by subscription, and a bounded queue of what they brought. There may
+    be thousands of streams: what one brings costs nothing for the others."""
 
     def __init__(
         self,
@@ -76,11 +80,13 @@ class Reading:
         self._services: set[ServiceID] = set()
         self._awaited: set[TaskID] = set()
         self._queue: deque[tuple[LogLine, ...]] = deque()
-        self._changed, self._has_room = asyncio.Event(), asyncio.Event()
+        self._changed, self._room = asyncio.Event(), asyncio.Semaphore(BATCHES_MAX)
         self._seen: set[TaskID] = set()
         self._opened: set[TaskID] = set()  # of which a node began to send
         self._lost: dict[NodeID, _Lost] = {}
         self._is_deposed = False
+        self._look_s = math.inf  # nothing is late, or to be said, before
+        self._of_node: dict[NodeID, list[str]] = {}
         self.streams: dict[str, _Stream] = {}
         self.is_closed = False
 
@@ -119,8 +125,9 @@ class Reading:
             skip = Skip(self._progress.marks(task_ids))
         wanted = OpenLogs(subscription=subscription, task_ids=tuple(task_ids), options=options)
         if self._post(node_id, wanted):
-            deadline_s = self._env.clock.mono_s() + OPEN_TIMEOUT_S
+            deadline_s = self._in(OPEN_TIMEOUT_S)
             self.streams[subscription] = _Stream(node_id, task_ids, deadline_s, skip)
+            self._of_node.setdefault(node_id, []).append(subscription)
         else:
             grace_s = AWAITED_S if self._is_awaited(node_id) else 0.0
             self._out_of_reach(node_id, task_ids, "is not connected", grace_s)
@@ -174,7 +181,7 @@ class Reading:
 
     def open(self, stream: _Stream) -> None:
         """The node begins to send."""
-        stream.is_open, stream.deadline_s = True, self._env.clock.mono_s() + SILENCE_MAX_S
+        stream.is_open, stream.deadline_s = True, self._in(SILENCE_MAX_S)
         self._opened |= stream.task_ids
 
     async def put(self, subscription: str, batch: LogBatch) -> None:
@@ -183,14 +190,20 @@ class Reading:
         stream = self.streams.get(subscription)
         if stream is not None:
             stream.is_sending = True
-        while len(self._queue) >= BATCHES_MAX and not self.is_closed:
-            self._has_room.clear()
-            await self._has_room.wait()
+        await self._room.acquire()
+        is_queued = False
+        try:
+            is_queued = self._take_in(subscription, batch)
+        finally:
+            if not is_queued:
+                self._room.release()  # the next one has its turn
+
+    def _take_in(self, subscription: str, batch: LogBatch) -> bool:
+        """Whether there is something in it to be read."""
         stream = self.streams.get(subscription)
         if stream is None or self.is_closed:
             raise ChannelClosedError
-        stream.is_sending = False
-        stream.deadline_s = self._env.clock.mono_s() + SILENCE_MAX_S
+        stream.is_sending, stream.deadline_s = False, self._in(SILENCE_MAX_S)
         self._check(stream, batch)
         if batch.problem:
             self.say(min(stream.task_ids), batch.problem)
@@ -201,8 +214,18 @@ class Reading:
         if new:
             self._queue.append(new)
         if batch.is_last:
-            del self.streams[subscription]
+            self._drop(subscription)
         self._changed.set()
+        return bool(new)
+
+    def _drop(self, subscription: str) -> _Stream | None:
+        stream = self.streams.pop(subscription, None)
+        if stream is not None:
+            of_node = self._of_node[stream.node_id]
+            of_node.remove(subscription)
+            if not of_node:
+                del self._of_node[stream.node_id]
+        return stream
 
     def _check(self, stream: _Stream, batch: LogBatch) -> None:
         if any(line.task_id not in stream.task_ids for line in batch.lines):
@@ -213,7 +236,7 @@ class Reading:
     def end(self, subscription: str, problem: str) -> None:
         """A stream that ended without its last batch. While following it goes on with the node's
         next session: a node whose certificate is renewed registers anew."""
-        stream = self.streams.pop(subscription, None)
+        stream = self._drop(subscription)
         if stream is not None:
             grace_s = RETURN_GRACE_S if self._options.follow else 0.0
             self._out_of_reach(stream.node_id, sorted(stream.task_ids), problem, grace_s)
@@ -223,17 +246,31 @@ class Reading:
     ) -> None:
         """Say so, unless the node is back within `grace_s`, and while following go on when it is
         back."""
-        now_s = self._env.clock.mono_s()
         earlier = self._lost.get(node_id)
         both = {*task_ids, *(earlier.task_ids if earlier is not None else ())}
         was_said = earlier is not None and earlier.say_at_s is None
-        self._lost[node_id] = _Lost(
+        lost = _Lost(
             task_ids=tuple(sorted(both)),
             problem=problem,
-            say_at_s=None if was_said else now_s + grace_s,
+            say_at_s=None if was_said else self._in(grace_s),
         )
-        self._say_late(now_s)
+        if grace_s > 0 and any(map(self._may_return, lost.task_ids)):
+            self._lost[node_id] = lost
+        else:
+            self._tell_lost(node_id, lost)
         self._changed.set()
+
+    def _may_return(self, task_id: TaskID) -> bool:
+        """Whether its node may yet bring its logs."""
+        task = self._view().tasks.get(task_id)
+        return task is not None and task.status.state != TaskState.ORPHANED
+
+    def _tell_lost(self, node_id: NodeID, lost: _Lost) -> None:
+        """Say it, and remember it where the log goes on with the node."""
+        self._lost.pop(node_id, None)
+        self._say_lost(node_id, lost)
+        if self._options.follow and any(map(self._may_return, lost.task_ids)):
+            self._lost[node_id] = replace(lost, say_at_s=None)
 
     def _say_lost(self, node_id: NodeID, lost: _Lost) -> None:
         if lost.say_at_s is None:
@@ -254,7 +291,7 @@ class Reading:
 
     def lose(self, node_id: NodeID) -> None:
         """The node's session ended, and with it its streams."""
-        for subscription in [s for s, one in self.streams.items() if one.node_id == node_id]:
+        for subscription in list(self._of_node.get(node_id, ())):
             self.end(subscription, "is connected no more")
 
     async def take(self) -> tuple[LogLine, ...]:
@@ -270,36 +307,38 @@ class Reading:
                 async with asyncio.timeout(self._patience_s()):
                     await self._changed.wait()
             self._give_up_late()
-        self._has_room.set()
-        return self._queue.popleft()
+        lines = self._queue.popleft()
+        if lines[0].stream != OWN:  # what we say ourselves takes no node's place
+            self._room.release()
+        return lines
+
+    def _in(self, delay_s: float) -> float:
+        """The time in so many seconds, at which it is looked whether something is late."""
+        at_s = self._env.clock.mono_s() + delay_s
+        self._look_s = min(self._look_s, at_s)
+        return at_s
 
     def _patience_s(self) -> float | None:
-        """Until the first stream should have brought something, or a loss is to be said."""
-        follow = self._options.follow
-        dues = [
-            one.deadline_s
-            for one in self.streams.values()
-            if not (one.is_open and (follow or one.is_sending))
-        ]
-        dues += [one.say_at_s for one in self._lost.values() if one.say_at_s is not None]
-        return None if not dues else max(0.0, min(dues) - self._env.clock.mono_s())
+        """Until a stream may be late, or a loss is to be said; None: for as long as it takes."""
+        if self._look_s == math.inf:
+            return None
+        return max(0.0, self._look_s - self._env.clock.mono_s())
 
     def _give_up_late(self) -> None:
-        now_s = self._env.clock.mono_s()
+        """Looks at all streams, but only when one of them may be late."""
+        now_s, follow = self._env.clock.mono_s(), self._options.follow
+        if now_s < self._look_s:
+            return
         for subscription, stream in list(self.streams.items()):
-            if stream.is_late(now_s, is_followed=self._options.follow):
+            if stream.is_late(now_s, is_followed=follow):
                 self._post(stream.node_id, CloseLogs(subscription=subscription))
                 self.end(subscription, "does not send its logs")
-        self._say_late(now_s)
-
-    def _say_late(self, now_s: float) -> None:
         for node_id, lost in list(self._lost.items()):
             if lost.say_at_s is not None and lost.say_at_s <= now_s:
-                self._say_lost(node_id, lost)
-                if self._options.follow:
-                    self._lost[node_id] = replace(lost, say_at_s=None)
-                else:
-                    del self._lost[node_id]
+                self._tell_lost(node_id, lost)
+        dues = [one.deadline_s for one in self.streams.values() if one.is_timed(is_followed=follow)]
+        dues += [one.say_at_s for one in self._lost.values() if one.say_at_s is not None]
+        self._look_s = min(dues, default=math.inf)
 
     def depose(self) -> None:
         """Another manager leads: what has come may be taken, no more comes."""
@@ -310,7 +349,8 @@ class Reading:
     def close(self) -> None:
         """The reader is gone: so are its streams."""
         self.is_closed = True
-        self._has_room.set()
+        self._room.release()  # each who waits there learns it, and lets the next one in
         for subscription, stream in self.streams.items():
             self._post(stream.node_id, CloseLogs(subscription=subscription))
         self.streams.clear()
+        self._of_node.clear()

@@ -207,6 +207,30 @@ def test_reading_says_so_when_the_node_is_lost_meanwhile(swarm: Swarm):
     play_with_agent(swarm, story)
 
 
+@pytest.mark.parametrize("is_removed", [True, False])
+def test_following_a_task_ends_with_a_node_that_cannot_bring_it_back(
+    swarm: Swarm, is_removed: bool
+):
+    async def story(swarm: Swarm):
+        await swarm.create(task_row("a", S.RUNNING))
+        channel = await registered(swarm)
+        reading = reading_of(swarm.manager, swarm.env, [swarm.task("a")], FOLLOW)
+        async with asyncio.TaskGroup() as group:
+            first = group.create_task(anext(reading))
+            await sent_line(swarm, await asked(swarm, channel))
+        assert first.result().data == b"line\n"
+        orphan = TaskStatus(state=S.ORPHANED)
+        end = Remove(table=Task, id="a") if is_removed else SetStatus(id=TaskID("a"), status=orphan)
+        await swarm.store.commit([end])
+        channel.close()
+        async with asyncio.timeout(60):
+            rest = [line.data async for line in reading]
+        assert len(rest) == 1
+        assert b"the logs of 1 task are out of reach" in rest[0]
+
+    play(swarm, story)
+
+
 def test_a_slow_reader_holds_back_the_agent_with_bounded_memory(swarm: Swarm):
     async def story(swarm: Swarm):
         await swarm.create(task_row("a", S.RUNNING))
@@ -274,6 +298,11 @@ async def asked(swarm: Swarm, channel: AgentChannel) -> OpenLogs:
     while not isinstance(message := await channel.receive(), OpenLogs):
         pass
     return message
+
+
+async def sent_line(swarm: Swarm, wanted: OpenLogs) -> None:
+    sink = await swarm.manager.connector().open_log_stream(wanted.subscription)
+    await sink.send(LogBatch(lines=(line_of("a"),)))
 
 
 def line_of(name: str) -> LogLine:
