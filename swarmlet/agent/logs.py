@@ -69,6 +69,7 @@ class LogPublisher:
             return
         task = self._group.create_task(self._publish(wanted), name="log stream")
         self._open[wanted.subscription] = task
+        task.add_done_callback(lambda _: self._open.pop(wanted.subscription))
 
     def close(self, subscription: str) -> None:
         task = self._open.get(subscription)
@@ -91,8 +92,6 @@ class LogPublisher:
             )
         except* Exception:  # the logs of a task never end the session
             log.exception("logs.broken", extra={"subscription": wanted.subscription})
-        finally:
-            del self._open[wanted.subscription]
 
     async def _stream(self, wanted: OpenLogs, sink: LogSink) -> None:
         if len(self._open) > SUBSCRIPTIONS_MAX:

@@ -114,8 +114,9 @@ class Worker:
         return {task_id: limit_s for task_id, limit_s in limits.items() if limit_s}
 
     def cut_off(self, task_id: TaskID, why: str) -> None:
-        """Stop the task for good, whatever is desired."""
-        self._shells[task_id].cut_off(why)
+        """Stop the task for good, whatever is desired, if it is still there."""
+        if (shell := self._shells.get(task_id)) is not None:
+            shell.cut_off(why)
 
     async def left(self, task_ids: Iterable[TaskID]) -> None:
         """Return when nothing of these tasks runs any more, which were told to stop."""

@@ -52,7 +52,8 @@ class Use:
     def __init__(self, ask: TaskStreamAsk, place: Place, use_id: str) -> None:
         self.place = place
         self.open, self.total = 0, 0
-        self.is_noted = asyncio.Event()
+        self.is_decided = asyncio.Event()
+        self.is_noted = False
         self.failure: SwarmError | None = None
         self.is_exec = isinstance(ask.request, ExecRequest)
         self.key = (ask.task_id, _subject(ask), ask.who) if not self.is_exec else (use_id,)
@@ -87,22 +88,24 @@ class StreamNotes:
         """Return once the use is in the swarm's history. Raises NotLeaderError where nothing was
         written, UnavailableError where it cannot be: then there is to be no use."""
         use = Use(ask, place, use_id)
-        known = self._ports.get(use.key)
-        if known is not None:
-            return await self._joined(known)
+        while (known := self._ports.get(use.key)) is not None:
+            if await self._has_joined(known):
+                return known
         if not use.is_exec:
             self._ports[use.key] = use
         use.open = use.total = 1
         try:
             await self._store.commit([use.started()])
+            use.is_noted = True
         except SwarmError as problem:
             use.failure = problem
-            self._ports.pop(use.key, None)
             if isinstance(problem, OutcomeUnknownError | DiskFullError):
                 raise _not_written(problem) from problem
             raise
-        finally:
-            use.is_noted.set()
+        finally:  # also where the caller has left meanwhile
+            if not use.is_noted:
+                self._ports.pop(use.key, None)
+            use.is_decided.set()
         return use
 
     def end(self, use: Use, exit_code: int, problem: str) -> None:
@@ -113,18 +116,19 @@ class StreamNotes:
         elif use.open == 0:
             self._spawn(self._end_later(use))
 
-    async def _joined(self, use: Use) -> Use:
-        """One more connection of a use that is written, or being written."""
+    async def _has_joined(self, use: Use) -> bool:
+        """One more connection of a use that is written, or being written; False where whoever
+        wrote it has left before it was."""
         use.open += 1
         use.total += 1
         try:
-            await use.is_noted.wait()
+            await use.is_decided.wait()
         except BaseException:
             self.end(use, 0, "")
             raise
         if use.failure is not None:
             raise _not_written(use.failure)
-        return use
+        return use.is_noted
 
     async def _end_later(self, use: Use) -> None:
         seen = use.total

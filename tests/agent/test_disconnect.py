@@ -217,6 +217,25 @@ def test_host_that_shuts_down_stops_first_what_must_not_run_twice(host, stop_s, 
     run_virtual(host.live(story))
 
 
+def test_host_that_shuts_down_says_goodbye_though_a_task_goes_at_that_moment(host):
+    async def story(agent: Agent):
+        await host.manager.assign(guarded("a", "30s"))
+        await until(lambda: host.manager.state("a") == S.RUNNING)
+        tell = agent._session.tell_condition
+
+        async def tell_slowly(problem: str) -> None:
+            await tell(problem)
+            await host.manager.assign(gone=("a",))
+            await until(lambda: not agent._worker.stop_after_s())
+
+        agent._session.tell_condition = tell_slowly
+        await agent.stop(is_host_stopping=True)
+        await until(lambda: bool(host.manager.goodbyes))
+        assert host.manager.goodbyes[0].is_host_stopping
+
+    run_virtual(host.live(story))
+
+
 def test_daemon_that_stops_alone_leaves_all_tasks_running(host):
     async def story(agent: Agent):
         await host.manager.assign(guarded("a", "30s"))

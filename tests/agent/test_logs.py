@@ -3,7 +3,9 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from swarmlet.agent.logs import BUFFER_LINES_MAX, LogPublisher
+import msgspec
+
+from swarmlet.agent.logs import BUFFER_LINES_MAX, SUBSCRIPTIONS_MAX, LogPublisher
 from swarmlet.core.ids import TaskID
 from swarmlet.runtime.base import RuntimeProblemError
 from swarmlet.wire.messages import LogLine, LogOptions, OpenLogs
@@ -122,3 +124,19 @@ def test_publisher_outlives_a_broken_reader():
         await until(lambda: sink.is_closed)
 
     publish(SilentRuntime(VirtualClock()), story)
+
+
+def test_streams_closed_before_they_began_count_for_none():
+    async def story(publisher: LogPublisher, sink: FakeSink):
+        for number in range(SUBSCRIPTIONS_MAX + 1):
+            name = f"s{number}"
+            publisher.open(msgspec.structs.replace(wanted("a"), subscription=name))
+            publisher.close(name)
+        await runtime.prepare(assigned("a"))
+        await runtime.start(assigned("a"))
+        publisher.open(wanted("a"))
+        await until(lambda: sink.is_closed)
+        assert {batch.problem for batch in sink.batches} == {""}
+
+    runtime = FakeRuntime(VirtualClock())
+    publish(runtime, story)

@@ -260,6 +260,35 @@ def test_no_use_without_a_note_of_it(swarm: Swarm):
     play_with_agent(swarm, story)
 
 
+def test_caller_that_leaves_while_the_note_is_written_leaves_no_use_behind(swarm: Swarm):
+    """Else the next connections would count as part of a use that nobody ever heard of."""
+    notes = Notes(swarm)
+
+    async def story(swarm: Swarm, _: Agent):
+        await running_task(swarm)
+        commit, broker = swarm.store.commit, swarm.manager.streams
+
+        async def never(*_args, **_more):
+            await asyncio.Event().wait()
+
+        swarm.store.commit = never
+        async with asyncio.TaskGroup() as group:
+            first = group.create_task(broker.open(port(80)))
+            await asyncio.sleep(1)
+            joined = group.create_task(broker.open(port(80)))
+            await asyncio.sleep(1)
+            swarm.store.commit = commit
+            first.cancel()
+        assert notes.actions() == ["forward_start"]
+        joined.result().close()
+        await asyncio.sleep(20)
+        assert notes.actions() == ["forward_start", "forward_end"]
+        assert notes.all[1][1]["connections"] == "1"
+        assert broker.gauges() == {"swarmlet_streams": 0}
+
+    play_with_agent(swarm, story)
+
+
 def test_streams_are_bounded_for_a_node_and_for_the_swarm(swarm: Swarm, monkeypatch):
     monkeypatch.setattr(stream_broker, "NODE_STREAMS_MAX", 3)
 
