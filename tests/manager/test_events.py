@@ -23,8 +23,10 @@ from swarmlet.model.secret import Secret, SecretSpec
 from swarmlet.model.service import Service, UpdateStatus
 from swarmlet.model.task import Task, TaskStatus
 from swarmlet.model.task import TaskState as S
+from swarmlet.store.store import Store
 from tests.manager.control_world import SELF, new_swarm, task_of, web, worker
-from tests.store.worlds import new_store, seeded_env
+from tests.store.memory_log import MemoryLog
+from tests.store.worlds import StepClock, new_store, seeded_env
 
 EVERYTHING_NS = 1
 FOUNDED_AT = 1
@@ -257,6 +259,25 @@ async def test_past_that_a_snapshot_brings_is_not_told_as_new(swarm, feed):
         joining.apply(swarm.store.index, entry)
         assert (await anext(reader)).id == "c"
     assert [one.kind for one in await past_of(other)].count("service") == 1
+
+
+async def test_log_that_is_replayed_in_the_same_swarm_is_not_told_as_new(swarm, feed):
+    """Also where a leader's clock was behind that of the one before."""
+    clock = StepClock()
+    store = Store(seeded_env(3, clock))
+    log = MemoryLog(store)
+    store.attach(log)
+    feed.follow(store)
+    with feed.subscribe(anything) as reader:
+        for name, by_ms in (("first", 0), ("second", -60_000), ("third", 0)):
+            clock.now_ms += by_ms
+            await store.commit([Create(obj=Config(id=name, spec=ConfigSpec(name=name)))])
+        assert [(await anext(reader)).id for _ in range(3)] == ["first", "second", "third"]
+        again = new_store(7)[0]
+        feed.follow(again)
+        log.replay(again)
+        await store.commit([Create(obj=Config(id="new", spec=ConfigSpec(name="new")))])
+        assert (await anext(reader)).id == "new"
 
 
 async def next_entries(swarm):
