@@ -4,9 +4,10 @@ import pytest
 from msgspec.structs import replace
 
 from swarmlet.core.errors import InvalidArgumentError, NotFoundError, UnavailableError
-from swarmlet.manager.control.nodes import DEADLINE_MAX_NS, DRAIN_TRIES_MAX
+from swarmlet.manager.control.nodes import DEADLINE_MAX_NS, TRIES_MAX
 from swarmlet.model.change import Update
-from swarmlet.model.node import NodeStatus
+from swarmlet.model.node import NodeState, NodeStatus
+from swarmlet.model.task import TaskState
 from tests.manager.control_world import new_swarm, task_of, web, worker
 
 MINUTE_NS = 60 * 10**9
@@ -83,24 +84,43 @@ async def test_unknown_node_is_not_found():
             await verb("nobody")
 
 
-@pytest.mark.parametrize("times", [1, DRAIN_TRIES_MAX])
-async def test_drain_is_tried_again_where_others_write_the_row(times, monkeypatch):
-    swarm = await swarm_of_two()
+def overtake(swarm, times, monkeypatch):
+    """Let the dispatcher write the node's row ahead of each of the next commits."""
     commit, left = swarm.store.commit, [times]
 
     async def overtaken(changes, guards=()):
         if left[0]:
             left[0] -= 1
             node = swarm.view.nodes.get("w1")
-            status = NodeStatus(state=2, message=f"news {left[0]}")
+            status = NodeStatus(state=NodeState.DISCONNECTED, message=f"news {left[0]}")
             await commit([Update(obj=replace(node, status=status), seen=node.version)])
         return await commit(changes, guards)
 
     monkeypatch.setattr(swarm.store, "commit", overtaken)
-    if times < DRAIN_TRIES_MAX:
+
+
+@pytest.mark.parametrize("times", [1, TRIES_MAX])
+async def test_drain_is_tried_again_where_others_write_the_row(times, monkeypatch):
+    swarm = await swarm_of_two()
+    overtake(swarm, times, monkeypatch)
+    if times < TRIES_MAX:
         await swarm.control.drain_node("w1")
         assert swarm.view.nodes.get("w1").status.message == "news 0"
         assert swarm.view.nodes.get("w1").drain is not None
     else:
         with pytest.raises(UnavailableError):
             await swarm.control.drain_node("w1")
+
+
+@pytest.mark.parametrize("times", [1, TRIES_MAX])
+async def test_removal_is_tried_again_where_others_write_the_row(times, monkeypatch):
+    swarm = await swarm_of_two()
+    overtake(swarm, times, monkeypatch)
+    if times < TRIES_MAX:
+        await swarm.control.remove_node("w1", force=True)
+        assert swarm.view.nodes.get("w1") is None
+        assert swarm.view.tasks.get("t1").status.state == TaskState.ORPHANED
+    else:
+        with pytest.raises(UnavailableError):
+            await swarm.control.remove_node("w1", force=True)
+        assert swarm.view.nodes.get("w1") is not None

@@ -20,7 +20,7 @@ from swarmlet.core.limits import (
     NS_PER_S,
     RENEWABLE_AFTER_EXPIRY_MS,
 )
-from swarmlet.manager.control.base import ControlBase, check_version
+from swarmlet.manager.control.base import ControlBase, check_version, worked_out
 from swarmlet.manager.group import check_removable, seats_of
 from swarmlet.model.change import Change, Remove, SetStatus, Update
 from swarmlet.model.cluster import Cluster, RemovedCertificate
@@ -36,7 +36,7 @@ ORPHANED_MESSAGE: Final = "Task belonged to a node that has been deleted"  # Swa
 REMOVED_KEPT_MS: Final = 7 * 24 * 3_600 * 1_000  # beyond its end; SwarmKit controlapi/cluster.go
 REMOVED_MAX: Final = 5_000  # removed nodes remembered, some 200 KB of the cluster's row
 DEADLINE_MAX_NS: Final = 365 * 24 * 3_600 * NS_PER_S
-DRAIN_TRIES_MAX: Final = 10  # against others who write the node's row at the same moment
+TRIES_MAX: Final = 10  # against others who write the node's row at the same moment
 _BESIDE_ORPHANS: Final = 2  # the cluster's row and the node's
 
 
@@ -70,32 +70,37 @@ class NodeVerbs(ControlBase):
         not_negative(deadline_ns, "DeadlineNs")
         if deadline_ns > DEADLINE_MAX_NS:
             raise InvalidArgumentError("The deadline of a drain is a year away at most.")
-        for _ in range(DRAIN_TRIES_MAX):
-            view = await self.read()
-            node = self.find_node(view, ref)
-            now_ms = self._env.clock.wall_ms()
-            moves = moves_of(view, node, now_ms)
+        for _ in range(TRIES_MAX):
+            node = self.find_node(await self.read(), ref)
+            before, now_ms = self._store.hold(), self._env.clock.wall_ms()
             row = _draining(node, -(-deadline_ns // NS_PER_MS), now_ms)
             try:
                 await self._commit(f"node {ref}", [Update(obj=row, seen=node.version)])
             except StaleVersionError:
                 continue  # the dispatcher's word on the node, or another user's
-            return moves
-        raise UnavailableError(
-            f"The row of node {node.id} is written by others all the time.",
-            remedy="Try again in a moment.",
-        )
+            return await worked_out(moves_of(before, node, now_ms))
+        raise _overtaken(node)
 
     async def drain_moves(self, ref: str) -> tuple[Move, ...]:
         """What `drain_node` would do, without doing it."""
-        view = await self.read()
-        return moves_of(view, self.find_node(view, ref), self._env.clock.wall_ms())
+        node = self.find_node(await self.read(), ref)
+        return await worked_out(moves_of(self._store.hold(), node, self._env.clock.wall_ms()))
 
     async def remove_node(self, ref: str, *, force: bool) -> None:
         """Forget a node that is down: its certificate is refused, its tasks are orphaned."""
-        view = await self.read()
-        node = self.find_node(view, ref)
-        self._check_removable(node, force=force)
+        for _ in range(TRIES_MAX):
+            view = await self.read()
+            node = self.find_node(view, ref)
+            self._check_removable(node, force=force)
+            try:
+                await self._forget(view, node, ref)
+            except StaleVersionError:
+                continue  # the node's status, or the cluster's row
+            return
+        raise _overtaken(node)
+
+    async def _forget(self, view: View, node: Node, ref: str) -> None:
+        """Raises StaleVersionError where its row or the cluster's is another by now."""
         cluster = cluster_of(view)
         orphans = self._orphans(view, node)
         if len(orphans) > ENTRY_CHANGES_MAX - _BESIDE_ORPHANS:
@@ -167,6 +172,13 @@ class NodeVerbs(ControlBase):
             for task in view.tasks.scan("node", node.id)
             if task.status.state < TaskState.COMPLETE
         ]
+
+
+def _overtaken(node: Node) -> UnavailableError:
+    return UnavailableError(
+        f"The row of node {node.id} is written by others all the time.",
+        remedy="Try again in a moment.",
+    )
 
 
 def _draining(node: Node, deadline_ms: int, now_ms: int) -> Node:
