@@ -72,7 +72,7 @@ def leaf_issuer(chain_pem: bytes, root_pem: bytes) -> tuple[bytes, bytes]:
 
 def check_dates(identity: Identity, now_ms: int) -> None:
     """Raises UnauthorizedError outside the certificate's dates."""
-    _check_begun(identity, now_ms)
+    check_begun(identity, now_ms)
     if now_ms > identity.ends_ms:
         raise UnauthorizedError(
             f"the certificate of node {identity.node_id} expired at "
@@ -143,7 +143,7 @@ def _identity(chain: Sequence[x509.Certificate], now_ms: int | None) -> Identity
         fingerprint=hashlib.sha256(leaf.public_bytes(serialization.Encoding.DER)).digest(),
     )
     if now_ms is not None:
-        _check_begun(identity, now_ms)
+        check_begun(identity, now_ms)
         for authority in chain[1:]:
             _check_authority_dates(authority, now_ms)
     return identity
@@ -196,7 +196,8 @@ def _ms(when: datetime) -> int:
     return int(when.timestamp()) * 1000
 
 
-def _check_begun(identity: Identity, now_ms: int) -> None:
+def check_begun(identity: Identity, now_ms: int) -> None:
+    """Raises UnauthorizedError before that."""
     if now_ms < identity.begins_ms:
         raise UnauthorizedError(
             f"the certificate of node {identity.node_id} is only valid from "

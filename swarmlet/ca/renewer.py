@@ -8,6 +8,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from swarmlet.ca.identity import check_begun
 from swarmlet.ca.join_token import cert_digest
 from swarmlet.ca.key_file import NodeKeys
 from swarmlet.ca.keys import key_to_pem, new_key
@@ -286,6 +287,7 @@ class Renewer:
         identity = holder_of(status, self._own.credentials.root_pem, keys)
         if (identity.node_id, identity.cluster_id) != (present.node_id, present.cluster_id):
             raise UnauthorizedError("The new certificate is for another node.")
+        check_begun(identity, self._env.clock.wall_ms())  # else nobody would let this node in
         return identity
 
     # Roots

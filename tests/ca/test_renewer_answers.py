@@ -69,6 +69,21 @@ def other_role(world):
     return world.swarm.signed(key_asked_for(world), "node1", "manager").decode()
 
 
+def test_certificate_that_is_not_valid_yet_is_not_taken_and_another_is_asked_for():
+    """Whoever signed it has a clock that is ahead, and this node would be refused everywhere."""
+    world = World()
+    before = world.own.credentials
+    world.true.skew_ms = DAY_MS
+    with pytest.raises(SwarmError, match="only valid from"):
+        run_virtual(world.renewer.renew())
+    assert world.own.credentials is before
+    assert world.files.read()[1] == before.chain_pem
+    world.true.skew_ms = 0
+    run_virtual(world.renewer.renew())
+    assert world.swarm.calls.count("request") == 2
+    assert world.own.identity.begins_ms <= world.clock.wall_ms()
+
+
 def test_refused_signature_is_asked_for_with_a_new_key():
     world = World()
     world.swarm.is_signing = False
