@@ -188,12 +188,18 @@ class SimNode:
         self.lives += 1
         self.runtime.next_life()
         ready = asyncio.Event()
-        self._task = asyncio.get_running_loop().create_task(self._life(ready))
+        self._task = self._begin(self._life(ready))
         waiting = asyncio.get_running_loop().create_task(ready.wait())
         await asyncio.wait((self._task, waiting), return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
         if self._task.done():
             self._task.result()
+
+    def _begin(self, life):
+        return asyncio.get_running_loop().create_task(life)
+
+    def _env(self):
+        return sim_env(f"{self.host}/{self.lives}", self.disk, self.clock)
 
     async def stop(self):
         self.engine.stop()
@@ -255,7 +261,7 @@ class SimNode:
                 await asyncio.sleep(0.1)
 
     async def _life(self, ready):
-        env = sim_env(f"{self.host}/{self.lives}", self.disk, self.clock)
+        env = self._env()
         data = DataDir(env.disk, DATA)
         data.open()
         host = Host(

@@ -18,14 +18,17 @@ import sys
 import time
 
 from tests.sim.disk import WHERES
+from tests.sim.fleet_mutations import MUTATIONS as OF_SWARMS
 from tests.sim.fleet_runs import FleetFailedError, FleetReport, fleet_summary, run_fleet
 from tests.sim.group_runs import GroupReport, run_group, run_groups, summary
 from tests.sim.histories import History
 from tests.sim.loop import run_sim
-from tests.sim.mutations import MUTATIONS
+from tests.sim.mutations import MUTATIONS, without
 from tests.sim.runs import run_cut_at, run_seed
 from tests.sim.told import tell_all, tell_fleet
 from tests.sim.year import Year
+
+PIECES = {**MUTATIONS, **OF_SWARMS}
 
 
 def every_write() -> int:
@@ -63,12 +66,13 @@ def managers(seeds: range, minutes: float, jobs: int, missing: str) -> None:
         sys.exit(f"{len(seeds) - len(done)} of {len(seeds)} runs failed")
 
 
-def fleets(seeds: range, minutes: float, *, log: bool) -> None:
+def fleets(seeds: range, minutes: float, missing: str, *, log: bool) -> None:
     """Swarms of managers and agents, in the same manner."""
     done: list[FleetReport] = []
     for seed in seeds:
         try:
-            done.append(run_fleet(seed, minutes, on_run=tell_fleet if log else None))
+            with without(PIECES[missing] if missing else ()):
+                done.append(run_fleet(seed, minutes, on_run=tell_fleet if log else None))
             sys.stdout.write(f"{done[-1]}\n")
         except FleetFailedError as failure:
             sys.stdout.write(f"{failure}\n")
@@ -94,7 +98,7 @@ def main() -> None:
     parser.add_argument("--swarm", action="store_true", help="managers and agents, with faults")
     parser.add_argument("--minutes", type=float, default=1.0, help="virtual, of each group")
     parser.add_argument("--jobs", type=int, default=1, help="processes, for groups")
-    parser.add_argument("--without", default="", choices=["", *MUTATIONS], help="of hardening")
+    parser.add_argument("--without", default="", choices=["", *PIECES], help="a piece")
     options = parser.parse_args()
     logging.getLogger("swarmlet").addHandler(logging.NullHandler())
     began = time.perf_counter()
@@ -103,7 +107,7 @@ def main() -> None:
         return
     if options.swarm:
         seeds = range(options.seed, options.seed + options.count)
-        fleets(seeds, options.minutes, log=options.log)
+        fleets(seeds, options.minutes, options.without, log=options.log)
         return
     if options.managers:
         seeds = range(options.seed, options.seed + options.count)

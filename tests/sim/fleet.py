@@ -6,11 +6,14 @@ network in memory. The verbs are what befalls machines and what must come to hol
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from dataclasses import replace
 from random import Random
+from typing import Any, TypeVar
 
 from swarmlet.core.errors import SwarmError
+from swarmlet.env.base import Env
 from swarmlet.model.node import NodeState
 from swarmlet.model.secret import SecretSpec
 from swarmlet.wire.messages import AssignedTask
@@ -18,7 +21,8 @@ from tests.agent.fake_runtime import Script
 from tests.daemon.sim_nodes import SimNode
 from tests.sim.disk import ROOMY_B, SimCrash
 from tests.sim.fleet_truth import SURE_S, Truth
-from tests.sim.loop import HostClock, SimClock
+from tests.sim.group_loop import group_loop
+from tests.sim.loop import HostClock, SimClock, inline
 from tests.sim.world import SimRuntime
 from tests.wire.memory_link import MemoryNet
 
@@ -26,24 +30,29 @@ SETTLES_WITHIN_S = 180.0
 RESTS_S = 12.0  # without a single log entry
 LOOK_S = 0.25
 SECRETS = 4
+WRONG_CLOCKS = 0.3  # of all swarms have managers whose clocks are wrong
 SLOW_IMAGES_S = (0.0, 0.0, 0.2, 2.0, 8.0)
+T = TypeVar("T")
+
 BROKEN = (SimCrash, SwarmError, BaseExceptionGroup, TimeoutError)
 
 
 class Machine(SimNode):
-    """A host of the swarm. `is_dark`: it has no power, so that nobody hears it end."""
+    """A host of the swarm. `is_dark`: it has no power, so that nobody hears it end; `is_paused`:
+    its daemon stands still, as behind SIGSTOP, and its tasks run on."""
 
     def __init__(self, fleet: "Fleet", name: str) -> None:
         super().__init__(fleet.net, name, HostClock(fleet.clock))
         self.fleet, self.runtime = fleet, _Runtime(fleet, name)
         self.node_id = ""
-        self.is_cut = self.is_dark = False
+        self.is_cut = self.is_dark = self.is_paused = False
+        self.disk_s = 0.0  # that each call of its disk takes
         self.there_since_s = 0.0
         self.was_unwatched = False  # its tasks ran on without their daemon; see `is_watching`
 
     @property
     def is_there(self) -> bool:
-        return self.is_running and not self.is_cut
+        return self.is_running and not self.is_cut and not self.is_paused
 
     def is_watching(self) -> bool:
         """Whether its daemon, and its runtime, have been there ever since its tasks began, or are
@@ -53,6 +62,41 @@ class Machine(SimNode):
         if self.was_unwatched and self.is_there and self.there_since_s < self.fleet.now_s - SURE_S:
             self.was_unwatched = False
         return self.is_running and not self.was_unwatched
+
+    def _begin(self, life: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        return group_loop().start(self.host, life)
+
+    def _env(self) -> Env:
+        return replace(super()._env(), blocking=_Pace(self))
+
+    async def within(self, work: Coroutine[Any, Any, T], limit_s: float = 60.0) -> T:
+        """Do it as the daemon would: not while it stands still. Raises TimeoutError."""
+        task = self._begin(work)
+        try:
+            await asyncio.wait((task,), timeout=limit_s)
+        finally:
+            if not task.done():
+                task.cancel()
+                task.add_done_callback(lambda one: one.cancelled() or one.exception())
+        if not task.done():
+            raise TimeoutError
+        if task.cancelled():
+            raise SimCrash("the daemon ended")
+        return task.result()
+
+    async def pause(self, for_s: float) -> None:
+        if not self.is_running or self.is_paused or self.disk.is_dead:
+            return
+        self.is_paused = self.was_unwatched = True
+        self.fleet.tell(f"pause {self.host}")
+        group_loop().pause(self.host)
+        await asyncio.sleep(for_s)
+        self.go_on()
+
+    def go_on(self) -> None:
+        if self.is_paused:
+            self.is_paused, self.there_since_s = False, self.fleet.now_s
+            group_loop().go_on(self.host)
 
     async def boot(self) -> None:
         if self.is_running:
@@ -73,6 +117,7 @@ class Machine(SimNode):
         """`stop` in order, `kill` (tasks run on), or `power` (they do not, and nobody hears it)."""
         if not self.is_running:
             return
+        self.go_on()
         self.fleet.tell(f"{how} {self.host}")
         self.was_unwatched = how != "power"
         if how == "stop":
@@ -106,6 +151,19 @@ class Machine(SimNode):
         self.fleet.tell(f"mend {self.host}")
 
 
+class _Pace:
+    """env.Blocking without threads: calls in order, each as long as the machine's disk takes."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine, self._lock = machine, asyncio.Lock()
+
+    async def __call__(self, work: Callable[[], T]) -> T:
+        async with self._lock:
+            if self._machine.disk_s:
+                await asyncio.sleep(self._machine.disk_s)
+            return await inline(work)
+
+
 class _Runtime(SimRuntime):
     """Fetches images slowly, some of the time."""
 
@@ -128,6 +186,7 @@ class Fleet:
     def __init__(self, seed: int | str, managers: int = 5, workers: int = 30) -> None:
         self.seed, self.rng = seed, Random(f"{seed}/fleet")
         self.clock, self.net = SimClock(), MemoryNet()
+        self.net.is_frozen = lambda host: group_loop().is_paused(host)
         self.counts: Counter[str] = Counter()
         self.told: list[str] = []
         self.on_tell: Callable[[str], object] = lambda _what: None
@@ -139,6 +198,7 @@ class Fleet:
         self.removed: list[Machine] = []
         self.secrets: dict[str, str] = {}  # ids by name
         self.is_calm = True
+        self.has_wrong_clocks = self.rng.random() < WRONG_CLOCKS
         self.slowest_s = 0.0
 
     @property
@@ -177,10 +237,10 @@ class Fleet:
         for machine in self.machines:
             await machine.boot()
         founder = self.machines[0]
-        await founder.init()
+        await founder.within(founder.init())
         for machine in self.machines[1:]:
             role = "manager" if machine in self.founders else "worker"
-            await machine.join(founder, role)
+            await machine.within(machine.join(founder, role))
         for machine in self.machines:
             machine.node_id = machine.state.node_id
         control = (await self.until_led()).engine.control()
@@ -217,8 +277,8 @@ class Fleet:
     async def _join_anew(self, machine: Machine) -> None:
         leader = await self.until_led()
         if machine.state.state != "inactive":
-            await machine.engine.leave_swarm(force=True)
-        await machine.join(leader)
+            await machine.within(machine.engine.leave_swarm(force=True))
+        await machine.within(machine.join(leader))
         machine.node_id = machine.state.node_id
         self.removed.remove(machine)
         self.tell(f"readmitted {machine.host}")
@@ -230,7 +290,8 @@ class Fleet:
         self.net.frame_delay_s = lambda _one, _other: self.net.delay_s
         self.net.mend_all()
         for machine in self.machines:
-            machine.disk.capacity_b = ROOMY_B
+            machine.go_on()
+            machine.disk.capacity_b, machine.disk_s = ROOMY_B, 0.0
             machine.disk.fail_at(1 << 40)
             if machine.is_cut:
                 machine.reconnect()
@@ -257,9 +318,10 @@ class Fleet:
         while self.now_s - since_s < RESTS_S:
             leader = await self.until_led()
             index = leader.member.store.view().index
-            if index != seen or not leader.engine.is_at_rest():
+            awake = [one.host for one in self.running() if not one.engine.is_at_rest()]
+            if index != seen or awake:
                 seen, since_s = index, self.now_s
-            assert self.now_s < until_s, "something never rests"
+            assert self.now_s < until_s, f"something never rests: {awake[:4]}, index {index}"
             await asyncio.sleep(LOOK_S)
             self.truth.look()
 

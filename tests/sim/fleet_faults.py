@@ -11,7 +11,12 @@ from tests.sim.world import AWAY_S
 
 AWAY_FOR_S = (0.5, 1.5, 5.0, 15.0, 70.0)
 CUT_S = (0.5, 2.0, 6.0, 20.0, 45.0)
+LONG_CUT_S = (*CUT_S, 75.0)  # of a worker: what stops by itself has long been replaced
+PAUSE_S = (0.5, 2.0, 5.0, 12.0, 30.0)
+SLOW_DISK_S = (0.02, 0.1, 0.4)  # that each call takes
+BACK_IN_S = 20.0  # at most, after the power of all went
 SKEW_MAX_MS = 40_000
+JUMP_MAX_MS = 10 * 24 * 3600 * 1000  # of a clock that is set right soon
 
 
 class Nemesis:
@@ -20,7 +25,7 @@ class Nemesis:
     def __init__(self, fleet: Fleet, group: asyncio.TaskGroup) -> None:
         self._fleet, self._rng = fleet, Random(f"{fleet.seed}/nemesis")
         self._group, self._busy = group, 0
-        self._acts: tuple[tuple[int, Callable[[], Coroutine[Any, Any, None]]], ...] = (
+        self._acts: tuple[tuple[float, Callable[[], Coroutine[Any, Any, None]]], ...] = (
             (6, self._end_worker),
             (3, self._end_manager),
             (5, self._cut_worker),
@@ -32,7 +37,10 @@ class Nemesis:
             (1, self._rack),
             (2, self._fill_disk),
             (1, self._slow_net),
-            (1, self._turn_clock),
+            (2, self._turn_clock),
+            (3, self._pause),
+            (2, self._slow_disk),
+            (0.4, self._blackout),
         )
 
     @property
@@ -64,7 +72,7 @@ class Nemesis:
         return self._rng.choice(self._fleet.founders)
 
     async def _end(self, machine: Machine) -> None:
-        if not machine.is_running or machine.disk.is_dead:
+        if not machine.is_running or machine.disk.is_dead or machine.is_paused:
             return
         await machine.end(self._rng.choice(("stop", "kill", "kill", "power", "power")))
         await asyncio.sleep(self._rng.choice(AWAY_FOR_S))
@@ -81,7 +89,8 @@ class Nemesis:
         if machine.is_cut:
             return
         machine.isolate()
-        await asyncio.sleep(self._rng.choice(CUT_S))
+        is_founder = machine in self._fleet.founders
+        await asyncio.sleep(self._rng.choice(CUT_S if is_founder else LONG_CUT_S))
         if machine.is_cut:
             machine.reconnect()
 
@@ -146,6 +155,42 @@ class Nemesis:
         net.frame_delay_s = lambda _one, _other: net.delay_s
 
     async def _turn_clock(self) -> None:
-        machine = self._rng.choice(self._fleet.machines)
-        self._fleet.tell(f"clock {machine.host}")
-        machine.clock.skew_ms = self._rng.randint(-SKEW_MAX_MS, SKEW_MAX_MS)
+        """By seconds for good, or by days until somebody sets it right. Managers' stay right where
+        stop-after is judged: it relies on them."""
+        has_wrong = self._fleet.has_wrong_clocks
+        machine = self._manager() if has_wrong and self._rng.random() < 0.5 else self._worker()
+        if machine.member is not None and not has_wrong:
+            return
+        if self._rng.random() < 0.5:
+            self._fleet.tell(f"clock {machine.host}")
+            machine.clock.skew_ms = self._rng.randint(-SKEW_MAX_MS, SKEW_MAX_MS)
+            return
+        self._fleet.tell(f"clock-by-days {machine.host}")
+        machine.clock.skew_ms = self._rng.randint(-JUMP_MAX_MS, JUMP_MAX_MS)
+        await asyncio.sleep(self._rng.choice(CUT_S))
+        machine.clock.skew_ms = 0
+
+    async def _pause(self) -> None:
+        machine = self._rng.choice((self._worker(), self._manager()))
+        await machine.pause(self._rng.choice(PAUSE_S))
+
+    async def _slow_disk(self) -> None:
+        machine = self._rng.choice((self._worker(), self._manager()))
+        self._fleet.tell(f"slow-disk {machine.host}")
+        machine.disk_s = self._rng.choice(SLOW_DISK_S)
+        await asyncio.sleep(self._rng.choice(CUT_S))
+        machine.disk_s = 0.0
+
+    async def _blackout(self) -> None:
+        """The power of the whole swarm goes, and its hosts are back one after the other."""
+        self._fleet.tell("blackout")
+
+        async def back(machine: Machine) -> None:
+            await machine.end("power")
+            await asyncio.sleep(self._rng.uniform(0.2, BACK_IN_S))
+            if not machine.is_running:
+                await machine.boot()
+
+        async with asyncio.TaskGroup() as group:
+            for machine in self._fleet.machines:
+                group.create_task(back(machine))

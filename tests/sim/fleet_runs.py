@@ -10,7 +10,7 @@ from random import Random
 from tests.sim.fleet import LOOK_S, Fleet
 from tests.sim.fleet_faults import Nemesis
 from tests.sim.fleet_users import Deployer, Operator
-from tests.sim.loop import run_sim
+from tests.sim.group_loop import run_group_sim
 
 FAULTS_S = (20.0, 60.0)
 ACT_S, DEPLOY_S, OPERATE_S = 1.5, 4.0, 4.0
@@ -75,7 +75,8 @@ class FleetRun:
             while nemesis.is_busy:  # noqa: ASYNC110 - a state is no event
                 await asyncio.sleep(0.5)
             await self.fleet.heal()
-            await self._operator.undo()
+            if self._rng.random() < 0.6:  # else what is drained is to be empty
+                await self._operator.undo()
             for user in (*self._deployers, self._operator):
                 user.is_paused = True
             await self.fleet.settle()
@@ -92,7 +93,7 @@ def run_fleet(
         on_run(run.fleet)
     began_s = time.process_time()
     try:
-        run_sim(run.fleet.clock, run.main())
+        run_group_sim(run.fleet.clock, run.main())
     except BaseException as error:
         raise FleetFailedError(_story(run, error)) from error
     truth = run.fleet.truth

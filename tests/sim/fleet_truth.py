@@ -12,6 +12,7 @@ import msgspec
 
 from swarmlet.core.errors import InvalidArgumentError
 from swarmlet.model.change import Event
+from swarmlet.model.node import Node, NodeState
 from swarmlet.model.on_disconnect import on_disconnect_of
 from swarmlet.model.service import Service
 from swarmlet.model.task import Task, TaskState
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from tests.sim.fleet import Fleet, Machine
 
 SURE_S = 30.0  # after this a host that is there has been told what to run
+LOOKS = 8  # at what takes longer: every so many of the others
+_RUNNING = TaskState.RUNNING
+_CONNECTED = (NodeState.READY, NodeState.UNKNOWN)
 
 
 class WrongError(AssertionError):
@@ -42,6 +46,9 @@ class Truth:
         self._stores: dict[int, Store] = {}
         self._index = 0
         self._needed_by: dict[str, set[str]] = {}  # ids of secrets, by node, ever
+        self._connected_s: dict[str, float] = {}  # since when nodes' rows say so
+        self._used_s: dict[tuple[str, str], float] = {}  # node and secret: when it was last needed
+        self._looks = 0
         self._problem: WrongError | None = None
         self.asked: dict[str, list[int]] = {}  # by service: the numbers users asked for
         self.acknowledged: dict[str, int] = {}  # and the last one that was acknowledged
@@ -55,9 +62,13 @@ class Truth:
     def look(self) -> None:
         """At everything there is to see. Raises WrongError."""
         self._attach()
-        self._check_singles()
+        if not self._fleet.has_wrong_clocks:
+            self._check_singles()
         self._check_wanted()
         self._check_payloads()
+        self._looks += 1
+        if self._looks % LOOKS == 0:
+            self._check_told()
         if self._problem is not None:
             raise self._problem
 
@@ -81,6 +92,10 @@ class Truth:
             if event.table is Task:
                 self._task(event)
                 self._note_needs(store.view(), event.new)
+            elif event.table is Node:
+                self._node(event)
+            elif event.table is Service:
+                self._service(store.view(), event)
             self.digest.update(f"{index} {event.table.__name__} {event.id}".encode())
 
     def _task(self, event: Event) -> None:
@@ -95,6 +110,31 @@ class Truth:
             if new.status.state < seen.observed or new.desired < seen.desired:
                 self.wrong(f"a state of task {new.id} went back")
         self._tasks[new.id] = _Seen(new.node_id, new.status.state, new.desired)
+
+    def _node(self, event: Event) -> None:
+        old, new = event.old, event.new
+        if not isinstance(new, Node) or new.status.state not in _CONNECTED:
+            self._connected_s.pop(event.id, None)
+        else:
+            self._connected_s.setdefault(event.id, self._fleet.now_s)
+        is_down = isinstance(new, Node) and new.status.state == NodeState.DOWN
+        was_down = isinstance(old, Node) and old.status.state == NodeState.DOWN
+        self._fleet.counts["node-down"] += is_down and not was_down
+
+    def _service(self, view: View, event: Event) -> None:
+        new = event.new
+        if not isinstance(new, Service):
+            assert isinstance(event.old, Service)
+            if event.old.name not in self.gone:
+                self.wrong(f"service {event.old.name} vanished, and nobody asked for that")
+        else:
+            self._check_number(new.name, int(spec_of(view, new).labels.get("number", "0")))
+
+    def _check_number(self, name: str, number: int) -> None:
+        if number not in self.asked.get(name, ()):
+            self.wrong(f"{name} has a spec that nobody asked for: {number}")
+        if number < self.acknowledged.get(name, 0):
+            self.wrong(f"{name} lost an acknowledged update")
 
     def _note_needs(self, view: View, task: object) -> None:
         if isinstance(task, Task) and task.node_id:
@@ -149,6 +189,40 @@ class Truth:
             if not held <= self._needed_by.get(machine.node_id, set()):
                 self.wrong(f"{machine.host} holds secrets that none of its tasks ever needed")
 
+    def _check_told(self) -> None:
+        """Of hosts that have long been told all: a slot of a service that stops first runs once,
+        whatever is desired; and no secret outlives the last task that needs it."""
+        leader = self._fleet.leader()
+        if leader is None:
+            return
+        view = leader.member.store.view()
+        told = [machine for machine in self._fleet.running() if self._is_told(machine)]
+        runs: dict[tuple[str, int], list[str]] = {}
+        for task_id in (task_id for machine in told for task_id in machine.runtime.running()):
+            task = view.tasks.get(task_id)
+            if task is not None and task.desired < TaskState.REMOVE:
+                runs.setdefault((task.service_id, task.slot), []).append(task_id)
+        for (service_id, slot), tasks in runs.items():
+            if len(tasks) > 1 and _overlap(view, service_id) == 1:
+                self.wrong(f"slot {slot} of stop-first service {service_id} runs as {tasks}")
+        for machine in self._fleet.running():
+            self._check_used(view, machine, told)
+
+    def _check_used(self, view: View, machine: "Machine", told: Sequence["Machine"]) -> None:
+        now_s, node_id = self._fleet.now_s, machine.node_id
+        tasks = [one for one in view.tasks.scan("node", node_id) if one.status.state <= _RUNNING]
+        for secret_id in self._needed(view, [task.id for task in tasks]):
+            self._used_s[node_id, secret_id] = now_s
+        for secret_id in sorted(held_secrets(machine)) if machine in told else ():
+            if self._used_s.get((node_id, secret_id), now_s) < now_s - SURE_S:
+                self.wrong(f"{machine.host} holds secret {secret_id}, which nobody there uses")
+
+    def _is_told(self, machine: "Machine") -> bool:
+        """Whether it is there, and its row says so, for long."""
+        sure_s = self._fleet.now_s - SURE_S
+        since_s = self._connected_s.get(machine.node_id, self._fleet.now_s)
+        return machine.is_there and max(machine.there_since_s, since_s) <= sure_s
+
     # What must come to hold -----------------------------------------------------------------------
 
     def troubles(self, view: View) -> list[str]:
@@ -159,6 +233,9 @@ class Truth:
                 for task in view.tasks.scan("node", machine.node_id)
                 if task.desired == TaskState.RUNNING == task.status.state
             )
+            row = view.nodes.get(machine.node_id)
+            if wanted and row is not None and row.spec.availability == "drain":
+                found.append(f"{machine.host} is drained and runs {wanted}")
             if machine.runtime.running() != wanted:
                 found.append(f"{machine.host} runs {machine.runtime.running()}, wanted {wanted}")
             elif machine.is_running and held_secrets(machine) != self._needed(view, wanted):
@@ -195,11 +272,7 @@ class Truth:
 
     def _of_service(self, view: View, service: Service) -> Iterator[str]:
         spec = spec_of(view, service)
-        number = int(spec.labels.get("number", "0"))
-        if number not in self.asked.get(service.name, ()):
-            self.wrong(f"{service.name} has a spec that nobody asked for: {number}")
-        if number < self.acknowledged.get(service.name, 0):
-            self.wrong(f"{service.name} lost an acknowledged update")
+        self._check_number(service.name, int(spec.labels.get("number", "0")))
         tasks = list(view.tasks.scan("service", service.id))
         live = [task for task in tasks if task.desired == TaskState.RUNNING]
         runs = [task for task in live if task.status.state == TaskState.RUNNING]

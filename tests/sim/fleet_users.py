@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 
 CALL_S = 20.0
 WAYS = ("", "", "keep", "stop-after 5s", "stop-after 30s", "never-replace")
+GRACE_NS = 2 * 10**9  # of what is to stop by itself: it is replaced the sooner
 SERVICES_MAX = 8
 MANAGERS_MIN, MANAGERS_MAX = 3, 7
+DRAINED_MAX = 4
+DEADLINES_S = (0, 0, 5, 30)
 FOUNDERS_MIN = 3  # of those that every node knows
 
 
@@ -57,6 +60,10 @@ class Deployer:
             else self._rng.choice(("stop-first", "start-first", ""))
         )
         spec = service_spec(name, self._rng.randint(1, 12))
+        if way.startswith("stop-after"):
+            container = replace(spec.task_template.container_spec, stop_grace_period=GRACE_NS)
+            template = replace(spec.task_template, container_spec=container)
+            spec = replace(spec, task_template=template)
         spec = replace(
             spec,
             labels={**({LABEL: way} if way else {}), "number": "1"},
@@ -74,6 +81,7 @@ class Deployer:
             self._live[name] = spec
         if outcome:
             self._fleet.truth.acknowledged[name] = 1
+            self._fleet.counts["acknowledged"] += 1
 
     async def _update(self, name: str) -> None:
         old, truth = self._live[name], self._fleet.truth
@@ -95,6 +103,7 @@ class Deployer:
         outcome = await self._call(verb)
         if outcome:
             self._live[name], truth.acknowledged[name] = spec, number
+            self._fleet.counts["acknowledged"] += 1
         elif outcome is None:
             await self._learn(name)
 
@@ -136,8 +145,7 @@ class Deployer:
         if leader is None:
             return False
         try:
-            async with asyncio.timeout(CALL_S):
-                await verb(leader.engine.control())
+            await leader.within(verb(leader.engine.control()), CALL_S)
         except OutcomeUnknownError:
             return None
         except SwarmError as refusal:
@@ -162,7 +170,8 @@ class Operator:
             if self.is_paused:
                 continue
             acts = (self._crash_task, self._drain, self._activate, self._promote, self._demote)
-            await self._rng.choice((*acts, self._crash_task, self._remove))()
+            more = (self._crash_task, self._remove, self._drain_gently)
+            await self._rng.choice((*acts, *more))()
 
     async def undo(self) -> None:
         """Every node takes tasks again."""
@@ -177,16 +186,33 @@ class Operator:
             machine.runtime.kill(task_id, 1)
 
     async def _drain(self) -> None:
-        if len(self._drained) < 3:
+        if len(self._drained) < DRAINED_MAX:
             machine = self._rng.choice(self._fleet.machines)
             if await self._set(machine, "drain"):
                 self._drained.append(machine.node_id)
 
+    async def _drain_gently(self) -> None:
+        """With a plan: what may run twice has its replacement first."""
+        leader = self._fleet.leader()
+        if leader is None or len(self._drained) >= DRAINED_MAX:
+            return
+        machine, after_s = self._rng.choice(self._fleet.machines), self._rng.choice(DEADLINES_S)
+        control = leader.engine.control()
+        try:
+            await leader.within(
+                control.drain_node(machine.node_id, deadline_ns=after_s * 10**9), CALL_S
+            )
+        except BROKEN:
+            return
+        self._fleet.tell(f"drain-gently {machine.host}")
+        self._drained.append(machine.node_id)
+
     async def _activate(self) -> None:
         if self._drained:
-            machine = self._fleet.by_node().get(self._drained[0])
+            node_id = self._drained[0]
+            machine = self._fleet.by_node().get(node_id)
             if machine is None or await self._set(machine, "active"):
-                self._drained.pop(0)
+                self._drained = [one for one in self._drained if one != node_id]
             else:
                 await asyncio.sleep(0.5)
 
@@ -194,7 +220,9 @@ class Operator:
         if len(self._fleet.members()) < MANAGERS_MAX:
             workers = [one for one in self._fleet.running() if one.member is None]
             if workers:
-                await self._set(self._rng.choice(workers), role="manager")
+                one = self._rng.choice(workers)
+                one.clock.skew_ms = 0  # stop-after relies on managers' clocks
+                await self._set(one, role="manager")
 
     async def _demote(self) -> None:
         """Never all that a node knows which was away: it could not find those that came since."""
@@ -218,8 +246,8 @@ class Operator:
             return
         machine = self._rng.choice(gone)
         try:
-            async with asyncio.timeout(CALL_S):
-                await leader.engine.control().remove_node(machine.node_id, force=True)
+            removal = leader.engine.control().remove_node(machine.node_id, force=True)
+            await leader.within(removal, CALL_S)
         except BROKEN as problem:
             if isinstance(problem, SwarmError) and not isinstance(problem, OutcomeUnknownError):
                 return
@@ -230,16 +258,19 @@ class Operator:
         leader = self._fleet.leader()
         if leader is None:
             return False
+        control = leader.engine.control()
+
+        async def verb() -> None:
+            row = control.find_node(await control.read(), machine.node_id)
+            spec = replace(
+                row.spec,
+                availability=availability or row.spec.availability,
+                role=role or row.spec.role,
+            )
+            await control.update_node(machine.node_id, row.version, spec)
+
         try:
-            async with asyncio.timeout(CALL_S):
-                control = leader.engine.control()
-                row = control.find_node(await control.read(), machine.node_id)
-                spec = replace(
-                    row.spec,
-                    availability=availability or row.spec.availability,
-                    role=role or row.spec.role,
-                )
-                await control.update_node(machine.node_id, row.version, spec)
+            await leader.within(verb(), CALL_S)
         except BROKEN:
             return False
         self._fleet.tell(f"{availability or 'become-' + role} {machine.host}")

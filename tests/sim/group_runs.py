@@ -16,7 +16,7 @@ from tests.sim.group_faults import Nemesis
 from tests.sim.group_loop import run_group_sim
 from tests.sim.group_users import Client, Operator
 from tests.sim.group_watchers import Watcher
-from tests.sim.mutations import without
+from tests.sim.mutations import MUTATIONS, without
 from tests.sim.told import tell_managers
 
 CLIENTS = 3
@@ -176,7 +176,7 @@ def _keep_quiet() -> None:
 
 def _told(seed: int, minutes: float, missing: str) -> GroupReport | str:
     try:
-        with without(missing):
+        with without(MUTATIONS[missing] if missing else ()):
             return run_group(seed, minutes)
     except GroupFailedError as failure:
         return str(failure)

@@ -1,12 +1,13 @@
 """The Raft room with one piece of its hardening taken out: some seed must notice.
 
-`without(name)` changes the product's classes while it lasts. What each piece is for:
+`without(pieces)` changes the product's classes while it lasts. What each piece is for:
 docs/design/raft-protocol.md; which seeds notice: docs/reliability.md.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
 from swarmlet.raft.acquaintance import Acquaintances
@@ -20,7 +21,7 @@ from swarmlet.raft.proposals import not_leader
 from swarmlet.raft.transport import Transport
 
 _in_turn = MemberChanges._in_turn
-Replacement = tuple[type, str, Callable[..., Any]]
+Replacement = tuple[type | ModuleType, str, Any]
 
 
 def _store_all(core: Any, raft_id: Any, append: Append) -> None:
@@ -99,9 +100,9 @@ MUTATIONS: dict[str, tuple[Replacement, ...]] = {
 
 
 @contextmanager
-def without(name: str) -> Iterator[None]:
-    """While this lasts, one piece is missing; an empty name leaves all in place."""
-    pieces = MUTATIONS[name] if name else ()
+def without(pieces: Iterable[Replacement] = ()) -> Iterator[None]:
+    """While this lasts, these are missing."""
+    pieces = tuple(pieces)
     before = [(of, method, of.__dict__[method]) for of, method, _ in pieces]
     try:
         for of, method, replacement in pieces:

@@ -11,7 +11,7 @@ from swarmlet.model.on_disconnect import LABEL
 from swarmlet.model.service import Placement
 from swarmlet.model.task import Task, TaskState
 from tests.sim.fleet import Fleet, Machine
-from tests.sim.loop import run_sim
+from tests.sim.group_loop import run_group_sim
 from tests.sim.world import service_spec
 
 REPLICAS = 24
@@ -95,7 +95,7 @@ def tell(work, label: str = "") -> None:
         await story.fleet.settle()
         await story.fleet.end()
 
-    run_sim(story.fleet.clock, whole())
+    run_group_sim(story.fleet.clock, whole())
 
 
 def test_tasks_of_a_host_without_power_run_elsewhere_within_seconds_and_nowhere_twice():
@@ -250,3 +250,83 @@ def test_task_that_is_never_replaced_waits_for_its_host():
         assert story.tasks_of(host) == own
 
     tell(work, "never-replace")
+
+
+@pytest.mark.parametrize("jump_s", [50 * 60, -50 * 60, 10 * 24 * 3600, -10 * 24 * 3600])
+def test_no_node_is_taken_for_lost_because_a_clock_was_set(jump_s):
+    """The leader's; then another leads, whose clock is right; then the first one's is set right."""
+
+    async def work(story, _):
+        before, leader = story.all_tasks(), story.fleet.leader()
+        leader.clock.skew_ms = jump_s * 1000
+        await story.for_s(30.0)
+        assert {node.status.state for node in story.view.nodes.all()} == {NodeState.READY}
+        leader.isolate()
+        await story.until(lambda: story.fleet.leader() not in (None, leader))
+        await story.for_s(30.0)
+        assert {
+            node.status.state for node in story.view.nodes.all() if node.id != leader.node_id
+        } == {NodeState.READY}
+        leader.clock.skew_ms = 0
+        leader.reconnect()
+        await story.until(lambda: story.state_of(leader) == NodeState.READY)
+        assert story.all_tasks() == before
+
+    tell(work)
+
+
+def test_swarm_whose_power_went_runs_all_of_its_tasks_again_by_itself():
+    async def work(story, _):
+        for machine in story.fleet.machines:
+            await machine.end("power")
+        assert not any(machine.runtime.running() for machine in story.fleet.machines)
+        for machine in story.fleet.machines:
+            await asyncio.sleep(1.0)
+            await machine.boot()
+        await story.until(lambda: len(story.running()) == REPLICAS)
+
+    tell(work)
+
+
+@pytest.mark.parametrize("other", ["", "cut"])
+def test_no_task_is_missing_while_a_host_is_drained_gently(other):
+    async def work(story, host):
+        nodes = {machine.node_id: machine for machine in story.fleet.machines}
+        control = (await story.fleet.until_led()).engine.control()
+        await control.drain_node(host.node_id)
+        if other:
+            story.fleet.founders[1].isolate()
+
+        def are_all_up():
+            up = sum(len(machine.runtime.running()) for machine in nodes.values())
+            assert up >= REPLICAS
+            return not host.runtime.running()
+
+        await story.until(are_all_up)
+        assert story.elsewhere(host)
+
+    tell(work)
+
+
+def test_leader_that_stood_still_takes_nobody_for_lost():
+    async def work(story, _):
+        before, leader = story.all_tasks(), story.fleet.leader()
+        for pause_s in (2.5, 6.0, 40.0):
+            await leader.pause(pause_s)
+            await story.for_s(20.0)
+            assert story.all_tasks() == before
+        nodes = [node for node in story.view.nodes.all() if node.id != leader.node_id]
+        assert {node.status.state for node in nodes} == {NodeState.READY}
+
+    tell(work)
+
+
+def test_tasks_of_a_host_that_stands_still_run_elsewhere_and_stop_there_once_it_goes_on():
+    async def work(story, host):
+        standing = asyncio.get_running_loop().create_task(host.pause(25.0))
+        await story.until(lambda: story.elsewhere(host))
+        assert host.runtime.running()
+        await standing
+        await story.until(lambda: host.runtime.running() == [])
+
+    tell(work)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.sim.group_runs import GroupFailedError, run_group
-from tests.sim.mutations import without
+from tests.sim.mutations import MUTATIONS, without
 
 ROOT = Path(__file__).parent.parent.parent
 SEEDS = int(os.environ.get("SWARMLET_SIM_GROUPS", "200"))
@@ -47,7 +47,7 @@ def test_without_a_piece_of_the_hardening_some_seed_fails_and_says_how_to_see_it
     stories = []
     for seed in range(TOOTHLESS_SEEDS):
         try:
-            with without(piece):
+            with without(MUTATIONS[piece]):
                 run_group(seed, MINUTES)
         except GroupFailedError as failure:
             stories.append(str(failure))

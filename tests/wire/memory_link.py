@@ -11,6 +11,7 @@ what was sent before an orderly close can still be read. Everything is encoded o
 """
 
 import asyncio
+import contextvars
 from collections.abc import Awaitable, Callable, Iterable
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -84,7 +85,8 @@ INSTALL_TIMEOUT_S = 120.0
 
 class MemoryNet:
     """Hosts, by name. `may_reach` may be replaced by a test's own matrix (from, to), and
-    `frame_delay_s`, which is asked for each frame between managers; their order stays."""
+    `frame_delay_s`, which is asked for each frame between managers; their order stays. Who
+    `is_frozen` takes up no connection."""
 
     def __init__(self, delay_s: float = 0.001) -> None:
         self.delay_s = delay_s
@@ -92,6 +94,7 @@ class MemoryNet:
         self.frame_delay_s: Callable[[str, str], float] = lambda _from, _to: self.delay_s
         self.ports: dict[str, MemoryPort] = {}
         self.connections: dict[Connection, None] = {}
+        self.is_frozen: Callable[[str], bool] = lambda _host: False
         self.dials: list[tuple[str, str, str]] = []  # (from, address, route), newest last
         self._cuts: dict[tuple[str, str], None] = {}
 
@@ -139,7 +142,7 @@ class MemoryNet:
     async def dial(self, host: str, addr: str) -> "MemoryPort":
         port = self.ports.get(addr)
         await asyncio.sleep(self.delay_s)
-        if port is not None and not self.is_whole(host, port.host):
+        if port is not None and (not self.is_whole(host, port.host) or self.is_frozen(port.host)):
             await asyncio.sleep(DIAL_TIMEOUT_S)
             raise UnavailableError(f"{addr} does not answer.")
         if port is None:
@@ -237,8 +240,10 @@ class MemoryPort:
         self.gatekeeper, self.service, self.clock = gatekeeper, service, clock
         self.opened = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
+        self._context = contextvars.copy_context()
 
     async def run(self) -> None:
+        self._context = contextvars.copy_context()
         try:
             async with asyncio.TaskGroup() as self._group:
                 self.net.ports[self.addr] = self
@@ -269,11 +274,11 @@ class MemoryPort:
         return verify_chain(credentials.chain_pem, root_pem, self.clock.wall_ms())
 
     def spawn(self, work: Awaitable[T]) -> "asyncio.Task[T]":
-        """Raises UnavailableError where this port has closed."""
+        """A task of this host's, whoever calls. Raises UnavailableError where it has closed."""
         if self._group is None or self.net.ports.get(self.addr) is not self:
             work.close()  # type: ignore[attr-defined]
             raise UnavailableError("The connection was lost.")
-        return self._group.create_task(work)  # type: ignore[arg-type]
+        return self._group.create_task(work, context=self._context.copy())  # type: ignore[arg-type]
 
     async def call(self, work: Awaitable[T], timeout_s: float = CALL_TIMEOUT_S) -> T:
         """Serve one request; the end of this port is the end of it."""
