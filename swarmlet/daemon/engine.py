@@ -64,12 +64,13 @@ class DaemonEngine(EngineAnswers):
             log.warning("swarm.locked")
 
     async def init_swarm(self, request: InitRequest) -> NodeID:
-        from swarmlet.daemon.founding import plan_swarm, write_identity  # workers do without
-
         async with self._changing:
             if request.force_new_cluster and self._is_in_swarm():
                 return await self._force_new_cluster(request)
             self._check_in_no_swarm()
+            await self._env.blocking(self._host.load_parts)
+            from swarmlet.daemon.founding import plan_swarm, write_identity  # workers do without
+
             runtime = await self._host.choose(self._runtime)
             plan = await plan_swarm(self._env, self._host.addresses, request, runtime.name)
             await self._leftovers.stop()

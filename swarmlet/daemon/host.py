@@ -16,6 +16,7 @@ from swarmlet.ca.own_identity import OwnIdentity
 from swarmlet.core.ids import ClusterID, NodeID
 from swarmlet.daemon.addresses import Addresses
 from swarmlet.daemon.data_dir import DataDir
+from swarmlet.daemon.late_parts import load_parts
 from swarmlet.env.base import Env
 from swarmlet.model.address import Address
 from swarmlet.runtime.base import Runtime
@@ -112,6 +113,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     listen_addr: str = ""  # of a node that is in a swarm already: other than it was
     advertise_addr: str = ""  # the same
     choose: Callable[[Runtime], Awaitable[Runtime]] = keep_runtime  # at init, given the present one
+    load_parts: Callable[[], None] = load_parts  # before this node is a manager
     kek: KekHolder = msgspec.field(default_factory=KekHolder)  # this process has the unlock key in
 
     def node_files(self) -> NodeFiles:

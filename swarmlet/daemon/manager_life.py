@@ -88,7 +88,7 @@ class ManagerLife:
                 await self._while_manager(life)
             else:
                 await self._forget_group()
-                self._removed_s = math.inf
+                self._removed_s, self.problem = math.inf, ""
                 self.is_open.set()
                 await self._role_changes()
 
@@ -162,6 +162,7 @@ class ManagerLife:
     async def _take_part(
         self, life: NodeLife, may_open: asyncio.Event, opened: asyncio.Event
     ) -> None:
+        await self._load_parts()
         while True:
             if not self.file.raft_id:
                 may_open.set()
@@ -174,6 +175,20 @@ class ManagerLife:
                 await asyncio.Event().wait()  # the stay ends
             else:
                 await self._heed(refusal)
+
+    async def _load_parts(self) -> None:
+        """Where this daemon cannot, as after an upgrade of what is on the disk, the node goes on
+        without, until the daemon's next start or another role: its tasks are not to suffer."""
+        try:
+            await self._host.env.blocking(self._host.load_parts)
+        except SwarmError as problem:
+            if not self.is_open.is_set():  # nothing has begun yet
+                raise
+            log.error(  # noqa: TRY400 - it is no bug
+                "member.not_loaded", extra={"cause": problem.message}
+            )
+            self.problem = problem.message
+            await asyncio.Event().wait()
 
     async def _be_member(
         self, life: NodeLife, may_open: asyncio.Event, opened: asyncio.Event

@@ -12,6 +12,7 @@ from swarmlet.daemon.data_dir import DataDir
 from swarmlet.daemon.engine import DaemonEngine
 from swarmlet.daemon.facts import gather_facts
 from swarmlet.daemon.host import Host
+from swarmlet.daemon.late_parts import LateParts
 from swarmlet.daemon.network import HostNetwork
 from swarmlet.daemon.notify import Tell
 from swarmlet.daemon.runtimes import Runtimes
@@ -28,7 +29,7 @@ async def serve(
 
     Raises DamagedError, ListenError, what `Runtimes` raises, and whatever else forbids to start.
     """
-    env = real_env()
+    parts, env = LateParts(), real_env()
     data = DataDir(env.disk, settings.data_dir)
     data.open()
     # A thread of its own: what the runtime waits for must not hold up the log.
@@ -45,6 +46,7 @@ async def serve(
             network=HostNetwork(env, addresses),
             settle=settle_memory,
             choose=runtimes.at_init,
+            load_parts=parts.load,
             listen_addr=settings.listen_addr,
             advertise_addr=settings.advertise_addr,
         )

@@ -8,7 +8,13 @@ import pytest
 from msgspec.structs import replace
 
 from swarmlet.api.engine import JoinRequest
-from swarmlet.core.errors import NotManagerError, QuorumLostError, SwarmError, SwarmStateError
+from swarmlet.core.errors import (
+    FailedPreconditionError,
+    NotManagerError,
+    QuorumLostError,
+    SwarmError,
+    SwarmStateError,
+)
 from swarmlet.model.node import NodeState
 from tests.daemon.sim_nodes import run_managers
 from tests.sim.loop import HostClock
@@ -258,6 +264,51 @@ def test_promoted_worker_becomes_a_manager_without_a_new_agent():
         assert worker.engine._stay.file.raft_id
         await swarm[0].start()
         await swarm.until_led()
+
+    run_managers(1, story, limit_s=600, others=1)
+
+
+def test_promoted_worker_whose_program_was_replaced_goes_on_with_its_tasks_until_it_is_restarted():
+    def replaced():
+        raise FailedPreconditionError("the program is another one")
+
+    async def story(clock, swarm):
+        worker = swarm[1]
+        worker.options = {"load_parts": replaced}
+        await worker.stop()
+        await worker.start()
+        await worker.join(swarm[0])
+        lives, agent = worker.lives, worker.engine._stay.life.agent
+        await set_role(swarm[0], worker, "manager")
+        await until(lambda: worker.state.certificate.role == "manager")
+        await until(lambda: "another one" in worker.state.error)
+        await asyncio.sleep(20)
+        assert worker.is_running
+        assert agent.is_registered()
+        assert worker.engine._stay.file.raft_id == 0  # it asked for no place in the group
+        await worker.stop()
+        worker.options = {}
+        await worker.start()
+        await until(lambda: worker.member is not None and worker.member.is_ready)
+        assert worker.lives == lives + 1
+        assert worker.state.error == ""
+
+    run_managers(1, story, limit_s=600, others=1)
+
+
+def test_init_is_refused_where_the_program_was_replaced_since_the_daemon_began():
+    def replaced():
+        raise FailedPreconditionError("the program is another one")
+
+    async def story(clock, swarm):
+        node = swarm[1]
+        node.options = {"load_parts": replaced}
+        await node.stop()
+        await node.start()
+        for enter in (node.init, lambda: node.join(swarm[0], "manager")):
+            with pytest.raises(FailedPreconditionError, match="another one"):
+                await enter()
+            assert node.state.state == "inactive"
 
     run_managers(1, story, limit_s=600, others=1)
 
