@@ -107,8 +107,10 @@ def test_stopped_leader_hands_over_and_says_goodbye_to_the_next_one():
         await old.stop()
         assert clock.now_s - began_s < 5
         new = await swarm.until_led()
+        await asyncio.sleep(0.5)  # what nodes say is written together
         row = (await new.engine.control().read()).nodes.get(gone)
         assert row.status.state == NodeState.DISCONNECTED
+        assert "stopped in order" in row.status.message
         await asyncio.sleep(30)  # it promised to be back within 60
         row = (await new.engine.control().read()).nodes.get(gone)
         assert row.status.state == NodeState.DISCONNECTED
