@@ -172,12 +172,12 @@ def due_ms(task: Task, others: Sequence[Task], view: View, created_ms: int) -> i
 
     Once its delay is over, and then once nothing else of its slot still runs on a node that is up:
     every such task, not the predecessor alone, which may have been rejected while an older one was
-    still stopping. Nobody is waited for longer than a minute from the task's creation, but where
-    the service forbids that two of a slot run at once (`disconnect`): NEVER_MS where no time ends
-    that.
+    still stopping. Nobody is waited for longer than a minute from the task's creation, and one that
+    is on its way out (desired REMOVE) not at all, but where the service forbids that two of a slot
+    run at once (`disconnect`): NEVER_MS where no time ends that. `others`: all of its slot.
     """
     due = task.start_at_ms
-    if any(_still_runs(view, other) for other in others):
+    if any(_still_runs(view, other) for other in others if other.desired < TaskState.REMOVE):
         due = max(due, created_ms + OLD_TASK_WAIT_MAX_MS)
     return max([due, *(runs_until_ms(view, other) for other in others)])
 

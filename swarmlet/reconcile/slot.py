@@ -14,7 +14,7 @@ from swarmlet.model.service import Service
 from swarmlet.model.task import Task, TaskState
 from swarmlet.model.view import View, spec_of, task_spec_of
 from swarmlet.reconcile.base import REST, Decision, Moment
-from swarmlet.reconcile.disconnect import NEVER_MS, leaves_ms, runs_until_ms, why_waiting
+from swarmlet.reconcile.disconnect import NEVER_MS, leaves_ms, why_waiting
 from swarmlet.reconcile.moves import hand_over, keep, needs_of_new, stop
 from swarmlet.reconcile.moving import deadline_ms, is_moving
 from swarmlet.reconcile.restart import (
@@ -140,8 +140,8 @@ def _restart(view: View, service: Service, task: Task, others: _Others, moment: 
     if not may_restart(task, policy, [task, *others.stopping]):
         return Decision(changes=(stop(task),), reasons=(f"{why}, and is not restarted",))
     after = successor(task, service, policy, view, moment)
-    before = _Others([task, *others.stopping], others.leaving)
-    if _due_ms(view, after, before, moment.now_ms) <= moment.now_ms:
+    before = [task, *others.stopping, *others.leaving]
+    if due_ms(after, before, view, moment.now_ms) <= moment.now_ms:
         after = released(after)
     return Decision(
         changes=(hand_over(task), Create(obj=after)),
@@ -163,19 +163,13 @@ def _wait(view: View, task: Task, until_ms: int) -> Decision:
 
 def _release(view: View, task: Task, others: _Others, moment: Moment) -> Decision:
     """Let a held-back task run once it is due; until then, ask to be woken."""
-    due = _due_ms(view, task, others, task.created_ms)
+    due = due_ms(task, [*others.stopping, *others.leaving], view, task.created_ms)
     if moment.now_ms < due and (due > task.start_at_ms or is_held_back(task, moment.now_ms)):
         return Decision(wake_at_ms=_alarm(due))
     return Decision(
         changes=(SetDesired(id=task.id, desired=TaskState.RUNNING),),
         reasons=("the restart delay is over",),
     )
-
-
-def _due_ms(view: View, task: Task, others: _Others, created_ms: int) -> int:
-    """When a held-back task may be released (wall); NEVER_MS: something must happen first."""
-    due = due_ms(task, others.stopping, view, created_ms)
-    return max([due, *(runs_until_ms(view, other) for other in others.leaving)])
 
 
 def _alarm(at_ms: int) -> int | None:

@@ -199,9 +199,7 @@ def _replace_in(
     is_up = old.status.state == TaskState.RUNNING and may_stay
     if rollout.settings.is_start_first and is_up:
         return [keep(old), Create(obj=released(new))]
-    others = [
-        t for t in view.tasks.scan("slot", (service.id, slot)) if t.desired < TaskState.REMOVE
-    ]
+    others = list(view.tasks.scan("slot", (service.id, slot)))
     if due_ms(new, others, view, moment.now_ms) <= moment.now_ms:
         new = released(new)
     return [hand_over(old), Create(obj=new)]

@@ -188,22 +188,20 @@ def test_task_that_its_agent_stopped_for_want_of_a_manager_goes_on_elsewhere_at_
 
 # What else puts a task beside it ---------------------------------------------------------------
 @pytest.mark.parametrize("rule", ["stop-after 30s", "never-replace"])
-@pytest.mark.parametrize("way", ["update", "scale"])
-def test_nothing_is_started_beside_it_in_another_way(rule, way):
+@pytest.mark.parametrize("ways", [("update",), ("scale",), ("scale", "update")])
+def test_nothing_is_started_beside_it_in_another_way(rule, ways):
     world, leader = scene(rule)
     lose(world, leader)
-    if way == "update":
-        template = spec_with(world, rule).task_template
-        leader.tell(
-            world.update_service(
-                "web", spec_with(world, rule, task_template=replace(template, force_update=1))
-            )
-        )
-    else:
-        leader.tell(world.scale("web", 0))
+    for way in ways:
+        if way == "update":
+            template = replace(spec_with(world, rule).task_template, force_update=1)
+            spec = spec_with(world, rule, task_template=template)
+            leader.tell(world.update_service("web", spec))
+        else:
+            leader.tell(world.scale("web", 0))
+            leader.run()
+            leader.tell(world.scale("web", 1))
         leader.run()
-        leader.tell(world.scale("web", 1))
-    leader.run()
     (new,) = wanted(world)
     assert (new.desired, new.id == first(world).id) == (READY, False)
     safe_ms = LOST_MS + 51_300
