@@ -1,12 +1,18 @@
 """The form of every decision: a view, a key and a moment in; changes, reasons and an alarm out."""
 
-from collections.abc import Callable, Iterable
-from typing import Protocol, TypeAlias
+from collections.abc import Callable, Generator, Iterable
+from typing import Protocol, TypeAlias, TypeVar
 
 import msgspec
 
 from swarmlet.model.change import Change, Event, Guard
 from swarmlet.model.view import View
+
+T = TypeVar("T")
+
+Steps: TypeAlias = Generator[None, None, T]
+"""Work that yields after every few milliseconds, and returns its result: what costs O(all) is done
+so, on a view that holds still."""
 
 Key: TypeAlias = tuple[str, ...]
 """What a decider decides one at a time: ("service", id), ("slot", service id, "3"), ("pending",).

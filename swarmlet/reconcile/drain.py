@@ -10,6 +10,7 @@ from swarmlet.core.ids import NodeID, ServiceID, TaskID
 from swarmlet.model.node import Node, NodeState
 from swarmlet.model.task import STATE_NAMES, Task, TaskState
 from swarmlet.model.view import View, spec_of, task_spec_of
+from swarmlet.reconcile.base import Steps
 from swarmlet.reconcile.moving import is_moving, why_stop_first
 from swarmlet.reconcile.restart import may_restart, policy_of
 from swarmlet.reconcile.scheduler.preview import Place, places_without
@@ -50,12 +51,13 @@ class Left(msgspec.Struct, frozen=True, kw_only=True):
     is_stuck: bool = False
 
 
-def moves_of(view: View, node: Node, now_ms: int) -> tuple[Move, ...]:
-    """What a drain with a plan would do with the node's tasks if it began now."""
+def moves_of(view: View, node: Node, now_ms: int) -> Steps[tuple[Move, ...]]:
+    """What a drain with a plan would do with the node's tasks if it began now. O(nodes and tasks of
+    the swarm)."""
     tasks = [task for task in _tasks_on(view, node) if is_wanted(task)]
     ways = {task.id: _way(view, task) for task in tasks}
     moving = [task for task in tasks if ways[task.id][0] in (START_FIRST, STOP_FIRST)]
-    places = places_without(view, node, moving, now_ms)
+    places = yield from places_without(view, node, moving, now_ms)
     moves = []
     for task in tasks:
         (way, reason), place = ways[task.id], places.get(task.id, Place(NodeID("")))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swarmlet.core.ids import TaskID
+from swarmlet.core.ids import NodeID, TaskID
 from swarmlet.model.base import Empty
 from swarmlet.model.node import DrainPlan, Node, NodeState
 from swarmlet.model.on_disconnect import LABEL
@@ -20,7 +20,9 @@ from swarmlet.model.service import (
 )
 from swarmlet.model.task import Task, TaskState
 from swarmlet.reconcile.deciders import all_deciders
-from swarmlet.reconcile.drain import left_on, moves_of
+from swarmlet.reconcile.drain import Move, left_on, moves_of
+from swarmlet.reconcile.scheduler.room import SLICE_TASKS
+from tests.reconcile.explained import answer_of
 from tests.reconcile.world import Leader, World, assert_at_rest, node, replace
 
 READY, RUNNING, SHUTDOWN = TaskState.READY, TaskState.RUNNING, TaskState.SHUTDOWN
@@ -96,8 +98,11 @@ class Cluster:
     def ways(self, node_id):
         return [
             (move.slot, move.way, move.reason, move.to, move.problem)
-            for move in moves_of(self.world, self.world.nodes.get(node_id), self.world.now_ms)
+            for move in self.moves(self.world.nodes.get(node_id))
         ]
+
+    def moves(self, row) -> tuple[Move, ...]:
+        return answer_of(moves_of(self.world, row, self.world.now_ms))
 
     def left(self, node_id):
         return [
@@ -285,7 +290,7 @@ def test_drain_alone_begins_no_update():
 def test_moves_say_how_each_task_goes_and_where_to():
     cluster = Cluster()
     assert cluster.ways("n1") == [(1, "start-first", "", "n2", "")]
-    assert not moves_of(cluster.world, cluster.world.put(node("n4"))[0].new, 0)
+    assert not cluster.moves(cluster.world.put(node("n4"))[0].new)
     cluster = Cluster(memory_b=10, update_config=UpdateConfig(order="stop-first"))
     ((_, way, reason, to, problem),) = cluster.ways("n1")
     assert (way, reason, to) == ("stop-first", "its update order is stop-first", "")
@@ -318,6 +323,16 @@ def test_moves_of_many_tasks_reckon_with_each_other():
     ways = cluster.ways("n1")
     assert len(ways) == 3
     assert sum(1 for way in ways if way[3]) == 2  # seven of nine places are taken
+
+
+def test_moves_are_worked_out_in_steps_however_many_tasks_there_are():
+    cluster = Cluster(memory_b=10**6)
+    (here,) = cluster.on("n1")
+    for number in range(2 * SLICE_TASKS):
+        cluster.world.put(replace(here, id=TaskID(f"more-{number:04}"), node_id=NodeID("n2")))
+    row = cluster.world.nodes.get("n1")
+    assert sum(1 for _ in moves_of(cluster.world, row, cluster.world.now_ms)) >= 2
+    assert [move.to for move in cluster.moves(row)] == ["n3"]  # which has less to do
 
 
 def test_moves_tell_where_the_scheduler_then_places_them():

@@ -1,8 +1,9 @@
 """What every verb needs: a linearizable view, finding by reference, and the commit."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from swarmlet.ca.external import ExternalSigner
 from swarmlet.core.errors import (
@@ -21,6 +22,7 @@ from swarmlet.model.change import Change, Guard
 from swarmlet.model.task import Task
 from swarmlet.model.view import View
 from swarmlet.raft.health import leaderless
+from swarmlet.reconcile.base import Steps
 from swarmlet.store.proposer import GroupHealth, Leadership, RaftLog
 from swarmlet.store.store import Store
 from swarmlet.wire.channel import StreamChannel
@@ -29,6 +31,8 @@ from swarmlet.wire.messages import LogLine, LogOptions, TaskStreamAsk
 from swarmlet.wire.outgoing import HttpsAnswer, HttpsRequest
 
 log = logging.getLogger("swarmlet.manager")
+
+T = TypeVar("T")
 
 
 class TaskStreams(Protocol):
@@ -119,6 +123,17 @@ class ControlBase(Finders):
                 error.message,
                 remedy=f"The change of {what} may or may not be made: look before repeating it.",
             ) from error
+
+
+async def worked_out(steps: Steps[T]) -> T:
+    """The result of work in steps, on a view that is held; others have their turn between two."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        await asyncio.sleep(0)
 
 
 def no_external_ca() -> ExternalSigner:

@@ -1,12 +1,11 @@
 """Questions about the swarm that are long to answer, on a view that holds still."""
 
-import asyncio
 from collections.abc import Callable
 from typing import TypeVar
 
-from swarmlet.manager.control.base import ControlBase
+from swarmlet.manager.control.base import ControlBase, worked_out
 from swarmlet.model.view import View
-from swarmlet.reconcile.why.answers import Steps
+from swarmlet.reconcile.base import Steps
 
 T = TypeVar("T")
 
@@ -15,13 +14,5 @@ class Explanations(ControlBase):
     """Reads, and writes nothing."""
 
     async def explain(self, question: Callable[[View, int], Steps[T]]) -> T:
-        """The answer to a question, put to what this manager knows at this moment (wall ms); others
-        have their turn between two of its steps."""
-        steps = question(self._store.hold(), self._env.clock.wall_ms())
-        while True:
-            try:
-                next(steps)
-            except StopIteration as end:
-                answer: T = end.value
-                return answer
-            await asyncio.sleep(0)
+        """The answer to a question, put to what this manager knows at this moment (wall ms)."""
+        return await worked_out(question(self._store.hold(), self._env.clock.wall_ms()))

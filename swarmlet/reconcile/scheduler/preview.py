@@ -2,19 +2,19 @@
 ledger of its own, so that nothing is decided by asking."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import msgspec
 
 from swarmlet.core.ids import NodeID, TaskID
 from swarmlet.model.node import Node
-from swarmlet.model.service import ServiceSpec
 from swarmlet.model.task import Task
-from swarmlet.model.view import View, spec_of, task_spec_of
+from swarmlet.model.view import View, spec_of
+from swarmlet.reconcile.base import Steps
 from swarmlet.reconcile.scheduler.group import Group, GroupKey
-from swarmlet.reconcile.scheduler.ledger import Ledger, claim_of_row
+from swarmlet.reconcile.scheduler.ledger import Ledger
 from swarmlet.reconcile.scheduler.pipeline import place, why_not
-from swarmlet.reconcile.scheduler.waiting import group_key
+from swarmlet.reconcile.scheduler.room import Room
 
 
 class Place(NamedTuple):
@@ -24,27 +24,29 @@ class Place(NamedTuple):
     reason: str = ""
 
 
-_Groups: TypeAlias = dict[GroupKey, Group]
-
-
 def places_without(
     view: View, node: Node, tasks: Sequence[Task], now_ms: int
-) -> Mapping[TaskID, Place]:
+) -> Steps[Mapping[TaskID, Place]]:
     """A place for a successor of each of these tasks if `node` took no tasks any more. They are
     placed together, as the scheduler would; tasks that wait for a node already are not reckoned
     with. O(nodes and tasks of the swarm)."""
-    groups: _Groups = {}
-    ledger = _ledger(view, node, groups)
-    wanted: dict[GroupKey, list[Task]] = {}
+    room = Room(view)
+    drained = msgspec.structs.replace(node.spec, availability="drain")
+    for one in sorted(view.nodes.all(), key=lambda one: one.id):
+        room.know(one if one.id != node.id else msgspec.structs.replace(one, spec=drained))
+    yield from room.count_all()
+    wanted: dict[GroupKey, list[TaskID]] = {}
+    groups: dict[GroupKey, Group] = {}
     for task in sorted(tasks, key=lambda task: (task.slot, task.id)):
         service = view.services.get(task.service_id)
         if service is not None:
             key = (service.id, service.spec_version)
-            _group(groups, key, spec_of(view, service))
-            wanted.setdefault(key, []).append(task)
+            groups[key] = room.group_of(key, spec_of(view, service))
+            wanted.setdefault(key, []).append(task.id)
     found: dict[TaskID, Place] = {}
     for key in sorted(wanted, key=lambda key: groups[key].sort_key):
-        found |= _places(ledger, groups[key], [task.id for task in wanted[key]], now_ms)
+        found |= _places(room.ledger, groups[key], wanted[key], now_ms)
+        yield
     return found
 
 
@@ -60,23 +62,3 @@ def _places(
         return found
     nowhere = Place(NodeID(""), why_not(ledger, group))
     return {task_id: found.get(task_id, nowhere) for task_id in task_ids}
-
-
-def _ledger(view: View, drained: Node, groups: _Groups) -> Ledger:
-    """All nodes and what tasks hold on them."""
-    ledger = Ledger()
-    spec = msgspec.structs.replace(drained.spec, availability="drain")
-    for node in sorted(view.nodes.all(), key=lambda node: node.id):
-        row = node if node.id != drained.id else msgspec.structs.replace(node, spec=spec)
-        ledger.set_node(row.id, row)
-    for task in view.tasks.all():
-        if view.services.get(task.service_id) is not None:
-            group = _group(groups, group_key(task), task_spec_of(view, task))
-            ledger.count(task.id, claim_of_row(task, group))
-    return ledger
-
-
-def _group(groups: _Groups, key: GroupKey, spec: ServiceSpec) -> Group:
-    if key not in groups:
-        groups[key] = Group(key, spec)
-    return groups[key]

@@ -7,7 +7,6 @@ explanation cannot differ from the decision.
 
     answers    what is said: reasons with a code, a sentence and a remedy; equal ones in groups
     words      spans of time, amounts, names
-    room       what nodes have left, counted when it is first asked for
     placement  which filters keep a task off the nodes, and the node that lacks least
     tasks      one task
     services   a service: itself, and its tasks that do not run

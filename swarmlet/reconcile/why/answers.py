@@ -1,17 +1,12 @@
 """What is said: reasons, equal ones in groups, and the answers about tasks, services and nodes."""
 
-from collections.abc import Generator, Iterable
+from collections.abc import Iterable
 from enum import StrEnum
-from typing import Final, TypeAlias, TypeVar
+from typing import Final
 
 import msgspec
 
 from swarmlet.model.task import STATE_NAMES, Task
-
-T = TypeVar("T")
-
-Steps: TypeAlias = Generator[None, None, T]
-"""Work that yields after every few milliseconds, and returns its result."""
 
 GROUPS_MAX: Final = 20  # reasons in an answer; what is beyond is counted
 NAMED_MAX: Final = 10  # tasks named in a group

@@ -8,6 +8,7 @@ import msgspec
 from swarmlet.model.node import IssuanceState, Node, NodeState
 from swarmlet.model.task import Task, TaskState
 from swarmlet.model.view import View
+from swarmlet.reconcile.base import Steps
 from swarmlet.reconcile.restart import has_stopped
 from swarmlet.reconcile.scheduler.filters import counts_of, is_active
 from swarmlet.reconcile.scheduler.nodeset import NodeState as Counted
@@ -18,7 +19,6 @@ from swarmlet.reconcile.why.answers import (
     Load,
     NodeWhy,
     Reason,
-    Steps,
     Verdict,
     worst,
 )

@@ -9,10 +9,12 @@ from typing import Final
 
 from swarmlet.model.node import Node
 from swarmlet.model.view import View
+from swarmlet.reconcile.base import Steps
 from swarmlet.reconcile.scheduler.filters import Filter, Needs, explain
 from swarmlet.reconcile.scheduler.group import Group
 from swarmlet.reconcile.scheduler.nodeset import NodeState
 from swarmlet.reconcile.scheduler.pipeline import fits
+from swarmlet.reconcile.scheduler.room import Room
 from swarmlet.reconcile.scheduler.shortages import Shortage, fixed_shortages, shortages
 from swarmlet.reconcile.why.answers import (
     FilterCount,
@@ -20,11 +22,9 @@ from swarmlet.reconcile.why.answers import (
     Nearest,
     Placement,
     Reason,
-    Steps,
     Verdict,
 )
 from swarmlet.reconcile.why.lacks import AS_ASKED, count_words, lack_words, remedy_for
-from swarmlet.reconcile.why.room import Room
 from swarmlet.reconcile.why.words import name_of
 
 SLICE_NODES: Final = 250

@@ -6,8 +6,9 @@ from typing import Final
 from swarmlet.model.service import Service, ServiceSpec
 from swarmlet.model.task import Task, TaskState
 from swarmlet.model.view import View, spec_of
+from swarmlet.reconcile.base import Steps
 from swarmlet.reconcile.slots import is_wanted, newest, replicas_of
-from swarmlet.reconcile.why.answers import Groups, Reason, ServiceWhy, Steps, Verdict, worst
+from swarmlet.reconcile.why.answers import Groups, Reason, ServiceWhy, Verdict, worst
 from swarmlet.reconcile.why.tasks import Sight, failed_lately, is_running, reason_of
 from swarmlet.reconcile.why.words import counted, span
 

@@ -9,7 +9,8 @@ from swarmlet.model.service import ServiceSpec
 from swarmlet.model.task import Task, TaskState
 from swarmlet.model.view import View
 from swarmlet.reconcile.allocator.needs import missing, spec_version_of
-from swarmlet.reconcile.disconnect import NEVER_MS, runs_until_ms
+from swarmlet.reconcile.base import Steps
+from swarmlet.reconcile.disconnect import NEVER_MS
 from swarmlet.reconcile.restart import (
     due_ms,
     ended_ms,
@@ -19,20 +20,19 @@ from swarmlet.reconcile.restart import (
     policy_of,
 )
 from swarmlet.reconcile.scheduler.group import GroupKey
+from swarmlet.reconcile.scheduler.room import Room
 from swarmlet.reconcile.scheduler.shortages import shortages
 from swarmlet.reconcile.scheduler.waiting import group_key
 from swarmlet.reconcile.slots import is_wanted, newest
 from swarmlet.reconcile.why.answers import (
     Placement,
     Reason,
-    Steps,
     TaskRef,
     TaskWhy,
     Verdict,
     ref_of,
 )
 from swarmlet.reconcile.why.placement import placement, why_not_on, why_unplaced
-from swarmlet.reconcile.why.room import Room
 from swarmlet.reconcile.why.standing import on_absent_node
 from swarmlet.reconcile.why.words import counted, left, name_of, span
 
@@ -261,14 +261,12 @@ def _why_after_others(sight: Sight, task: Task, slot: Sequence[Task]) -> Reason 
     """Of a task whose delay is over: what of its slot is still to stop first, if anything is."""
     view, now_ms = sight.view, sight.now_ms
     rows = view.tasks.scan("slot", (task.service_id, task.slot))
-    stopping = [one for one in slot if one.id != task.id and not is_wanted(one)]
-    leaving = [one for one in rows if one.desired >= TaskState.REMOVE]
-    due = max(
-        [due_ms(task, stopping, view, task.created_ms), *(runs_until_ms(view, t) for t in leaving)]
-    )
+    others = [one for one in slot if one.id != task.id and not is_wanted(one)]
+    others += [one for one in rows if one.desired >= TaskState.REMOVE]
+    due = due_ms(task, others, view, task.created_ms)
     if due <= max(now_ms, task.start_at_ms):
         return None
-    first = max(filter(_may_run, [*stopping, *leaving]), key=lambda one: one.id)
+    first = max(filter(_may_run, others), key=lambda one: one.id)
     node = view.nodes.get(first.node_id)
     sentence = f"Waits for its predecessor on {_where(node)} to stop"
     if node is not None and node.status.state != NodeState.READY:

@@ -4,15 +4,15 @@ from collections.abc import Iterable
 from typing import Final
 
 from swarmlet.model.node import Node
-from swarmlet.model.service import SpecVersion
+from swarmlet.model.service import ServiceSpec
 from swarmlet.model.task import Task
 from swarmlet.model.view import View
 from swarmlet.reconcile.allocator.needs import spec_version_of
+from swarmlet.reconcile.base import Steps
 from swarmlet.reconcile.scheduler.group import Group, GroupKey
 from swarmlet.reconcile.scheduler.ledger import Ledger, claim_of_row
 from swarmlet.reconcile.scheduler.nodeset import NodeState
 from swarmlet.reconcile.scheduler.waiting import group_key
-from swarmlet.reconcile.why.answers import Steps
 
 SLICE_TASKS: Final = 1_000
 """Tasks counted before others have a turn: some 5 ms."""
@@ -31,12 +31,16 @@ class Room:
     def group(self, task: Task) -> Group | None:
         """What tasks of its spec version need; None where the spec is gone with its service."""
         key = group_key(task)
-        group = self._groups.get(key)
-        if group is None:
-            made_from: SpecVersion | None = spec_version_of(self._view, task)
-            if made_from is not None:
-                group = self._groups[key] = Group(key, made_from.spec)
-        return group
+        if key in self._groups:
+            return self._groups[key]
+        made_from = spec_version_of(self._view, task)
+        return None if made_from is None else self.group_of(key, made_from.spec)
+
+    def group_of(self, key: GroupKey, spec: ServiceSpec) -> Group:
+        """What tasks of this spec version need."""
+        if key not in self._groups:
+            self._groups[key] = Group(key, spec)
+        return self._groups[key]
 
     def know(self, node: Node) -> NodeState:
         """The node as if nothing but what was counted already ran there."""
@@ -60,6 +64,10 @@ class Room:
             return
         self._counted.add(service_id)
         yield from self._count(self._view.tasks.scan("service", service_id))
+
+    def count_all(self) -> Steps[None]:
+        """All tasks, on the nodes that are known already."""
+        yield from self._count(self._view.tasks.all())
 
     def _count(self, tasks: Iterable[Task]) -> Steps[None]:
         for task in tasks:
