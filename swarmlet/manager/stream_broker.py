@@ -46,7 +46,7 @@ from swarmlet.wire.messages import (
 
 log = logging.getLogger("swarmlet.manager")
 
-STREAMS_MAX: Final = 512  # of the swarm at once
+STREAMS_MAX: Final = 256  # of the swarm at once: up to a MiB each where nobody reads
 NODE_STREAMS_MAX: Final = 128  # into the tasks of one node at once
 ASK_TIMEOUT_S: Final = 5.0  # for another manager to say what it wants
 USE_ID_LENGTH: Final = 12  # of a stream's id, the part that is told

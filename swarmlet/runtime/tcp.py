@@ -9,6 +9,7 @@ from typing import Final
 
 from swarmlet.core.ids import TaskID
 from swarmlet.runtime.base import RuntimeProblemError
+from swarmlet.wire.keepalive import keep_small
 from swarmlet.wire.messages import STREAM_DATA_MAX_B
 
 CONNECT_TIMEOUT_S: Final = 5.0  # on this host: longer is a listener that takes nobody
@@ -22,6 +23,9 @@ class TcpConnection:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
         writer.transport.set_write_buffer_limits(high=0)
+        connection = writer.get_extra_info("socket")
+        if connection is not None:  # else it is closed already
+            keep_small(connection)
 
     async def read(self) -> bytes:
         try:

@@ -81,7 +81,7 @@ class TlsLink(ManagerLink):
         self, addr: str, subscription: str, credentials: Credentials
     ) -> WebSocketChannel:
         call = Call(route=LOGS, name=subscription, credentials=credentials)
-        return WebSocketChannel(await self._open(addr, call))
+        return WebSocketChannel(await self._open(addr, call), may_rest=True)
 
     async def open_stream(
         self, addr: str, stream_id: str, credentials: Credentials

@@ -1,4 +1,5 @@
-"""The kernel notices a host that is gone, where the program has nothing to send or waits."""
+"""What the kernel does for a connection on which nothing moves: it notices a host that is gone, and
+keeps little of what nobody reads."""
 
 import select
 import socket
@@ -14,6 +15,11 @@ KEEPALIVE_PERIOD_S: Final = 1
 UNANSWERED_MAX: Final = 4
 """The same packet, sent so often without an answer, is three seconds: the kernel doubles its pause,
 of 0.2 s to begin with."""
+
+KERNEL_BUFFER_B: Final = 64 * 1024
+"""Each way, of a connection whose reader may rest; the kernel reserves twice as much. Left alone it
+takes many MiB, which no limit of a process counts, and where it runs short every connection of the
+host stalls. Between hosts 50 ms apart this lets 1.3 MB/s through."""
 
 _AT_ONCE: Final = struct.pack("ii", 1, 0)  # struct linger
 _TCP_INFO_BEGIN_B: Final = 8  # of struct tcp_info (linux/tcp.h)
@@ -41,6 +47,12 @@ def watch_patiently(connection: socket.socket) -> None:
     of a lost host. Where something was sent `is_lost` has to be asked."""
     watch(connection)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 0)
+
+
+def keep_small(connection: socket.socket) -> None:
+    """Bound what waits in the kernel, to be sent and to be read."""
+    for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+        connection.setsockopt(socket.SOL_SOCKET, option, KERNEL_BUFFER_B)
 
 
 def drop_unsent(connection: socket.socket) -> None:

@@ -300,7 +300,7 @@ class Reception:
         return upgrade.response()
 
     async def _logs(self, request: web.Request, caller: Caller, name: str) -> "_Answer":
-        async with SessionUpgrade(request) as upgrade:
+        async with SessionUpgrade(request, may_rest=True) as upgrade:
             source = WebSocketLogSource(upgrade)
             await self._parts.service.take_logs(source, caller.node(), name)
         return upgrade.response()

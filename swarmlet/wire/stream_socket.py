@@ -1,7 +1,7 @@
 """Streams into tasks over a WebSocket: both ends, one frame a message.
 
 Whoever reads holds back whoever writes, for as long as it likes: what nobody asked for stays in the
-buffers of the two sockets, and 128 KiB of aiohttp's. An end that waits to be read hears nothing: so
+buffers of the two sockets, which are kept small. An end that waits to be read hears nothing: so
 that the other side is gone is looked for besides (`left`).
 """
 
@@ -12,7 +12,7 @@ from typing import Final
 from aiohttp import ClientError, WSMsgType
 
 from swarmlet.wire.channel import ChannelClosedError
-from swarmlet.wire.keepalive import drop_unsent, is_lost, watch_patiently
+from swarmlet.wire.keepalive import drop_unsent, is_lost
 from swarmlet.wire.messages import (
     STREAM_MESSAGE_MAX_B,
     StreamFrame,
@@ -22,15 +22,18 @@ from swarmlet.wire.messages import (
     encode,
 )
 from swarmlet.wire.raft_socket import Opening
-from swarmlet.wire.websocket import CLOSE_TIMEOUT_S, WebSocket, transport_of
+from swarmlet.wire.websocket import (
+    CLOSE_TIMEOUT_S,
+    WebSocket,
+    let_rest,
+    receive_when_asked,
+    transport_of,
+)
 
 log = logging.getLogger("swarmlet.wire")
 
 MESSAGE_BOUND_B: Final = STREAM_MESSAGE_MAX_B + 1  # as aiohttp counts
 LEFT_CHECK_PERIOD_S: Final = 0.5
-
-WRITE_BUFFER_B: Final = 64 * 1024
-"""Beyond that a sender waits; TLS takes half a MiB unless it is told otherwise."""
 
 
 class StreamSocket:
@@ -42,7 +45,7 @@ class StreamSocket:
         self._ws, self._opening = ws, opening
         self._is_closed = self._is_over = False
         if ws is not None:
-            _watch(ws)
+            let_rest(ws)
 
     async def send(self, frame: StreamFrame) -> None:
         await self.send_bytes(encode(frame))
@@ -88,7 +91,7 @@ class StreamSocket:
         if self._is_over:
             raise ChannelClosedError
         ws = await self._opened()
-        message = await ws.receive()
+        message = await receive_when_asked(ws)
         if message.type is not WSMsgType.BINARY:  # its end, or what nobody sends
             self._is_over = True
             self.close()
@@ -108,7 +111,7 @@ class StreamSocket:
         if self._ws is None:
             assert self._opening is not None, "open, or to be opened"
             self._ws = await self._opening()
-            _watch(self._ws)
+            let_rest(self._ws)
         return self._ws
 
 
@@ -118,15 +121,6 @@ def _reset(transport: asyncio.Transport) -> None:
     if connection is not None:
         drop_unsent(connection)
     transport.abort()
-
-
-def _watch(ws: WebSocket) -> None:
-    connection = ws.get_extra_info("socket")
-    if connection is not None:  # else it is closed already
-        watch_patiently(connection)
-    transport = transport_of(ws)
-    if transport is not None and not transport.is_closing():
-        transport.set_write_buffer_limits(WRITE_BUFFER_B)
 
 
 def _has_left(ws: WebSocket, *, or_closed: bool) -> bool:

@@ -16,6 +16,7 @@ from swarmlet.wire.websocket import (
     MESSAGE_BOUND_B,
     WebSocketChannel,
     new_websocket,
+    read_on,
     transport_of,
     watch_connection,
 )
@@ -44,6 +45,7 @@ class Upgrade:
     ) -> bool:
         if not self._is_open:
             return False
+        read_on(self._socket)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await self._socket.close()
@@ -74,8 +76,10 @@ class Upgrade:
 class SessionUpgrade(Upgrade):
     """An `AgentChannel` besides."""
 
-    def __init__(self, request: web.Request) -> None:
+    def __init__(self, request: web.Request, *, may_rest: bool = False) -> None:
+        """`may_rest`: its reader may."""
         super().__init__(request)
+        self._may_rest = may_rest
         self._channel: WebSocketChannel | None = None
         self._is_closed = False
 
@@ -95,5 +99,5 @@ class SessionUpgrade(Upgrade):
             if self._is_closed:
                 raise ChannelClosedError
             socket = await self.websocket()
-            self._channel = self._channel or WebSocketChannel(socket)
+            self._channel = self._channel or WebSocketChannel(socket, may_rest=self._may_rest)
         return self._channel

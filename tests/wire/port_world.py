@@ -108,6 +108,8 @@ class EchoService:
 
     def __init__(self):
         self.calls, self.batches, self.chunks, self.leader = [], [], [], None
+        self.reads_logs = asyncio.Event()
+        self.reads_logs.set()
         self.streams = []
 
     def hello(self):
@@ -138,6 +140,7 @@ class EchoService:
     async def take_logs(self, source, peer, subscription):
         self.calls.append(("logs", peer.node_id, subscription))
         while True:
+            await self.reads_logs.wait()
             batch = await source.receive()
             self.batches.append(batch)
             if batch.is_last:

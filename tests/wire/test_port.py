@@ -233,6 +233,28 @@ async def test_log_stream_brings_its_batches_in_order_and_its_end():
         assert world.service.calls == [("logs", "w1", "s1")]
 
 
+@on_both_loops
+async def test_log_stream_that_nobody_reads_costs_little_and_lives_on():
+    batches = [LogBatch(lines=(LogLine("t1", n, 1, b"x" * 32_768),)) for n in range(300)]
+    async with opened() as world:
+        sink, sent = await world.link.open_log_stream(world.addr, "s1", WORKER), 0
+        world.service.reads_logs.clear()  # but for the one it waits for
+
+        async def flood():
+            nonlocal sent
+            for each in (*batches, LogBatch(is_last=True)):
+                await sink.send(each)
+                sent += 1
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(flood())
+            await asyncio.sleep(SILENCE_TIMEOUT_S + 1.5)
+            assert sent < 20, "half a MiB"
+            world.service.reads_logs.set()
+        await world.settled(connections=0)
+        assert world.service.batches[:-1] == batches
+
+
 # What ends, and what is replaced
 
 

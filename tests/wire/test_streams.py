@@ -80,7 +80,7 @@ async def test_stream_holds_back_who_sends_while_nobody_reads_and_loses_nothing(
             await asyncio.sleep(0.5)
             held = sent
             await asyncio.sleep(0.3)
-            assert sent == held < 600, "as much as the sockets hold"
+            assert sent == held < 20, "half a MiB: a stalled stream costs no more"
             for number in range(1_000):
                 assert await near.receive() == data(number)
         near.close()
