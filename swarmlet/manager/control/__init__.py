@@ -5,7 +5,8 @@ A verb checks the request (`model/validate*`), finds what it names, refuses what
 guarded inside the transaction: an update carries the version the client saw, a reference carries
 `Exists`, a removal `NotInUse`, a published port `PortFree`; so of two clients who contradict each
 other exactly one is answered with success. Verbs write the specs of clusters, nodes, secrets,
-configs and networks, the rows and spec versions of services and the join tokens: nothing else.
+configs and networks, plans of drains, the rows and spec versions of services and the join tokens,
+and that the tasks of a removed node are orphans: nothing else.
 An answer is given after the commit: what was acknowledged survives a crash; where nobody can say
 whether it was committed, the error says just that and how to find out.
 """

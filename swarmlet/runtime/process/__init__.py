@@ -6,6 +6,9 @@
   was written.
 * `health` decides what probes of a task mean, `probes` has them run, `checker` runs one; `mounts`
   plans, `volumes` keeps folders, `mounting` mounts.
+* `deliveries` plans where secrets and configs are, `delivery` puts them there; `beside` leads to
+  tasks that run: to their ports (`dialing`), and with programs (`exec_plan`, `exec_process`,
+  `exec_ends`), each of which `executor` runs.
 * `shim` runs alone, one a task, and outlives the daemon: `supervisor`, `sandbox`, `kernel` and
   `log_writer` are its parts and import nothing else of swarmlet, lest its start and memory grow.
 * The daemon alone writes `bundle.json` (uid and ports), the shim everything else in a bundle's
