@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
-from swarmlet.core.errors import MemberRefusedError, SwarmError, first_of
+from swarmlet.core.errors import DiskFullError, MemberRefusedError, SwarmError, first_of
 from swarmlet.core.ids import NodeID, RaftID
 from swarmlet.daemon.data_dir import SwarmFile
 from swarmlet.daemon.entrance import Entrance, EntranceGate
@@ -89,6 +89,7 @@ class ManagerLife:
             else:
                 await self._forget_group()
                 self._removed_s, self.problem = math.inf, ""
+                self._must_open = False  # it is in as a worker, and stays
                 self.is_open.set()
                 await self._role_changes()
 
@@ -194,15 +195,7 @@ class ManagerLife:
         self, life: NodeLife, may_open: asyncio.Event, opened: asyncio.Event
     ) -> MemberRefusedError | None:
         """Until the log ends, or the others refuse this member."""
-        from swarmlet.daemon.membership import Membership
-
-        if self.file.is_entering:
-            await self._host.env.blocking(self._host.data.remove_raft)
-        keys = await self._host.env.blocking(self._raft_keys)
-        member = Membership(self._host, self._own, keys, self.file)
-        self.on_store(member.store)
-        await member.start(self._origin(), self._contacts)
-        await self._note_started()
+        member = await self._started()
         refusal: MemberRefusedError | None = None
         try:
             async with asyncio.TaskGroup() as group:
@@ -227,6 +220,32 @@ class ManagerLife:
         finally:
             self._entrance.member = None
         return refusal
+
+    async def _started(self) -> "Membership":
+        """The log, begun or gone on with. For the beginning of one there has to be room on the
+        disk: until then this node goes on without."""
+        from swarmlet.daemon.membership import Membership
+
+        while True:
+            if self.file.is_entering:
+                await self._host.env.blocking(self._host.data.remove_raft)
+            keys = await self._host.env.blocking(self._raft_keys)
+            member = Membership(self._host, self._own, keys, self.file)
+            self.on_store(member.store)
+            try:
+                await member.start(self._origin(), self._contacts)
+                await self._note_started()
+            except DiskFullError as full:
+                if self._must_open or not self.file.is_entering:
+                    raise
+                await member.stop(ENTER_RETRY_MAX_S)
+                log.warning("member.no_room", extra={"cause": full.message})
+                self.problem = full.message
+                self.is_open.set()
+                await asyncio.sleep(ENTER_RETRY_MAX_S)
+            else:
+                self.problem = ""
+                return member
 
     def _key_keeper(self, member: "Membership", life: NodeLife) -> "KeyKeeper":
         from swarmlet.manager.autolock import KeyKeeper

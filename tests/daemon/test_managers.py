@@ -298,6 +298,35 @@ def test_promoted_worker_whose_program_was_replaced_goes_on_with_its_tasks_until
     run_managers(1, story, limit_s=600, others=1)
 
 
+def test_promoted_worker_without_room_for_a_log_goes_on_with_its_tasks_until_there_is_some():
+    async def story(clock, swarm):
+        worker = swarm[1]
+        whole_b = worker.disk.capacity_b
+
+        def fill():
+            worker.disk.capacity_b = worker.disk.used_b + 2000  # for the swarm's file
+
+        worker.options = {"load_parts": fill}  # called just before it asks for its place
+        await worker.stop()
+        await worker.start()
+        await worker.join(swarm[0])
+        agent = worker.engine._stay.life.agent
+        await set_role(swarm[0], worker, "manager")
+        await until(lambda: "no room left" in worker.state.error)
+        await asyncio.sleep(20)
+        assert worker.is_running
+        assert agent.is_registered()
+        await worker.stop()
+        await worker.start()  # as it is: nothing of that keeps the agent from its tasks
+        await worker.engine._stay.life.agent.registered(20)
+        assert worker.member is None
+        worker.disk.capacity_b = whole_b
+        await until(lambda: worker.member is not None and worker.member.is_ready)
+        assert worker.state.error == ""
+
+    run_managers(1, story, limit_s=600, others=1)
+
+
 def test_init_is_refused_where_the_program_was_replaced_since_the_daemon_began():
     def replaced():
         raise FailedPreconditionError("the program is another one")
