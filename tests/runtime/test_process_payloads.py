@@ -18,6 +18,7 @@ from swarmlet.model.container import (
     SecretReference,
 )
 from swarmlet.runtime.base import RuntimeProblemError, TaskFile
+from swarmlet.runtime.process import shim
 from swarmlet.runtime.process.host import look_at_host
 from swarmlet.runtime.process.runtime import ProcessRuntime
 from swarmlet.wire.messages import AssignedTask
@@ -47,6 +48,10 @@ def secret(name: str = "key", data: bytes = TREASURE, **file) -> TaskFile:
 
 def config(name: str = "/app.conf", data: bytes = TREASURE, **file) -> TaskFile:
     return TaskFile(kind="config", **{"name": name, "data": data, **file})
+
+
+def write(path: str, text: str) -> None:
+    Path(path).write_text(text)
 
 
 def asking(task_id: str, script: str, *files: TaskFile, **more) -> AssignedTask:
@@ -282,6 +287,20 @@ async def test_mount_over_run_leaves_the_secrets_seen(runtime):
     mounts = [Mount(type="tmpfs", target="/run")]
     text = await run(runtime, "ls /run; cat /run/secrets/key", secret(), mounts=mounts)
     assert text == "secrets\n" + TREASURE.decode()
+
+
+@as_root
+async def test_program_of_the_runtime_that_a_mount_covers_is_not_run_as_root(runtime):
+    """Whatever becomes a task is root still when the task's mounts are made."""
+    with tempfile.TemporaryDirectory(prefix="swt-") as folder:
+        os.chmod(folder, 0o755)
+        for name in ("__init__.py", "delivery.py", "mounting.py"):
+            write(f"{folder}/{name}", "raise SystemExit('run as root')\n")
+        package = os.path.dirname(shim.__file__)
+        mounts = [Mount(type="bind", source=folder, target=package, read_only=True)]
+        script = f"cat /run/secrets/key; head -c 5 {package}/delivery.py"
+        text = await run(runtime, script, secret(), mounts=mounts)
+    assert text == TREASURE.decode() + "raise"
 
 
 @as_root

@@ -83,16 +83,20 @@ def _set_up(config: Config, parent: int, streams: tuple[int, int, int]) -> None:
 
 def enter_namespaces(config: Config) -> None:
     """Own mounts with what the task must not see covered and what it asked for added, own /proc,
-    own host name if one is given; its secrets and configs. mounting.py says why in this order."""
-    kinds = config.all(b"mount")
+    own host name if one is given; its secrets and configs. mounting.py says why in this order.
+
+    All that is run is loaded before: what lies where this program does may be the task's then, and
+    this is root still.
+    """
+    kinds, has_files = config.all(b"mount"), bool(config.all(b"file"))
+    if has_files:
+        from swarmlet.runtime.process.delivery import deliver  # others do not pay for it
     if not kinds:
         leave_mounts(config.text(b"hostname"))
         hide(config.all(b"hide"))
     else:
         _add_mounts(config, kinds)
-    if config.all(b"file"):
-        from swarmlet.runtime.process.delivery import deliver  # others do not pay for it
-
+    if has_files:
         deliver(config)
 
 
