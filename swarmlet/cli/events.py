@@ -55,9 +55,23 @@ def events(
         if text:
             query[key] = since_s(text, now_s, key)
     line_of = _line_of(form)
+    _check_manager(client, is_told=bool(since))
     path = "/swarmlet/v1/events" if with_tasks else "/events"
     for raw in lines_of(client.stream(path, **query)):
         click.echo(line_of(raw))
+
+
+def _check_manager(client: Client, *, is_told: bool) -> None:
+    """A node that is none is silent for ever, as docker's are. Raises CommandError. A manager
+    without a majority is silent until it has one: `is_told`, where an answer says so itself."""
+    state = client.get("/info").get("Swarm") or {}
+    if not state.get("ControlAvailable"):
+        raise CommandError(
+            "This node is no manager of a swarm, and tells no events.",
+            "a manager: `swarmlet info` says how this node stands, and which managers it knows.",
+        )
+    if state.get("Error") and not is_told:
+        click.echo(f"Warning: {state['Error']}", err=True)
 
 
 def lines_of(pieces: Iterator[bytes]) -> Iterator[bytes]:

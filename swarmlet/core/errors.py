@@ -82,6 +82,8 @@ class NotFoundError(SwarmError):
     def __init__(self, kind: str, name: str, remedy: str = "") -> None:
         if not remedy and kind in _LISTED:
             remedy = f"`swarmlet {kind} ls` lists what there is."
+        elif not remedy and kind == "task":
+            remedy = "`swarmlet service ps SERVICE` lists a service's tasks."
         super().__init__(f"{kind} {name} not found", remedy)
 
 

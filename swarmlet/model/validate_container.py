@@ -207,6 +207,7 @@ def _check_target(file: FileTarget | None, what: str, targets: set[str]) -> None
         raise InvalidArgumentError(f"malformed reference to {what}: no target provided")
     if file.name in targets:
         raise InvalidArgumentError(
-            f"{what} is not the only one with the target {file.name}: targets must be unique"
+            f"{what} is not the only one with the target {file.name}: targets must be unique",
+            remedy="Give one of them another `target=`.",
         )
     targets.add(file.name)

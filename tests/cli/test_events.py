@@ -39,7 +39,10 @@ def utc(monkeypatch):
 @pytest.fixture
 def told(daemon, utc):
     raw = b"".join(json.dumps(one).encode() + b"\n" for one in (CREATED, SCALED))
-    daemon.script = {"GET /events": (200, [raw[:70], raw[70:]])}
+    daemon.script = {
+        "GET /info": (200, {"Swarm": {"ControlAvailable": True}}),
+        "GET /events": (200, [raw[:70], raw[70:]]),
+    }
     return daemon
 
 
@@ -51,7 +54,22 @@ def test_events_print_dockers_lines(swarmlet, told):
         f"2026-11-22T22:00:00.000000000Z service update {SERVICE_ID} "
         "(name=web, replicas.new=3, replicas.old=1)\n"
     )
-    assert told.requests[0].query == {}
+    assert told.requests[-1].query == {}
+
+
+def test_node_that_is_no_manager_is_not_waited_for(swarmlet, told):
+    told.script["GET /info"] = (200, {"Swarm": {"ControlAvailable": False}})
+    result = swarmlet("events")
+    assert (result.code, result.out) == (1, "")
+    assert "tells no events" in result.err
+
+
+@pytest.mark.parametrize(("words", "said"), [((), "Warning: No majority.\n"), (("1h",), "")])
+def test_manager_without_a_majority_is_waited_for_and_says_so(swarmlet, told, words, said):
+    told.script["GET /info"] = (200, {"Swarm": {"ControlAvailable": True, "Error": "No majority."}})
+    result = swarmlet("events", *(("--since", *words) if words else ()))
+    assert (result.code, result.err) == (0, said)
+    assert len(result.out.splitlines()) == 2
 
 
 def test_times_are_in_this_hosts_zone(monkeypatch, utc):
@@ -82,7 +100,7 @@ def test_bounds_and_filters_are_sent_as_docker_sends_them(swarmlet, told):
         *("events", "--since", "2026-11-22T22:00:00Z", "--until", "1795384801"),
         *("--filter", "type=service", "--filter", "type=node", "-f", "event=create"),
     )
-    (request,) = told.requests
+    _, request = told.requests
     assert request.query["since"] == f"{AT_S}.000000000"
     assert request.query["until"] == "1795384801"
     assert json.loads(request.query["filters"]) == {
@@ -112,7 +130,10 @@ def test_past_is_what_this_manager_knows_where_a_majority_is_lost(swarmlet, told
     result = swarmlet("events", "--since", "1h")
     assert len(result.out.splitlines()) == 2
     assert result.err.splitlines()[0] == "Warning: There is no majority."
-    assert [one.query.get("stale") for one in told.requests] == [None, "1"]
+    assert [one.query.get("stale") for one in told.requests if one.path == "/events"] == [
+        None,
+        "1",
+    ]
 
 
 def test_half_a_line_at_the_end_is_said():

@@ -26,6 +26,10 @@ def task(name: str, slot: int, state: str = "running", node: str = recorded.NODE
 @pytest.fixture
 def swarm(daemon):
     web = recorded.service(SERVICE_ID, "web", {"Replicated": {"Replicas": 2}})
+    web["Spec"]["EndpointSpec"]["Ports"] = [
+        {"Protocol": "tcp", "TargetPort": 80, "PublishMode": "host"},
+        {"Protocol": "udp", "TargetPort": 53, "PublishMode": "host"},
+    ]
     refused = (400, {"message": "It is refused.", "remedy": "another day"})
     tasks = [task("second", 2, node="n2"), task("first", 1), task("done", 0, "complete")]
     daemon.script = {
@@ -138,3 +142,14 @@ def test_local_port_that_is_taken_is_said_with_what_to_try(swarmlet, swarm):
     assert result.code == 1
     assert f"127.0.0.1:{port} cannot be listened on" in result.err
     assert "0:80" in result.err
+
+
+@pytest.mark.parametrize("port", ["81", "53"])
+def test_port_that_the_service_does_not_declare_is_refused_before_anybody_connects(
+    swarmlet, swarm, port
+):
+    result = swarmlet("service", "port-forward", "web", f"0:{port}")
+    assert result.code == 1
+    assert f"Service web does not declare port {port}; its TCP ports: 80." in result.err
+    assert f"target={port} web` declares it" in result.err
+    assert "Forwarding" not in result.err

@@ -195,6 +195,9 @@ def test_service_inspect_pretty_prints_all_there_is(swarmlet, swarm):
     task["Placement"]["Preferences"] = [{"Spread": {"SpreadDescriptor": "node.labels.dc"}}]
     task["Resources"] = {"Limits": {"NanoCPUs": 500_000_000, "MemoryBytes": 67_108_864}}
     task["ContainerSpec"] |= {"Command": ["sh"], "Env": ["A=1", "B=2"], "Dir": "/d", "User": "u"}
+    for kind in ("Config", "Secret"):
+        reference = {"File": {"Name": f"to-{kind}"}, f"{kind}Name": f"from-{kind}"}
+        task["ContainerSpec"][f"{kind}s"] = [reference]
     web["UpdateStatus"] = {
         "State": "completed",
         "StartedAt": "2026-11-22T18:02:40Z",
@@ -221,6 +224,15 @@ def test_service_inspect_pretty_prints_all_there_is(swarmlet, swarm):
         "  PublishMode = host",
     ):
         assert line in lines
+    at = lines.index("Configs:")
+    assert lines[at : at + 6] == [
+        "Configs:",
+        " Target:\tto-Config",
+        "  Source:\tfrom-Config",
+        "Secrets:",
+        " Target:\tto-Secret",
+        "  Source:\tfrom-Secret",
+    ]
     for name in ("Started", "Completed"):
         (line,) = (line for line in lines if line.startswith(f" {name}:\t"))
         assert line.endswith(" ago")

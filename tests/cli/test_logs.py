@@ -71,7 +71,7 @@ def test_task_that_is_gone_keeps_its_lines(swarmlet, swarm):
         (["--no-task-ids"], "api-log.1@vm     | hello\n"),
         (
             ["--no-resolve"],
-            f"{SERVICE_ID}.36jqlceqj6tj@{recorded.NODE_ID}      | hello\n",
+            f"{SERVICE_ID}.1.36jqlceqj6tj@{recorded.NODE_ID}     | hello\n",
         ),
     ],
 )

@@ -221,9 +221,9 @@ def test_health_check_that_has_yet_to_pass_is_said():
     assert why(world).code == "starting-unhealthy"
 
 
-def held_back(attempt=2, start_in_ms=14_000):
+def held_back(attempt=2, start_in_ms=14_000, state=TaskState.FAILED):
     world = world_of()
-    failed = status(TaskState.FAILED, err="task: non-zero exit (3)", exit_code=3)
+    failed = status(state, err="task: non-zero exit (3)", exit_code=3)
     world.put(task("t0", status=failed, desired=int(TaskState.SHUTDOWN)))
     world.put(
         task(
@@ -246,6 +246,12 @@ def test_task_that_is_held_back_says_until_when_and_after_which_failure():
     assert (reason.code, reason.until_ms) == ("held-back", START_MS + 14_000)
     assert (reason.task_id, reason.attempt) == ("t0", 2)
     assert reason.remedy == "`swarmlet task logs t0`"
+
+
+def test_logs_of_what_never_began_are_no_remedy():
+    reason = why(held_back(state=TaskState.REJECTED))
+    assert reason.code == "held-back"
+    assert reason.remedy == ""
 
 
 def test_task_waits_for_one_that_may_still_run_on_a_node_that_is_away():

@@ -115,7 +115,15 @@ def _container(container: Object) -> list[str]:
         if value is not None and value != "":
             shown = str(value).lower() if isinstance(value, bool) else value
             lines.append(f" {text}:\t\t{shown}")
-    return lines
+    return [*lines, *_references(container, "Config"), *_references(container, "Secret")]
+
+
+def _references(container: Object, kind: str) -> list[str]:
+    lines = []
+    for one in container.get(f"{kind}s") or []:
+        file = one.get("File") or {}
+        lines += [f" Target:\t{file.get('Name', '')}", f"  Source:\t{one.get(f'{kind}Name', '')}"]
+    return [f"{kind}s:", *lines] if lines else []
 
 
 def _resources(resources: Object) -> list[str]:

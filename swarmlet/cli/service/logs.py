@@ -220,11 +220,11 @@ class _Labels:
         service_id = details.get(f"{_PREFIX}service.id", "")
         node_id = details.get(f"{_PREFIX}node.id", "")
         if self.style.no_resolve:
-            service, node, slot = service_id, node_id, ""
+            service, node = service_id, node_id
         else:
             service = self.name(f"/services/{service_id}", service_id)
             node = self.name(f"/nodes/{node_id}", node_id)
-            slot = self.slot(task_id)
+        slot = self.slot(task_id)
         shown_id = task_id if self.style.no_trunc else task_id[:SHORT_ID_LENGTH]
         parts = [service, slot, "" if self.style.no_task_ids else shown_id]
         padding = " " * (self.slot_width - len(slot))

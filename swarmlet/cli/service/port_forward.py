@@ -50,6 +50,7 @@ def port_forward(client: Client, /, *, name: str, ports: tuple[str, ...], addres
     """
     ways = [_way(text) for text in ports]
     target = find_target(client, name)
+    _check_declared(client, target, ways)
     there = shown(client, target)
     forward = _Forward(client.named, name, target)
     with ExitStack() as stack:
@@ -72,6 +73,22 @@ def _way(text: str) -> Way:
     if not (way.local <= PORT_MAX and 0 < way.port <= PORT_MAX):
         raise click.UsageError(f"Invalid value {text!r}: ports are from 1 to {PORT_MAX}.")
     return way
+
+
+def _check_declared(client: Client, target: Target, ways: list[Way]) -> None:
+    """Said before anybody connects; whether each connection may be is the managers' to say."""
+    service = client.get(f"/services/{quote(target.service_id)}")
+    listed = (service["Spec"].get("EndpointSpec") or {}).get("Ports") or []
+    ports = {port.get("TargetPort") for port in listed if port.get("Protocol", "tcp") == "tcp"}
+    for way in ways:
+        if way.port not in ports:
+            name = service["Spec"]["Name"]
+            shown_ports = ", ".join(map(str, sorted(ports))) or "none"
+            raise CommandError(
+                f"Service {name} does not declare port {way.port}; its TCP ports: {shown_ports}.",
+                f"`swarmlet service update --publish-add mode=host,target={way.port} {name}` "
+                "declares it.",
+            )
 
 
 def _listen(address: str, way: Way) -> socket.socket:

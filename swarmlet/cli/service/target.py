@@ -15,6 +15,7 @@ class Target(NamedTuple):
     task_id: str
     name: str
     node_id: str
+    service_id: str
 
 
 def shown(client: Client, target: Target) -> str:
@@ -71,7 +72,8 @@ def _of_service(client: Client, service: Object, place: str) -> Target:
 
 def _target(task: Object, service: str) -> Target:
     node_id = task.get("NodeID", "")
-    return Target(task["ID"], f"{service}.{task.get('Slot') or node_id}", node_id)
+    name = f"{service}.{task.get('Slot') or node_id}"
+    return Target(task["ID"], name, node_id, task["ServiceID"])
 
 
 def _look_up(client: Client, kind: str, ref: str) -> Object | None:

@@ -245,7 +245,7 @@ def why_held_back(sight: Sight, task: Task, slot: Sequence[Task]) -> Reason:
         return Reason(
             code="failing" if task.attempt >= _FAILING else "held-back",
             sentence=sentence + ".",
-            remedy=_logs_remedy(task.replaces) if failure else "",
+            remedy=_logs_remedy(before) if failure else "",
             since_ms=task.created_ms,
             until_ms=task.start_at_ms,
             task_id=task.replaces,
@@ -287,8 +287,11 @@ def _may_run(task: Task) -> bool:
     return _is_on(task) and not has_stopped(task)
 
 
-def _logs_remedy(task_id: str) -> str:
-    return f"`swarmlet task logs {task_id}`"
+def _logs_remedy(task: Task | None) -> str:
+    """What was rejected never began, and wrote nothing."""
+    if task is None or task.status.state == TaskState.REJECTED:
+        return ""
+    return f"`swarmlet task logs {task.id}`"
 
 
 def _ending(task: Task) -> str:
@@ -313,7 +316,7 @@ def _why_not_restarted_yet(sight: Sight, task: Task) -> Reason:
     return Reason(
         code="restarting",
         sentence=sentence,
-        remedy=_logs_remedy(task.id),
+        remedy=_logs_remedy(task),
         since_ms=ended_ms(task),
         until_ms=task.start_at_ms if is_held_back(task, sight.now_ms) else 0,
         attempt=task.attempt,
