@@ -17,6 +17,8 @@ from swarmlet.core.limits import NS_PER_S
 _FIELDS = {"scope": "Scope", "time": "Time", "timeNano": "TimeNano"}
 """What templates call the fields that JSON writes small."""
 
+_OF_TASKS = ("task=", "type=task")
+
 
 @click.command(
     epilog=example(
@@ -33,8 +35,8 @@ _FIELDS = {"scope": "Scope", "time": "Time", "timeNano": "TimeNano"}
     "filters",
     multiple=True,
     metavar="KEY=VALUE",
-    help="type, event, service, node, secret, config, network or (with --tasks) task; repeated: "
-    "any of a key's values.",
+    help="type, event, service, node, secret, config, network or task; repeated: any of a "
+    "key's values.",
 )
 @click.option("--tasks", "with_tasks", is_flag=True, help="Also what happens to tasks.")
 @click.option("--format", "form", default="", metavar="STRING", help="json or a Go template.")
@@ -56,6 +58,7 @@ def events(
             query[key] = since_s(text, now_s, key)
     line_of = _line_of(form)
     _check_manager(client, is_told=bool(since))
+    with_tasks = with_tasks or any(one.startswith(_OF_TASKS) for one in filters)
     path = "/swarmlet/v1/events" if with_tasks else "/events"
     for raw in lines_of(client.stream(path, **query)):
         click.echo(line_of(raw))

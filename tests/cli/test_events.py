@@ -115,9 +115,12 @@ def test_bad_flag_is_a_usage_error_before_anything_is_asked(swarmlet, told, argu
     assert told.requests == []
 
 
-def test_tasks_are_asked_for_by_their_own_path(swarmlet, told):
+@pytest.mark.parametrize(
+    "words", [("--tasks",), ("--filter", "type=task"), ("--filter", "task=36jqlceqj6tj")]
+)
+def test_tasks_are_asked_for_by_their_own_path(swarmlet, told, words):
     told.script["GET /swarmlet/v1/events"] = told.script["GET /events"]
-    assert len(swarmlet("events", "--tasks", "--since", "1h").out.splitlines()) == 2
+    assert len(swarmlet("events", *words, "--since", "1h").out.splitlines()) == 2
     assert told.requests[-1].path == "/swarmlet/v1/events"
 
 
