@@ -15,6 +15,7 @@ from swarmlet.wire.messages import LogLine, encode
 DESCRIPTION_SIZE_MAX_B: Final = 256 * 1024  # encoded; one has 2 KiB, most of it the trusted root
 STATUS_SIZE_MAX_B: Final = 64 * 1024  # encoded, its words cut
 WORDS_LENGTH_MAX: Final = 4_096  # characters of a task's message, and of its error
+PROBLEM_LENGTH_MAX: Final = 1_000  # characters, of why a stream into a task did not go on
 BACK_IN_MAX_S: Final = 24 * 3_600.0  # a node that stays away longer has gone
 WALL_MAX_MS: Final = 253_402_300_799_999  # the last of the year 9999: RFC 3339 has four digits
 _STREAMS: Final = (1, 2)
@@ -50,6 +51,12 @@ def checked_status(status: TaskStatus) -> TaskStatus:
             f"A task's status has at most {STATUS_SIZE_MAX_B >> 10} KiB besides its words."
         )
     return status
+
+
+def told_problem(problem: str) -> str:
+    """A sentence of a node's for people, cut, in one line that does nothing to a terminal."""
+    cut = problem[:PROBLEM_LENGTH_MAX]
+    return "".join(c if c.isprintable() else " " for c in cut)
 
 
 def checked_absence_s(back_in_s: float) -> float:

@@ -6,6 +6,7 @@ from typing import Final
 
 from swarmlet.core.errors import FailedPreconditionError, UnavailableError
 from swarmlet.core.ids import NodeID
+from swarmlet.manager.hearsay import told_problem
 from swarmlet.manager.stream_notes import Use
 from swarmlet.wire.channel import ChannelClosedError, StreamChannel
 from swarmlet.wire.messages import (
@@ -20,7 +21,6 @@ from swarmlet.wire.messages import (
 
 OPEN_TIMEOUT_S: Final = 10.0  # for the agent to bring its end
 READY_TIMEOUT_S: Final = 12.0  # from there to the program, or the connection
-PROBLEM_LENGTH_MAX: Final = 1_000  # characters of what a node says
 
 
 class TaskStream:
@@ -65,7 +65,7 @@ class TaskStream:
             raise UnavailableError(self.problem or self._lost()) from end
         if isinstance(frame, StreamExit):
             if frame.problem and not frame.exit_code:
-                raise FailedPreconditionError(frame.problem[:PROBLEM_LENGTH_MAX])
+                raise FailedPreconditionError(told_problem(frame.problem))
             self._finish(frame)
         elif not isinstance(frame, StreamReady):
             raise UnavailableError(self._nonsense())
@@ -121,7 +121,7 @@ class TaskStream:
         return self._channel
 
     def _finish(self, frame: StreamExit) -> None:
-        problem = frame.problem[:PROBLEM_LENGTH_MAX]
+        problem = told_problem(frame.problem)
         self._last = StreamExit(exit_code=frame.exit_code, problem=problem)
         if not self.over.is_set():
             self.exit_code, self.problem = frame.exit_code, problem

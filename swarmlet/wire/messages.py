@@ -118,6 +118,8 @@ class Item(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False)
     id: str
     body: bytes
 
+    __repr__ = hidden
+
 
 class Assignments(_Message, frozen=True, kw_only=True):
     """Manager: what this node should hold. Complete replaces all; otherwise a difference.
@@ -228,6 +230,8 @@ class ExecRequest(msgspec.Struct, frozen=True, kw_only=True, array_like=True, ta
     rows: int = 0
     columns: int = 0
 
+    __repr__ = hidden
+
 
 class DialRequest(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True, gc=False):
     """Connect to a TCP port that the task's service declares (its target port)."""
@@ -261,6 +265,8 @@ class StreamData(_Frame, frozen=True, kw_only=True):
 
     stream: int
     data: bytes
+
+    __repr__ = hidden
 
 
 class StreamEnd(_Frame, frozen=True, kw_only=True):

@@ -24,6 +24,7 @@ from swarmlet.wire.messages import (
 from swarmlet.wire.raft_socket import Opening
 from swarmlet.wire.websocket import (
     CLOSE_TIMEOUT_S,
+    PROBLEM_LENGTH_MAX,
     WebSocket,
     let_rest,
     receive_when_asked,
@@ -100,7 +101,7 @@ class StreamSocket:
         return data
 
     def _unreadable(self, error: Exception) -> ChannelClosedError:
-        log.warning("wire.message_unreadable", extra={"error": str(error)})
+        log.warning("wire.message_unreadable", extra={"error": str(error)[:PROBLEM_LENGTH_MAX]})
         self._is_over = True
         self.close()
         return ChannelClosedError()

@@ -22,6 +22,8 @@ TLS_BUFFER_B: Final = 32 * 1024
 """Each way, of a connection whose reader may rest: beyond that a sender waits, and nothing more is
 read. TLS takes half a MiB unless it is told otherwise."""
 
+PROBLEM_LENGTH_MAX: Final = 200  # characters of a log line: it quotes what was sent
+
 CLOSE_TIMEOUT_S: Final = 1.0
 """For the other side to answer the end of a session it was told of."""
 
@@ -115,7 +117,7 @@ class WebSocketChannel:
         try:
             message: Message = decode_message(frame.data)
         except (ValueError, RecursionError) as error:
-            log.warning("wire.message_unreadable", extra={"error": str(error)})
+            log.warning("wire.message_unreadable", extra={"error": str(error)[:PROBLEM_LENGTH_MAX]})
             self._end()
             raise ChannelClosedError from error
         return message

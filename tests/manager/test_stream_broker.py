@@ -449,6 +449,21 @@ def test_nodes_sentence_is_cut_where_it_is_too_long(swarm: Swarm):
     play(swarm, story)
 
 
+def test_nodes_sentence_does_nothing_to_a_terminal(swarm: Swarm):
+    async def story(swarm: Swarm):
+        stream_id, opening, _ = await strange(swarm)
+        near, far = memory_stream()
+        swarm.manager.streams.bring(far, NODE, stream_id)
+        await near.send(StreamReady())
+        stream = await opening
+        await near.send(StreamExit(problem="gone\x1b]0;title\x07\nError: another"))
+        (last,) = await frames_of(stream)
+        assert isinstance(last, StreamExit)
+        assert last.problem == "gone ]0;title  Error: another"
+
+    play(swarm, story)
+
+
 # For another manager's caller
 
 

@@ -178,6 +178,7 @@ BAD_FRAMES = {
         2, msgspec.msgpack.encode(["Condition", "xx"]).replace(b"xx", b"\xff\xfe")
     ),
     "no end of nesting": frame(2, b"\x93\xa9Condition\xa0" + b"\x91" * 60_000),
+    "a name that fills the log": frame(2, msgspec.msgpack.encode(["N" * 60_000])),
     "an unknown opcode": frame(7, b""),
     "a frame too large": b"\x82\xff" + (1 << 40).to_bytes(8, "big") + bytes(4),
 }
@@ -201,6 +202,7 @@ async def test_session_ends_where_its_agent_sends(case, caplog):
         writer.transport.abort()
         await world.settled(connections=0)
     assert not [record for record in caplog.records if record.exc_info]
+    assert all(len(getattr(record, "error", "")) <= 200 for record in caplog.records)
 
 
 @on_both_loops
