@@ -58,6 +58,14 @@ _SECRET_FIELDS: Final = re.compile(
 )
 _COMMON: Final = re.compile(r"[a-z]{1,15}|[A-Z]{1,15}|[0-9]+|/[\w./-]*")
 _TELLING: Final = re.compile(r"pass|pwd|secret|token|key|auth|cred", re.IGNORECASE)
+_IN_SCRIPT: Final = re.compile(
+    r"((?:\b\w{0,60}(?:pass|pwd|secret|token|key|auth|cred)\w{0,60}="
+    r"|(?<!\S)--?[\w-]{0,60}(?:pass|pwd|secret|token|key|auth|cred)[\w-]{0,60}[ \t]{1,9}(?!-)))"
+    r"(?:'[^']*'|\"[^\"]*\"|[^\s;|&<>'\"]+)",
+    re.IGNORECASE,
+)
+"""An option or variable with a telling name within a line of a shell, and its value."""
+
 _PAIRS: Final = frozenset({"env"})  # lists of KEY=VALUE
 _COMMANDS: Final = frozenset({"command", "test", "entrypoint", "cmd"})  # the first word is kept
 _MAPS: Final = frozenset({"options", "driveropts", "labels"})
@@ -92,7 +100,7 @@ def redact_arguments(arguments: Iterable[str]) -> str:
         elif is_telling and equals:
             shown.append(f"{name}={REDACTED}")
         else:
-            shown.append(redact_text(argument))
+            shown.append(redact_text(_IN_SCRIPT.sub(rf"\1{REDACTED}", argument)))
         is_value = is_telling and not equals and argument.startswith("-")
     return " ".join(shown)
 
