@@ -5,7 +5,7 @@ import asyncio
 import logging
 from typing import Final
 
-from swarmlet.core.errors import NotFoundError, SwarmError
+from swarmlet.core.errors import NotFoundError, SwarmError, first_of
 from swarmlet.core.ids import TaskID
 from swarmlet.runtime.base import Runtime, RuntimeProblemError
 from swarmlet.wire.channel import AgentConnector, ChannelClosedError, LogSink
@@ -85,11 +85,9 @@ class LogPublisher:
                 sink.close()
         except* (ChannelClosedError, NotFoundError):
             pass  # nobody reads any more
-        except* SwarmError as problem:
-            cause = str(problem.exceptions[0])
-            log.warning(
-                "logs.not_sent", extra={"subscription": wanted.subscription, "cause": cause}
-            )
+        except* SwarmError as problems:
+            extra = {"subscription": wanted.subscription, "cause": first_of(problems).message}
+            log.warning("logs.not_sent", extra=extra)
         except* Exception:  # the logs of a task never end the session
             log.exception("logs.broken", extra={"subscription": wanted.subscription})
 

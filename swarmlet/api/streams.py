@@ -10,7 +10,8 @@ from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 from swarmlet.api.call import Call
-from swarmlet.core.errors import SwarmError
+from swarmlet.core.errors import SwarmError, first_of
+from swarmlet.wire.until_first import until_first
 
 log = logging.getLogger("swarmlet.api")
 
@@ -48,7 +49,7 @@ async def saying_problems(say: Callable[[str], Awaitable[None]]) -> AsyncIterato
     except* ConnectionError:
         pass
     except* SwarmError as problems:
-        messages.append(_first(problems).message)
+        messages.append(first_of(problems).message)
     except* Exception:
         # The head is sent, and one broken stream must not end the daemon.
         log.exception("api.stream_failed")
@@ -58,18 +59,9 @@ async def saying_problems(say: Callable[[str], Awaitable[None]]) -> AsyncIterato
             await say(message)
 
 
-def _first(problems: BaseExceptionGroup[SwarmError]) -> SwarmError:
-    problem = problems.exceptions[0]
-    return _first(problem) if isinstance(problem, BaseExceptionGroup) else problem
-
-
 async def while_read(call: Call, *works: Coroutine[object, object, None]) -> None:
     """Run `works` until the first of them is done, the client has left or the server stops."""
-    async with asyncio.TaskGroup() as group:
-        tasks = {group.create_task(work) for work in (*works, _wait_until_gone(call))}
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in tasks:
-            task.cancel()
+    await until_first(*works, _wait_until_gone(call))
 
 
 async def _wait_until_gone(call: Call) -> None:

@@ -34,6 +34,7 @@ from swarmlet.wire.messages import (
     encode,
 )
 from swarmlet.wire.port import LogSource
+from swarmlet.wire.until_first import until_first
 
 log = logging.getLogger("swarmlet.manager")
 
@@ -136,14 +137,7 @@ class LogBroker:
                 )
                 return
             await channel.send(StreamReady())
-            async with asyncio.TaskGroup() as group:
-                works = (
-                    group.create_task(self._copy(channel, wanted)),
-                    group.create_task(channel.left()),
-                )
-                await asyncio.wait(works, return_when=asyncio.FIRST_COMPLETED)
-                for work in works:
-                    work.cancel()
+            await until_first(self._copy(channel, wanted), channel.left())
         finally:
             channel.close()
 

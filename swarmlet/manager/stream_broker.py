@@ -43,6 +43,7 @@ from swarmlet.wire.messages import (
     TaskStreamAsk,
     encode,
 )
+from swarmlet.wire.until_first import until_first
 
 log = logging.getLogger("swarmlet.manager")
 
@@ -227,15 +228,7 @@ class StreamBroker:
 
 async def pump(client: StreamChannel, stream: TaskStream) -> None:
     """Carry frames both ways until all that the task's side said was read, or the client left."""
-    async with asyncio.TaskGroup() as group:
-        works = (
-            group.create_task(_forth(client, stream)),
-            group.create_task(_back(stream, client)),
-            group.create_task(client.left()),
-        )
-        await asyncio.wait(works, return_when=asyncio.FIRST_COMPLETED)
-        for work in works:
-            work.cancel()
+    await until_first(_forth(client, stream), _back(stream, client), client.left())
 
 
 async def _forth(client: StreamChannel, stream: TaskStream) -> None:

@@ -14,8 +14,8 @@ always encoded and decoded, in process too, so nobody shares an object by accide
   `pools` of connections; `answers` and `failures` say what came back, `relay` passes a call on;
   `remotes` and `discovery` say which manager to ask. `outgoing` asks an external CA, which is no
   node.
-* `stream_socket` is one end of a stream into a task, `raft_socket` one of the connection between two
-  members of the Raft group.
+* `stream_socket` is one end of a stream into a task, `raft_socket` one of the connection between
+  two members of the Raft group; `until_first` ends what serves one with whoever leaves.
 
 Nothing is stored here, so there is nothing to recover after a crash: who was connected comes again.
 """

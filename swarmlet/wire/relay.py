@@ -11,6 +11,7 @@ from yarl import URL
 from swarmlet.wire.answers import OWN_HEADERS
 from swarmlet.wire.forward import FORWARDED_HEADER, Origin, encode_origin
 from swarmlet.wire.tls import MANAGER_NAME
+from swarmlet.wire.until_first import until_first
 
 HEAD_TIMEOUT_S: Final = 40.0  # to the answer's head: a write may take 20 s, an upload as long
 BODY_TIMEOUT_S: Final = 40.0  # from there to its end, where it says how long it is
@@ -67,14 +68,7 @@ async def pass_back(answer: aiohttp.ClientResponse, request: web.BaseRequest) ->
             async with asyncio.timeout(BODY_TIMEOUT_S):
                 await _copy(answer, request, response)
             return response
-        async with asyncio.TaskGroup() as group:
-            tasks = {
-                group.create_task(_copy(answer, request, response)),
-                group.create_task(_until_gone(request)),
-            }
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in tasks:
-                task.cancel()
+        await until_first(_copy(answer, request, response), _until_gone(request))
     except TimeoutError:
         _break_off(request)
     finally:

@@ -15,7 +15,6 @@ from msgspec.structs import replace
 from swarmlet.api.render.cluster import render_cluster, render_unlock_key, tls_info
 from swarmlet.api.render.common import ZERO_TIME, rfc3339, rfc3339_fixed
 from swarmlet.api.render.group import render_group
-from swarmlet.api.render.info import manager_warnings
 from swarmlet.api.render.network import render_network
 from swarmlet.api.render.node import Managers, render_node
 from swarmlet.api.render.payload import render_config, render_secret
@@ -24,6 +23,7 @@ from swarmlet.api.render.spec import SHOWN_SPECS_MAX, ShownSpecs, render_spec, s
 from swarmlet.api.render.task import render_task
 from swarmlet.ca.root import issuer_facts, new_root
 from swarmlet.ca.unlock_key import unlock_keys_with
+from swarmlet.core.managers import manager_warnings
 from swarmlet.manager.control import ServiceStatus
 from swarmlet.model.cluster import (
     Cluster,

@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from swarmlet.api.render.info import manager_warnings
+from swarmlet.core.managers import manager_warnings
 from swarmlet.core.version import VERSION
 from swarmlet.doctor import cgroups, daemon, kernel, limits, network, ports, runtimes
 from swarmlet.doctor.world import Asked

@@ -8,7 +8,7 @@ from swarmlet.api.engine import EngineFacts, SwarmState
 from swarmlet.api.render.cluster import render_cluster
 from swarmlet.core.errors import SwarmError
 from swarmlet.core.ids import NodeID
-from swarmlet.core.managers import manager_warnings as manager_warnings
+from swarmlet.core.managers import manager_warnings
 from swarmlet.model.cluster import Cluster
 
 if TYPE_CHECKING:

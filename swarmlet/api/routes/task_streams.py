@@ -11,11 +11,10 @@ from aiohttp import web
 from swarmlet.api.call import Call, Route
 from swarmlet.api.task_streams import SIZE_MAX, stream_into_task
 from swarmlet.core.errors import InvalidArgumentError
+from swarmlet.core.limits import PORT_MAX
 from swarmlet.model.base import ApiStruct, hidden
 from swarmlet.model.parse import parse
 from swarmlet.wire.messages import DialRequest, ExecRequest
-
-PORT_MAX: Final = 65_535
 
 
 class ExecBody(ApiStruct, frozen=True, kw_only=True):
