@@ -69,8 +69,9 @@ def _check_manager(client: Client, *, is_told: bool) -> None:
     without a majority is silent until it has one: `is_told`, where an answer says so itself."""
     state = client.get("/info").get("Swarm") or {}
     if not state.get("ControlAvailable"):
+        said = f" {state['Error']}" if state.get("Error") else ""
         raise CommandError(
-            "This node is no manager of a swarm, and tells no events.",
+            f"This node is no manager of a swarm, and tells no events.{said}",
             "a manager: `swarmlet info` says how this node stands, and which managers it knows.",
         )
     if state.get("Error") and not is_told:

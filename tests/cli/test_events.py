@@ -58,10 +58,10 @@ def test_events_print_dockers_lines(swarmlet, told):
 
 
 def test_node_that_is_no_manager_is_not_waited_for(swarmlet, told):
-    told.script["GET /info"] = (200, {"Swarm": {"ControlAvailable": False}})
+    told.script["GET /info"] = (200, {"Swarm": {"ControlAvailable": False, "Error": "Locked."}})
     result = swarmlet("events")
     assert (result.code, result.out) == (1, "")
-    assert "tells no events" in result.err
+    assert "tells no events. Locked.\n" in result.err
 
 
 @pytest.mark.parametrize(("words", "said"), [((), "Warning: No majority.\n"), (("1h",), "")])
