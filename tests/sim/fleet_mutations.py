@@ -8,11 +8,14 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
+from swarmlet.agent import shell, worker
 from swarmlet.agent.disconnect import DisconnectWatch
 from swarmlet.agent.payloads import Payloads
 from swarmlet.agent.session import RegisterAnewError, Session
 from swarmlet.agent.shell import TaskShell
+from swarmlet.agent.state_db import StateDB
 from swarmlet.agent.worker import Worker
+from swarmlet.manager.control.base import ControlBase
 from swarmlet.manager.status_batch import StatusBatch
 from swarmlet.model.change import Assign, SetStatus
 from swarmlet.model.node import NodeState
@@ -23,10 +26,10 @@ from swarmlet.reconcile.base import Decision
 from swarmlet.reconcile.restart import must_leave
 from swarmlet.store import apply
 from swarmlet.store.codec import AssignRecord, StatusRecord
-from swarmlet.store.store import Store
 from tests.sim.mutations import Replacement
 
 _turn, _held_by, _restart = dispatch.PayloadUsers.turn, Payloads.replace, slot._restart
+_put = StateDB.put
 
 
 def _assign_anyway(draft: Any, change: Any) -> None:
@@ -58,6 +61,22 @@ def _all_changes(batch: Any, statuses: Mapping[str, Any]) -> list[SetStatus]:
     return [SetStatus(id=one, status=status) for one, status in statuses.items() if tasks.get(one)]
 
 
+async def _told_at_once(db: Any) -> None:
+    """What is told need not be on the disk."""
+
+
+def _begin_anew(db: Any, task: Any) -> None:
+    """What an agent has forgotten it begins from the start, whatever its manager knows of it."""
+    if task.id not in db.tasks:
+        task = replace(task, status=replace(task.status, state=int(TaskState.ASSIGNED)))
+    _put(db, task)
+
+
+def _ours(ours: Any, theirs: Any) -> Any:
+    """An agent believes its own memory alone."""
+    return ours
+
+
 def _at_once(task: Task, others: Sequence[Task], view: View, created_ms: int) -> int:
     """A successor waits for its delay alone."""
     return task.start_at_ms
@@ -85,19 +104,11 @@ def _keep_what_was(payloads: Any, held: Mapping[Any, Any]) -> None:
     _held_by(payloads, {**payloads._held, **held})
 
 
-async def _do_not_wait(store: Store, flight: Any) -> int:
-    """A write is acknowledged once it was proposed."""
-    asyncio.get_running_loop().create_task(_propose(store, flight))
-    return store.index + 1
-
-
-async def _propose(store: Any, flight: Any) -> None:
-    try:
-        await store._log.propose(flight.bytes, flight.proposal_id)
-    except Exception:  # noqa: BLE001 - nobody hears of it: that is what is missing
-        pass
-    finally:
-        store._ahead.settle(flight)
+async def _say_done(verbs: Any, what: str, changes: Sequence[Any], guards: Any = ()) -> None:
+    """What users ask for is acknowledged once it was proposed."""
+    asked = asyncio.get_running_loop().create_task(verbs._store.commit(changes, guards))
+    asked.add_done_callback(lambda one: one.cancelled() or one.exception())
+    await asyncio.sleep(0)
 
 
 async def _register_again(session: Any, told: Any) -> None:
@@ -105,18 +116,18 @@ async def _register_again(session: Any, told: Any) -> None:
     raise RegisterAnewError("This node takes itself for changed.")
 
 
-def _only_add(worker: Any, put: Iterable[Any], gone: Iterable[str], *, is_complete: bool) -> None:
+def _only_add(self: Any, put: Iterable[Any], gone: Iterable[str], *, is_complete: bool) -> None:
     """What is not in the list stays."""
     for task in put:
-        worker._put(task)
+        self._put(task)
 
 
-async def _start_at_once(shell: Any) -> Any:
+async def _start_at_once(one: Any) -> Any:
     """Without a word of any manager's in this life of the daemon."""
-    if not shell._is_prepared:
-        await shell._prepare()
-    files = await shell._bench.payloads.files(shell.task, shell._bench.describe)
-    return await shell._bench.runtime.start(shell._expanded(), files)
+    if not one._is_prepared:
+        await one._prepare()
+    files = await one._bench.payloads.files(one.task, one._bench.describe)
+    return await one._bench.runtime.start(one._expanded(), files)
 
 
 MUTATIONS: Final[dict[str, tuple[Replacement, ...]]] = {
@@ -127,6 +138,10 @@ MUTATIONS: Final[dict[str, tuple[Replacement, ...]]] = {
     "states go forward": (
         (apply, "_VERBS", {**apply._VERBS, StatusRecord: _take_any_status}),
         (StatusBatch, "_changes", _all_changes),
+        (StateDB, "durable", _told_at_once),
+        (StateDB, "put", _begin_anew),
+        (shell, "further", _ours),
+        (worker, "further", _ours),
     ),
     "a successor waits for those before it": ((slot, "due_ms", _at_once),),
     "agents stop what is cut off": ((DisconnectWatch, "_act", _never_act),),
@@ -140,7 +155,7 @@ MUTATIONS: Final[dict[str, tuple[Replacement, ...]]] = {
     "secrets are taken back": ((dispatch.PayloadUsers, "turn", _take_nothing_back),),
     "secrets go where they are needed": ((dispatch, "needed", _need_all),),
     "a complete list is all a node holds": ((Payloads, "replace", _keep_what_was),),
-    "committed before acknowledged": ((Store, "_settle", _do_not_wait),),
+    "committed before acknowledged": ((ControlBase, "_commit", _say_done),),
     "an unchanged node is quiet": ((Session, "_watch_description", _register_again),),
     "what is not in the list stops": ((Worker, "assign", _only_add),),
 }

@@ -4,9 +4,11 @@ import os
 
 import pytest
 
+from tests.sim.fleet_mutations import MUTATIONS
 from tests.sim.fleet_runs import FleetFailedError, run_fleet
+from tests.sim.mutations import without
 
-SEEDS = int(os.environ.get("SWARMLET_SIM_FLEETS", "10"))
+SEEDS = int(os.environ.get("SWARMLET_SIM_FLEETS", "5"))
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
@@ -27,3 +29,11 @@ def test_failing_seed_says_how_to_see_it_again():
 
     with pytest.raises(FleetFailedError, match=r"scripts/sim --swarm --seed 3 --minutes 0.3 --log"):
         run_fleet(3, 0.3, managers=3, workers=3, on_run=lose_a_state)
+
+
+@pytest.mark.parametrize("piece", ["a node is given once", "states go forward"])
+def test_without_a_piece_of_the_product_some_seed_fails(piece):
+    """docs/reliability.md has all pieces, and which seeds and stories see each."""
+    said = r"task \w+ (moved|went back)"
+    with without(MUTATIONS[piece]), pytest.raises(FleetFailedError, match=said):
+        run_fleet(0, managers=3, workers=8)
