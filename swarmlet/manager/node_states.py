@@ -174,9 +174,9 @@ class NodeStates:
             self._look(late_s)
             late_s = 0.0
             if self._dirty:
-                await self._write()
+                late_s = await self._write()
             elif self._orphaned:
-                await self._orphan(self._orphaned.popleft())
+                late_s = await self._orphan(self._orphaned.popleft())
             else:
                 late_s = await self._wait()
 
@@ -219,7 +219,8 @@ class NodeStates:
 
     # What is written
 
-    async def _write(self) -> None:
+    async def _write(self) -> float:
+        """A slice of what is to be written, and a pause; by how much that ended too late."""
         nodes = list(islice(self._dirty, ENTRY_CHANGES_MAX))
         for node_id in nodes:
             del self._dirty[node_id]
@@ -233,14 +234,14 @@ class NodeStates:
             _settle_all(tickets.values(), problem)
             if not isinstance(problem, NotLeaderError):  # the next one writes what it sees itself
                 log.warning("dispatcher.node_not_written", extra={"cause": problem.message})
-            await asyncio.sleep(PAUSE_S)
+            return await self._pause(PAUSE_S)
         except BaseException:
             _settle_all(tickets.values(), _over())
             raise
         else:
             self._writing = frozenset()
             self._check_written(tickets)
-            await asyncio.sleep(GATHER_S)
+            return await self._pause(GATHER_S)
 
     def _change(self, node_id: NodeID) -> Change | None:
         """What the store does not say yet of the node."""
@@ -279,32 +280,38 @@ class NodeStates:
     def _settle(self, nodes: Iterable[NodeID], failure: SwarmError) -> None:
         _settle_all([self._tickets.pop(node_id, []) for node_id in nodes], failure)
 
-    async def _orphan(self, node_id: NodeID) -> None:
+    async def _orphan(self, node_id: NodeID) -> float:
         """Nobody knows what became of the tasks of a node that has been down for so long."""
         changes = orphans(self._store.view(), node_id, self._clock.now_ms())
         if not changes:
-            return
+            return 0.0
         try:
             await self._store.batch(changes)
         except (DiskFullError, UnavailableError) as problem:
             log.warning("dispatcher.node_not_written", extra={"cause": problem.message})
             self._orphaned.append(node_id)
-            await asyncio.sleep(PAUSE_S)
-        else:
-            log.info("node.tasks_orphaned", extra={"node_id": node_id, "tasks": len(changes)})
+            return await self._pause(PAUSE_S)
+        log.info("node.tasks_orphaned", extra={"node_id": node_id, "tasks": len(changes)})
+        return 0.0
 
     async def _wait(self) -> float:
         """Until something is heard or time brings something; by how much that came too late."""
         self._changed.clear()
-        next_ms, clock = self._calls.next_ms(), self._env.clock
-        delay_s = None
-        if next_ms is not None:
-            delay_s = max(0, next_ms - self._clock.now_ms()) / MS_PER_S
-        wake_s = None if delay_s is None else clock.mono_s() + delay_s
+        next_ms = self._calls.next_ms()
+        if next_ms is None:
+            await self._changed.wait()
+            return 0.0
+        delay_s = max(0, next_ms - self._clock.now_ms()) / MS_PER_S
+        wake_s = self._env.clock.mono_s() + delay_s
         with suppress(TimeoutError):
             async with asyncio.timeout(delay_s):
                 await self._changed.wait()
-        return 0.0 if wake_s is None else clock.mono_s() - wake_s
+        return self._env.clock.mono_s() - wake_s
+
+    async def _pause(self, delay_s: float) -> float:
+        wake_s = self._env.clock.mono_s() + delay_s
+        await asyncio.sleep(delay_s)
+        return self._env.clock.mono_s() - wake_s
 
 
 def _settle_all(tickets: Iterable[list[_Ticket]], failure: SwarmError) -> None:

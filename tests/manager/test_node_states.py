@@ -10,6 +10,7 @@ import pytest
 from swarmlet.core.errors import UnavailableError
 from swarmlet.core.ids import NodeID
 from swarmlet.manager.manager import Manager
+from swarmlet.manager.node_states import GATHER_S
 from swarmlet.manager.session_watch import LATE_MAX_S, SilenceWatch
 from swarmlet.model.change import Create, Remove
 from swarmlet.model.node import Node, NodeState, NodeStatus
@@ -230,10 +231,16 @@ def test_new_leader_whose_clock_is_another_gives_everybody_time(tmp_path: Path, 
     on_ground(tmp_path, 6, story)
 
 
-def test_manager_that_stood_still_hears_everybody_before_it_counts_them_as_lost(tmp_path: Path):
+@pytest.mark.parametrize("is_writing", [False, True])
+def test_manager_that_stood_still_hears_everybody_before_it_counts_them_as_lost(
+    tmp_path: Path, is_writing: bool
+):
     async def story(ground: Ground):
         ground.lose(ground.ids[0])
         await ground.pass_s(1)
+        if is_writing:
+            await ground.register(ground.ids[1])
+            await asyncio.sleep(GATHER_S / 2)
         ground.clock.stood_still_s += 60
         await asyncio.sleep(2.5)
         assert ground.states() == {"DISCONNECTED": 1, "READY": 5}
