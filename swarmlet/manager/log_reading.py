@@ -14,7 +14,7 @@ from swarmlet.core.errors import ForbiddenError, NotLeaderError
 from swarmlet.core.ids import NodeID, ServiceID, TaskID, new_id
 from swarmlet.core.limits import NS_PER_MS
 from swarmlet.env.base import Env
-from swarmlet.manager.hearsay import check_line
+from swarmlet.manager.hearsay import check_line, told_problem
 from swarmlet.manager.log_progress import OWN, Progress, Skip
 from swarmlet.model.change import Event
 from swarmlet.model.event_message import node_name
@@ -206,7 +206,7 @@ class Reading:
         stream.is_sending, stream.deadline_s = False, self._in(SILENCE_MAX_S)
         self._check(stream, batch)
         if batch.problem:
-            self.say(min(stream.task_ids), batch.problem)
+            self.say(min(stream.task_ids), told_problem(batch.problem))
         new = tuple(filter(stream.skip.passes, batch.lines))
         if self._options.follow:
             for line in new:

@@ -190,6 +190,10 @@ class LogBatch(_Message, frozen=True, kw_only=True):
     problem: str = ""
 
 
+LOG_BATCH_MAX_B: Final = (1024 + 256) * 1024
+"""Encoded: what an agent gathers has 64 KiB and one line more, the longest an engine may give."""
+
+
 class LogMark(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """How far a task's log was read: the newest line's time, and how many lines of that time
     (-1: all that there were)."""

@@ -43,7 +43,7 @@ from swarmlet.wire.forward import (
     passed_on_once,
     problem_of,
 )
-from swarmlet.wire.messages import PROTOCOL_VERSION
+from swarmlet.wire.messages import LOG_BATCH_MAX_B, PROTOCOL_VERSION
 from swarmlet.wire.node_api import CertificateRequest, MemberRequest
 from swarmlet.wire.port import Gatekeeper, PortService
 from swarmlet.wire.raft_socket import RaftSocket
@@ -300,7 +300,7 @@ class Reception:
         return upgrade.response()
 
     async def _logs(self, request: web.Request, caller: Caller, name: str) -> "_Answer":
-        async with SessionUpgrade(request, may_rest=True) as upgrade:
+        async with SessionUpgrade(request, LOG_BATCH_MAX_B + 1, may_rest=True) as upgrade:
             source = WebSocketLogSource(upgrade)
             await self._parts.service.take_logs(source, caller.node(), name)
         return upgrade.response()

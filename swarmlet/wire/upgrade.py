@@ -76,9 +76,11 @@ class Upgrade:
 class SessionUpgrade(Upgrade):
     """An `AgentChannel` besides."""
 
-    def __init__(self, request: web.Request, *, may_rest: bool = False) -> None:
+    def __init__(
+        self, request: web.Request, bound_b: int = MESSAGE_BOUND_B, *, may_rest: bool = False
+    ) -> None:
         """`may_rest`: its reader may."""
-        super().__init__(request)
+        super().__init__(request, bound_b)
         self._may_rest = may_rest
         self._channel: WebSocketChannel | None = None
         self._is_closed = False

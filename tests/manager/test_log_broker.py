@@ -368,6 +368,22 @@ def test_node_feeds_a_reader_to_the_last_batch(swarm: Swarm):
     play(swarm, story)
 
 
+def test_nodes_sentence_is_cut_and_does_nothing_to_a_terminal(swarm: Swarm):
+    async def story(swarm: Swarm):
+        await swarm.create(task_row("a", S.RUNNING))
+        channel = await registered(swarm)
+        async with asyncio.TaskGroup() as group:
+            reading = group.create_task(all_of(swarm, LogOptions(), "a"))
+            subscription = (await asked(swarm, channel)).subscription
+            source = Source(LogBatch(is_last=True, problem="\x1b[2J" + "x" * 100_000))
+            await swarm.manager.logs.take(source, NODE, subscription)
+            (line,) = await reading
+        assert line.startswith(b"swarmlet:  [2Jxxx")
+        assert len(line) < 1_100
+
+    play(swarm, story)
+
+
 def test_following_goes_on_with_the_nodes_next_session_and_repeats_nothing(swarm: Swarm):
     async def story(swarm: Swarm, agent: Agent):
         await swarm.create(task_row("a"))

@@ -257,6 +257,17 @@ async def test_log_stream_that_nobody_reads_costs_little_and_lives_on():
         assert world.service.batches[:-1] == batches
 
 
+@on_both_loops
+async def test_log_stream_ends_at_a_batch_that_no_agent_makes():
+    async with opened() as world:
+        sink = await world.link.open_log_stream(world.addr, "s1", WORKER)
+        allowed = LogBatch(lines=(LogLine("t1", 1, 1, b"x" * 1024 * 1024),))
+        await sink.send(allowed)
+        await sink.send(LogBatch(lines=(LogLine("t1", 2, 1, b"x" * 2 * 1024 * 1024),)))
+        await world.settled(connections=0)
+        assert world.service.batches == [allowed]
+
+
 # What ends, and what is replaced
 
 
