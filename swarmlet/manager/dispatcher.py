@@ -143,6 +143,9 @@ class Dispatcher:
             session.post(message)
         return session is not None
 
+    def has_session(self, node_id: NodeID) -> bool:
+        return node_id in self._sessions
+
     def is_at_rest(self) -> bool:
         """Whether all that was heard is in the store and all that is in the store was told."""
         quiet = self._batch.is_at_rest() and self._nodes.is_at_rest() and not self._registering

@@ -69,11 +69,9 @@ class StreamBroker:
         self._store, self._dispatcher, self._env = store, dispatcher, env
         self._notes = StreamNotes(store, self._spawn)
         self._streams: dict[str, TaskStream] = {}
-        self._connected: dict[NodeID, None] = {}
         self._group: asyncio.TaskGroup | None = None
         self.serve_logs: ServeLogs = _no_logs  # replaced where there is a log broker
-        self._begins, self._ends = dispatcher.on_session_begin, dispatcher.on_session_end
-        dispatcher.on_session_begin = self._on_session_begin
+        self._ends = dispatcher.on_session_end
         dispatcher.on_session_end = self._on_session_end
 
     async def run(self) -> None:
@@ -188,7 +186,7 @@ class StreamBroker:
 
     def _reserve(self, place: Place) -> TaskStream:
         node_id = NodeID(place.node_id)
-        if node_id not in self._connected:
+        if not self._dispatcher.has_session(node_id):
             raise _not_connected(node_id)
         if len(self._streams) >= STREAMS_MAX:
             raise _too_many(f"The swarm serves {STREAMS_MAX} streams into tasks already")
@@ -214,13 +212,8 @@ class StreamBroker:
             return None
         return self._group.create_task(work, name="stream note")
 
-    def _on_session_begin(self, node_id: NodeID) -> None:
-        self._begins(node_id)
-        self._connected[node_id] = None
-
     def _on_session_end(self, node_id: NodeID) -> None:
         self._ends(node_id)
-        self._connected.pop(node_id, None)
         for stream in list(self._streams.values()):
             if stream.node_id == node_id:
                 stream.fail(f"The session of node {node_id} with its manager has ended.")
