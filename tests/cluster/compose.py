@@ -133,7 +133,7 @@ class Container:
 
     def start(self) -> "Container":
         if self.is_on():
-            self.run("swarm-node", "release")
+            self._order("release")
         else:
             self._net.docker("start", self.container)
         wait_for(self.answers, what=f"the daemon of {self.name}")
@@ -141,11 +141,15 @@ class Container:
 
     def stop(self) -> int:
         """The daemon alone, in order: its tasks run on."""
-        return self.run("swarm-node", "hold").returncode
+        self._order("hold")
+        return 0
 
     def kill(self) -> None:
         """The daemon alone, and no goodbye: its tasks run on."""
-        self.run("swarm-node", "hold", "now")
+        self._order("hold", "now")
+
+    def _order(self, *words: str) -> None:
+        self._net.docker("exec", self.container, "swarm-node", *words)
 
     def crash(self) -> None:
         """The power fails."""
@@ -181,6 +185,7 @@ class ComposeNetwork:
     def __init__(self, docker_host: str, project: str, certs: str) -> None:
         self.docker_host, self.project, self.certs = docker_host, project, certs
         self.hosts = {name: Container(self, name) for name in ADDRESSES}
+        self.said_after_up = ""  # by `swarmlet node ls` on manager1, at once
 
     def __getitem__(self, name: str) -> Container:
         return self.hosts[name]
@@ -188,6 +193,8 @@ class ComposeNetwork:
     def up(self) -> None:
         """All of them, in one swarm."""
         self.compose("up", "-d", limit_s=300)
+        command = ("exec", "-T", "manager1", "swarmlet", "node", "ls")
+        self.said_after_up = self.compose(*command).stdout
         wait_for(self.is_whole, what="five nodes", limit_s=FORMS_WITHIN_S)
 
     def is_whole(self) -> bool:

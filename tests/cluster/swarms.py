@@ -1,6 +1,7 @@
 """What the cluster tests ask of hosts that are in a swarm, or on their way into one."""
 
 import base64
+import json
 import re
 import ssl
 import subprocess
@@ -10,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.cluster.compose import Container
 from tests.cluster.hosts import Host, Network
 from tests.daemon.harness import ApiError, running, wait_for
 
+COMES_BACK_WITHIN_S = 3.0  # a node that was lost without a goodbye; later it counts as down
 WORKER_SENTENCE = (
     "This node is not a swarm manager. Worker nodes can't be used to view or modify cluster state. "
     "Please run this command on a manager node or promote the current node to a manager."
@@ -46,6 +49,35 @@ def state_of(manager: Host, identity: str) -> str:
 
 def wait_state(manager: Host, identity: str, state: str, limit_s: float = 20.0) -> None:
     wait_for(lambda: state_of(manager, identity) == state, what=f"node {state}", limit_s=limit_s)
+
+
+def states_since(manager: Host | Container, name: str, since_s: float) -> list[tuple[str, float]]:
+    """What the node called `name` turned into, and when, by the swarm's events since then."""
+    words = ("--since", f"{since_s:.3f}", "--until", "0s", "--filter", f"node={name}")
+    said = manager.swarmlet("events", *words, "--filter", "type=node", "--format", "json")
+    assert said.returncode == 0, said.stderr
+    events = [json.loads(line) for line in said.stdout.splitlines()]
+    return [
+        (event["Actor"]["Attributes"]["state.new"], event["timeNano"] / 1e9)
+        for event in events
+        if "state.new" in event["Actor"]["Attributes"]
+    ]
+
+
+def was_given_up(manager: Host | Container, name: str, since_s: float) -> bool:
+    """Whether the node that was lost then had its tasks replaced before it was back, which is
+    right for one that took its time (a daemon may start slowly here) and for no other."""
+
+    def until_back() -> list[tuple[str, float]]:
+        states = states_since(manager, name, since_s)
+        return states if states[-1:] and states[-1][0] == "ready" else []
+
+    first = dict(reversed(wait_for(until_back, what=f"{name} is ready again")))
+    assert "disconnected" in first
+    if "down" not in first:
+        return False
+    assert first["down"] - since_s >= COMES_BACK_WITHIN_S
+    return True
 
 
 def form_swarm(net: Network, manager: str = "m1") -> None:
