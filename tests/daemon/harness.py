@@ -17,6 +17,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 ANSWERS_WITHIN_S = 20.0
+NO_LEADER = 503
 
 
 def free_port(host: str = "127.0.0.1") -> int:
@@ -179,13 +180,19 @@ def clean_up(daemon: Daemon) -> None:
 def wait_for(
     condition: Callable[[], object], *, what: str, limit_s: float = ANSWERS_WITHIN_S
 ) -> object:
-    """The first true answer of `condition`; fails with `what` after the limit."""
-    end = time.monotonic() + limit_s
+    """The first true answer of `condition`; fails with `what` after the limit. That a swarm has no
+    leader right now, as after an election, is no answer."""
+    end, problem = time.monotonic() + limit_s, ""
     while True:
-        answer = condition()
+        try:
+            answer = condition()
+        except ApiError as error:
+            if error.status != NO_LEADER:
+                raise
+            answer, problem = None, f" ({error})"
         if answer:
             return answer
-        assert time.monotonic() < end, f"waited {limit_s:g} s for {what}"
+        assert time.monotonic() < end, f"waited {limit_s:g} s for {what}{problem}"
         time.sleep(0.02)
 
 
