@@ -9,6 +9,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -25,6 +26,8 @@ IMAGE = "swarmlet-test:1"
 """busybox alone, with its applets in /bin; no entrypoint, no command."""
 START_WAIT_S = 60.0
 STOP_WAIT_S = 30.0
+CLEANS_UP_WITHIN_S = 120.0
+IN_MEMORY_B = 2 << 30  # at most; swarmlet's own image and five nodes of it take 0.3 GiB
 APPLETS = (
     "cat", "chmod", "date", "echo", "env", "false", "grep", "head", "hostname", "httpd", "id",
     "kill", "ls", "mkdir", "mount", "nc", "nslookup", "ps", "rm", "sed", "seq", "sh", "sleep",
@@ -185,6 +188,11 @@ class DockerEngine:
         return [at for at in (line.split()[1] for line in lines) if at.startswith(str(self.folder))]
 
 
+def _memory_free_b() -> int:
+    found = re.search(r"^MemAvailable: +(\d+) kB$", Path("/proc/meminfo").read_text(), re.M)
+    return int(found[1]) * 1024 if found else 0
+
+
 def _busybox_tar() -> bytes:
     busybox = shutil.which("busybox")
     assert busybox is not None, "missing() says so"
@@ -212,6 +220,9 @@ def running_engine():  # type: ignore[no-untyped-def]
     folder = Path(tempfile.mkdtemp(prefix="swarmlet-docker-"))
     engine = DockerEngine(folder, folder.name)
     try:
+        if _memory_free_b() > 2 * IN_MEMORY_B:  # a disk is slow with thousands of short-lived files
+            options = ["-o", f"size={IN_MEMORY_B},mode=700"]
+            subprocess.run(["mount", "-t", "tmpfs", *options, "tmpfs", str(folder)], check=True)
         engine.start()
         engine.add_image()
         yield engine
@@ -236,7 +247,22 @@ def main(command: list[str]) -> int:
                 f"Every test of the docker runtime is skipped.\n{banner}\n"
             )
             sys.stderr.flush()
-        return subprocess.run(command, env=environment).returncode
+        return _run(command, environment)
+
+
+def _run(command: list[str], environment: dict[str, str]) -> int:
+    """Its exit code. However this program is ended, the command cleans up first."""
+    with subprocess.Popen(command, env=environment) as process:
+        try:
+            return process.wait()
+        except BaseException as error:
+            if not isinstance(error, KeyboardInterrupt):  # that the terminal tells it as well
+                process.send_signal(signal.SIGINT)
+            try:
+                process.wait(CLEANS_UP_WITHIN_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+            raise
 
 
 if __name__ == "__main__":
