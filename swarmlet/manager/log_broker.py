@@ -14,7 +14,7 @@ from swarmlet.core.errors import (
     SwarmError,
     UnavailableError,
 )
-from swarmlet.core.ids import NodeID
+from swarmlet.core.ids import NodeID, TaskID
 from swarmlet.env.base import Env
 from swarmlet.manager.dispatcher import Dispatcher
 from swarmlet.manager.log_progress import Progress
@@ -183,6 +183,10 @@ class LogBroker:
         finally:
             sink.close()
             source.close()
+
+    def is_there(self, task_id: TaskID) -> bool:
+        """Whether the task has a row still."""
+        return self._store.view().tasks.get(task_id) is not None
 
     def gauges(self) -> dict[str, float]:
         return {"swarmlet_log_readers": float(len(self._readings))}

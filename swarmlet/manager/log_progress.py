@@ -5,11 +5,11 @@ Lines are told apart by task and time. A process task's lines that were written 
 time, so those of the newest time are counted too.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from swarmlet.core.ids import TaskID
-from swarmlet.wire.messages import LogLine, LogMark, LogOptions
+from swarmlet.wire.messages import LOG_MARKS_MAX, LogLine, LogMark, LogOptions
 
 ALL: Final = -1
 """In the place of a count: all lines of that time were there, of which a `tail` took the last."""
@@ -43,6 +43,7 @@ class Progress:
     def __init__(self, options: LogOptions, began_ns: int, marks: Iterable[LogMark] = ()) -> None:
         self.options, self.began_ns = options, began_ns
         self._marks = {mark.task_id: (mark.at_ns, mark.count) for mark in marks}
+        self._many = LOG_MARKS_MAX
 
     def note(self, line: LogLine) -> None:
         if line.stream == OWN:
@@ -58,6 +59,13 @@ class Progress:
 
     def forget(self, task_id: TaskID) -> None:
         self._marks.pop(task_id, None)
+
+    def forget_gone(self, is_there: Callable[[TaskID], bool]) -> None:
+        """Whoever follows a service for weeks keeps no more than the tasks there are. Looks at them
+        when they have become twice as many."""
+        if len(self._marks) > self._many:
+            self._marks = {one: mark for one, mark in self._marks.items() if is_there(one)}
+            self._many = max(LOG_MARKS_MAX, 2 * len(self._marks))
 
     def marks(self, task_ids: Iterable[TaskID] | None = None) -> list[LogMark]:
         """Of these tasks, or of all, the newest last."""

@@ -74,6 +74,7 @@ class LogReader:
                         for line in filter(skip.passes, lines):
                             progress.note(line)
                             yield line
+                        progress.forget_gone(self._broker.is_there)
                 is_over = True
             except UnavailableError as problem:
                 if isinstance(problem, TooManyReadersError) or (has_begun and not options.follow):

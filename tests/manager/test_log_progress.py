@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from swarmlet.core.ids import TaskID
 from swarmlet.manager.log_progress import ALL, OWN, Progress, Skip
-from swarmlet.wire.messages import LogLine, LogMark, LogOptions
+from swarmlet.wire.messages import LOG_MARKS_MAX, LogLine, LogMark, LogOptions
 
 A, B = TaskID("a"), TaskID("b")
 FOLLOW, TAIL = LogOptions(follow=True), LogOptions(follow=True, tail=2)
@@ -92,3 +92,23 @@ def test_task_that_wrote_nothing_is_read_from_the_beginning_of_the_reading():
     assert progress.since_ns([B]) == 800
     progress.forget(B)
     assert progress.since_ns([B]) == 700
+
+
+def test_tasks_that_are_gone_are_forgotten_once_there_are_many():
+    progress, there = Progress(FOLLOW, 0), {TaskID(f"t{number}") for number in range(3)}
+    for number in range(LOG_MARKS_MAX):
+        progress.note(line(TaskID(f"t{number}"), number))
+    progress.forget_gone(there.__contains__)
+    assert len(progress.marks()) == LOG_MARKS_MAX
+    progress.note(line(A, 1))
+    progress.forget_gone(there.__contains__)
+    assert {mark.task_id for mark in progress.marks()} == there
+
+
+def test_tasks_that_are_there_are_not_looked_at_with_every_line():
+    progress, looked = Progress(FOLLOW, 0), []
+    for number in range(2 * LOG_MARKS_MAX):
+        progress.note(line(TaskID(f"t{number}"), number))
+        progress.forget_gone(lambda task_id: looked.append(task_id) or True)
+    assert len(looked) == LOG_MARKS_MAX + 1
+    assert len(progress.marks()) == 2 * LOG_MARKS_MAX
