@@ -54,9 +54,13 @@ def checked_status(status: TaskStatus) -> TaskStatus:
 
 
 def told_problem(problem: str) -> str:
-    """A sentence of a node's for people, cut, in one line that does nothing to a terminal."""
-    cut = problem[:PROBLEM_LENGTH_MAX]
-    return "".join(c if c.isprintable() else " " for c in cut)
+    """A sentence of a node's for people, cut."""
+    return in_one_line(problem[:PROBLEM_LENGTH_MAX])
+
+
+def in_one_line(text: str) -> str:
+    """Without what would do something to a terminal, or look like another line."""
+    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def checked_absence_s(back_in_s: float) -> float:

@@ -20,6 +20,7 @@ from swarmlet.core.errors import (
     UnavailableError,
 )
 from swarmlet.core.redaction import redact_arguments
+from swarmlet.manager.hearsay import in_one_line
 from swarmlet.model.change import Note
 from swarmlet.store.store import Store
 from swarmlet.wire.messages import DialRequest, ExecRequest, TaskStreamAsk
@@ -169,4 +170,6 @@ def _described(request: ExecRequest | DialRequest, use_id: str) -> dict[str, str
 
 
 def _note(action: str, task_id: str, attributes: dict[str, str]) -> Note:
-    return Note(kind=KIND, action=action, id=task_id, attributes=tuple(sorted(attributes.items())))
+    """What people gave has no line ends: nobody writes an event of somebody else's into his own."""
+    told = sorted((name, in_one_line(text)) for name, text in attributes.items())
+    return Note(kind=KIND, action=action, id=task_id, attributes=tuple(told))

@@ -118,6 +118,18 @@ def test_program_runs_and_its_use_is_noted_before_and_after(swarm: Swarm):
     play_with_agent(swarm, story)
 
 
+def test_note_of_a_use_has_no_line_of_anybody_elses(swarm: Swarm):
+    notes = Notes(swarm)
+
+    async def story(swarm: Swarm, _: Agent):
+        await running_task(swarm)
+        stream = await swarm.manager.streams.open(ask("echo", "a\n2026 task exec_start\x1b[2K"))
+        stream.close()
+        assert notes.all[0][1]["command"] == "echo a 2026 task exec_start [2K"
+
+    play_with_agent(swarm, story)
+
+
 def test_input_sizes_ends_and_exit_code_go_through(swarm: Swarm):
     notes = Notes(swarm)
 
