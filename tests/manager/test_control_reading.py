@@ -7,6 +7,7 @@ from swarmlet.manager.control import desired_tasks, service_status
 from swarmlet.model.base import Empty
 from swarmlet.model.change import Create
 from swarmlet.model.config import Config, ConfigSpec
+from swarmlet.model.node import NodeState
 from swarmlet.model.service import (
     JobStatus,
     ReplicatedJobMode,
@@ -134,6 +135,20 @@ async def test_replicated_service_counts_what_runs():
         {"state": TaskState.FAILED, "desired": TaskState.SHUTDOWN},
         {"state": TaskState.COMPLETE, "desired": TaskState.SHUTDOWN},
     ) == (1, 3, 0)
+
+
+async def test_what_last_ran_on_a_node_that_is_down_does_not_count():
+    """Its replacement does: the service would show 2/1."""
+    swarm = await new_swarm()
+    made = await swarm.control.create_service(web("web", 1))
+    await swarm.put(
+        worker("lost", state=NodeState.DOWN),
+        worker("away", state=NodeState.DISCONNECTED),
+        task_of(made.id, "t1", node_id="lost", desired=TaskState.SHUTDOWN),
+        task_of(made.id, "t2", node_id="away"),
+    )
+    service = swarm.view.services.get(made.id)
+    assert service_status(swarm.view, service).running == 1
 
 
 async def test_global_service_wants_what_the_orchestrator_wants():

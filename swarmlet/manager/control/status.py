@@ -2,8 +2,9 @@
 
 import msgspec
 
+from swarmlet.model.node import NodeState
 from swarmlet.model.service import Service, ServiceMode
-from swarmlet.model.task import TaskState
+from swarmlet.model.task import Task, TaskState
 from swarmlet.model.view import View, spec_of
 
 
@@ -35,10 +36,16 @@ def _desired_everywhere(view: View, service: Service, mode: ServiceMode) -> int:
 
 
 def service_status(view: View, service: Service) -> ServiceStatus:
-    """What Docker's ServiceStatus shows (SwarmKit's ListServiceStatuses)."""
+    """What Docker's ServiceStatus shows (SwarmKit's ListServiceStatuses); what last ran on a node
+    that is down does not count, as in the docker CLI before there was a ServiceStatus."""
     running = completed = 0
     iteration = service.job_status.iteration if service.job_status is not None else None
     for task in view.tasks.scan("service", service.id):
-        running += task.status.state == TaskState.RUNNING
+        running += task.status.state == TaskState.RUNNING and not _is_lost(view, task)
         completed += task.status.state == TaskState.COMPLETE and task.job_iteration == iteration
     return ServiceStatus(running=running, desired=desired_tasks(view, service), completed=completed)
+
+
+def _is_lost(view: View, task: Task) -> bool:
+    node = view.nodes.get(task.node_id)
+    return node is not None and node.status.state == NodeState.DOWN
