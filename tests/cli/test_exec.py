@@ -144,6 +144,14 @@ def test_local_port_that_is_taken_is_said_with_what_to_try(swarmlet, swarm):
     assert "0:80" in result.err
 
 
+@pytest.mark.parametrize("address", ["192.0.2.1", "no-such-host.invalid"])
+def test_address_of_another_host_is_said_with_what_to_try(swarmlet, swarm, address):
+    result = swarmlet("service", "port-forward", "--address", address, "web", "0:80")
+    assert result.code == 1
+    assert f"{address}:0 cannot be listened on" in result.err
+    assert "Try: an --address of this host" in result.err
+
+
 @pytest.mark.parametrize("port", ["81", "53"])
 def test_port_that_the_service_does_not_declare_is_refused_before_anybody_connects(
     swarmlet, swarm, port

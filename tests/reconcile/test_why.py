@@ -206,9 +206,10 @@ def test_state_of_a_task_has_a_code_and_a_sentence(state, desired, code, words):
 
 def test_error_of_a_task_that_is_being_prepared_is_said():
     world = world_of()
-    world.put(task("t1", status=status(TaskState.PREPARING, err="no such image: x")))
-    assert why(world).sentence.endswith("for 5 s on w1; no such image: x.")
-    assert why(world).error == "no such image: x"
+    for said in ("no such image: x", "no such image: x."):
+        world.put(task("t1", status=status(TaskState.PREPARING, err=said)))
+        assert why(world).sentence.endswith("for 5 s on w1; no such image: x.")
+        assert why(world).error == said
 
 
 def test_health_check_that_has_yet_to_pass_is_said():

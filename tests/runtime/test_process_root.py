@@ -236,6 +236,7 @@ async def test_start_on_a_full_disk_is_tried_again(tmp_path):
         with pytest.raises(RuntimeProblemError) as caught:
             await runtime.start(task)
         assert type(caught.value).__name__ == "TemporaryProblemError"
+        assert "None" not in caught.value.message
         ballast.unlink()
         await runtime.start(task)
         assert (await runtime.wait(TaskID("t"))).exit_code == 0

@@ -1,5 +1,6 @@
 """`swarmlet service port-forward`: ports of this host that lead to a task's, on whatever node."""
 
+import errno
 import select
 import socket
 import struct
@@ -100,9 +101,12 @@ def _listen(address: str, way: Way) -> socket.socket:
         listener.listen(CONNECTIONS_MAX)
     except OSError as error:
         listener.close()
+        is_elsewhere = isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
         raise CommandError(
             f"{address}:{way.local} cannot be listened on: {error.strerror or error}.",
-            f"another local port, or any: 0:{way.port}",
+            "an --address of this host"
+            if is_elsewhere
+            else f"another local port, or any: 0:{way.port}",
         ) from None
     return listener
 

@@ -228,7 +228,8 @@ def _why_starting(sight: Sight, task: Task, spec: ServiceSpec, node: Node) -> Re
         code, words = "starting-unhealthy", "Is running, and its health check has yet to pass"
     error = task.status.err
     sentence = f"{words}: for {_age(sight, task)} on {name_of(node)}"
-    return _plain(task, code, f"{sentence}; {error}." if error else f"{sentence}.", error=error)
+    said = f"; {error.rstrip('.')}" if error else ""
+    return _plain(task, code, f"{sentence}{said}.", error=error)
 
 
 def why_held_back(sight: Sight, task: Task, slot: Sequence[Task]) -> Reason:

@@ -436,8 +436,9 @@ def _memory_problems() -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        path = f" ({error.filename})" if error.filename else ""  # a write has none
         raise TemporaryProblemError(
-            f"Secrets and configs cannot be put into memory: {error.strerror} ({error.filename}).",
+            f"Secrets and configs cannot be put into memory: {error.strerror}{path}.",
             remedy="Look at the tmpfs of the node; it is tried again.",
         ) from error
 

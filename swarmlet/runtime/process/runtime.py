@@ -412,7 +412,8 @@ def _disk_problems() -> Iterator[None]:
     except DiskFullError as error:
         raise TemporaryProblemError(error.message, error.remedy) from error
     except OSError as error:
+        path = f" ({error.filename})" if error.filename else ""  # a write has none
         raise TemporaryProblemError(
-            f"The data directory cannot be used: {error.strerror} ({error.filename}).",
+            f"The data directory cannot be used: {error.strerror}{path}.",
             remedy="Look at the disk of the node; it is tried again.",
         ) from error
