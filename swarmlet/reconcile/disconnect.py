@@ -28,7 +28,8 @@ Why two tasks of a slot of a `stop-after` service never run at once on hosts tha
 `stopped_ms` is the sum. What a new leader finds, it finds in the row.
 
 It cannot cover: a daemon that is killed (or says goodbye, and is not back) while its tasks run on,
-for nobody is there to stop them; a host that is suspended and goes on later; a runtime that does
+for nobody is there to stop them; a daemon that starts without a manager and whose task database is
+lost, which knows no label; a host that is suspended and goes on later; a runtime that does
 not stop what it is told to; managers whose clocks are wrong by more than seconds; a heartbeat
 period that was made shorter while the session was open; and a node that is removed (`node rm`)
 while it lives, by which its user says that it does not.
