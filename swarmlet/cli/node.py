@@ -24,14 +24,12 @@ from swarmlet.cli.options import (
 from swarmlet.cli.output import (
     Row,
     check_pretty_alone,
-    fail_with,
     for_each,
     inspect,
     print_ids,
     print_rows,
 )
 from swarmlet.cli.stale import may_be_stale
-from swarmlet.core.errors import SwarmError
 
 HEADINGS: Final = {
     "ID": "ID",
@@ -166,18 +164,9 @@ def ps(
     client: Client, /, *, names: tuple[str, ...], filters: tuple[str, ...], **style: Json
 ) -> None:
     """List the tasks on nodes, this one if none is named."""
-    from swarmlet.cli.tasks import Style, print_tasks
+    from swarmlet.cli.tasks import Style, print_tasks_of
 
-    ids: list[str] = []
-    errors: list[SwarmError] = []
-    for name in names or ("self",):
-        try:
-            ids.append(find(client, name)["ID"])
-        except ApiError as error:
-            errors.append(error)
-    if ids:
-        print_tasks(client, {"node": dict.fromkeys(ids, True)}, filters, Style(**style))
-    fail_with(errors)
+    print_tasks_of(client, "node", names or ("self",), find, filters, Style(**style))
 
 
 @click.command(epilog=example("swarmlet node update --label-add zone=a --availability drain node1"))

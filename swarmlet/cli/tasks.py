@@ -1,15 +1,15 @@
 """The table of tasks, as `service ps` and `node ps` print it: newest first within a slot."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple
 
 import click
 
 from swarmlet.cli.client import Client, Object
-from swarmlet.cli.errors import ApiError
+from swarmlet.cli.errors import ApiError, CommandError
 from swarmlet.cli.format import ago, capital, epoch_s, natural, one_line, short_id, without_digest
 from swarmlet.cli.options import filters_of
-from swarmlet.cli.output import Row, print_rows
+from swarmlet.cli.output import Row, fail_with, print_rows
 from swarmlet.cli.world import wall_s
 
 HEADINGS: Final = {
@@ -34,7 +34,29 @@ class Style(NamedTuple):
     quiet: bool = False
 
 
-def print_tasks(
+def print_tasks_of(
+    client: Client,
+    kind: str,
+    names: Iterable[str],
+    find: Callable[[Client, str], Object],
+    filters: Iterable[str],
+    style: Style,
+) -> None:
+    """Print the tasks of all of `kind` (service or node) that `find` finds, and then fail for the
+    others."""
+    ids: list[str] = []
+    errors: list[CommandError] = []
+    for name in names:
+        try:
+            ids.append(find(client, name)["ID"])
+        except CommandError as error:
+            errors.append(error)
+    if ids:
+        _print_tasks(client, {kind: dict.fromkeys(ids, True)}, filters, style)
+    fail_with(errors)
+
+
+def _print_tasks(
     client: Client, scope: dict[str, dict[str, bool]], filters: Iterable[str], style: Style
 ) -> None:
     """Print the tasks in `scope` (a filter) that pass `filters`."""

@@ -17,9 +17,8 @@ from swarmlet.cli.options import (
     no_trunc_option,
     quiet_option,
 )
-from swarmlet.cli.output import Row, fail_with, print_ids, print_rows
+from swarmlet.cli.output import Row, print_ids, print_rows
 from swarmlet.cli.stale import may_be_stale
-from swarmlet.core.errors import SwarmError
 
 HEADINGS: Final = {
     "ID": "ID",
@@ -130,18 +129,9 @@ def ps(
     client: Client, /, *, names: tuple[str, ...], filters: tuple[str, ...], **style: Json
 ) -> None:
     """List the tasks of services, with those they replaced."""
-    from swarmlet.cli.tasks import Style, print_tasks
+    from swarmlet.cli.tasks import Style, print_tasks_of
 
-    ids: list[str] = []
-    errors: list[SwarmError] = []
-    for name in names:
-        try:
-            ids.append(find(client, name)["ID"])
-        except CommandError as error:
-            errors.append(error)
-    if ids:
-        print_tasks(client, {"service": dict.fromkeys(ids, True)}, filters, Style(**style))
-    fail_with(errors)
+    print_tasks_of(client, "service", names, find, filters, Style(**style))
 
 
 def find(client: Client, name: str) -> Object:
