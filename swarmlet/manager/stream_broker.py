@@ -47,7 +47,7 @@ from swarmlet.wire.until_first import until_first
 
 log = logging.getLogger("swarmlet.manager")
 
-STREAMS_MAX: Final = 256  # of the swarm at once: up to a MiB each where nobody reads
+STREAMS_MAX: Final = 256  # of the swarm at once: 0.8 to 1.3 MiB each where nobody reads
 NODE_STREAMS_MAX: Final = 128  # into the tasks of one node at once
 ASK_TIMEOUT_S: Final = 5.0  # for another manager to say what it wants
 USE_ID_LENGTH: Final = 12  # of a stream's id, the part that is told
