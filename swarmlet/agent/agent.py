@@ -126,6 +126,7 @@ class Agent:
                 if self._is_loaded:  # else it waits for room, and runs nothing yet
                     await self._worker.remove_all()
         finally:
+            await self._session.is_back()
             await self.stop(back_in_s=0)
 
     async def registered(self, timeout_s: float) -> None:

@@ -49,6 +49,8 @@ REGISTER_TIMEOUT_S: Final = 5.0  # for the first message; SwarmKit agent/agent.g
 DESCRIBE_PERIOD_S: Final = 20.0  # between looks whether this node has changed
 MISSED_BEATS_MAX: Final = 3  # then the manager counts as lost
 GOODBYE_TIMEOUT_S: Final = 1.0
+LOST_LATELY_S: Final = 5.0
+BACK_WAIT_S: Final = 2.0
 ANEW_IN_S: Final = 15.0  # what a node promises that registers anew: a slow network takes seconds
 
 
@@ -137,6 +139,16 @@ class Session:
     def end(self) -> None:
         """Open no other session, also where an error hides from `run` that it was cancelled."""
         self._is_over = True
+
+    async def is_back(self) -> None:
+        """Wait a moment for the next session where one was lost a moment ago, as that of a manager
+        is which has just left its group: else nobody hears the goodbye."""
+        if self.refusal or self.alone_s() > LOST_LATELY_S:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(BACK_WAIT_S):
+                while not self.is_registered:  # noqa: ASYNC110 - a state is no event
+                    await asyncio.sleep(0.02)
 
     async def goodbye(self, goodbye: Goodbye) -> None:
         """End the session in order and open no other; waits a second at most."""

@@ -27,6 +27,8 @@ ORPHANED_AFTER_MS: Final = 24 * 3_600 * MS_PER_S  # of being down; SwarmKit disp
 
 LOST: Final = "the connection to the node was lost"
 STOPPED: Final = "the node stopped in order"
+HOST_STOPPED: Final = "the node's host was shut down"
+LEFT: Final = "the node left in order"
 AWAITED: Final = "a new leader waits for the node to register"
 
 
@@ -158,9 +160,9 @@ _WAITED_LONGER: Final = (
 
 def _stopped(status: NodeStatus, goodbye: SaidGoodbye, now_ms: int) -> NodeStatus:
     if goodbye.is_host_stopping:
-        message = "the node's host was shut down"
+        message = HOST_STOPPED
     elif goodbye.back_in_s <= 0:
-        message = "the node left in order"
+        message = LEFT
     elif status.state == NodeState.DOWN:
         message = STOPPED
     else:

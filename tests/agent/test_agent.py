@@ -500,6 +500,21 @@ def test_agent_removes_all_its_tasks_when_it_leaves(world: World):
     run_virtual(world.with_agent(story, end="leave"))
 
 
+def test_agent_that_leaves_says_so_where_its_session_has_just_ended(world: World):
+    """As a manager's does that withdraws from its group."""
+
+    async def story(agent: Agent):
+        await world.manager.assign(assigned("a"))
+        await world.reaches("a", S.RUNNING)
+        world.manager.channel.close()
+        await asyncio.sleep(0)
+        await agent.leave()
+        await asyncio.sleep(0.1)
+        assert [bye.back_in_s for bye in world.manager.goodbyes] == [0]
+
+    run_virtual(world.with_agent(story, end="leave"))
+
+
 def test_agent_removes_even_what_it_has_not_adopted_yet_when_it_leaves_at_once(world: World):
     async def before(_: Agent):
         await world.manager.assign(assigned("a"))

@@ -12,6 +12,7 @@ from swarmlet.model.node import (
     NodeStatus,
 )
 from swarmlet.model.task import TaskState
+from swarmlet.reconcile.liveness import HOST_STOPPED, LEFT, STOPPED
 from tests.reconcile.explained import MIB, reserving, why, why_node, why_service, world_of
 from tests.reconcile.world import START_MS, node, replace, service_spec, task
 
@@ -182,3 +183,18 @@ def test_node_on_its_way_to_another_role_says_so():
     row = node("n1")
     world = world_of(replace(row, spec=NodeSpec(role="manager", availability="active")))
     assert [reason.code for reason in why_node(world).reasons] == ["ready", "promoted"]
+
+
+@pytest.mark.parametrize(
+    ("message", "remedy"),
+    [
+        (LEFT, "`swarmlet node rm w1` forgets it"),
+        (HOST_STOPPED, "start its host again"),
+        (f"{STOPPED} and is expected back within 60 s", "start its daemon again"),
+        ("heartbeat failure", "see that its host runs and reaches the managers on their port"),
+    ],
+)
+def test_what_helps_a_node_that_is_away_is_by_what_was_last_heard_of_it(message, remedy):
+    row = lost(NodeState.DOWN)
+    row = replace(row, status=replace(row.status, message=message))
+    assert why_node(world_of(row), "n1").reasons[0].remedy == remedy

@@ -9,6 +9,7 @@ from swarmlet.model.node import IssuanceState, Node, NodeState
 from swarmlet.model.task import Task, TaskState
 from swarmlet.model.view import View
 from swarmlet.reconcile.base import Steps
+from swarmlet.reconcile.liveness import HOST_STOPPED, LEFT, STOPPED
 from swarmlet.reconcile.restart import has_stopped
 from swarmlet.reconcile.scheduler.filters import counts_of, is_active
 from swarmlet.reconcile.scheduler.nodeset import NodeState as Counted
@@ -127,6 +128,18 @@ _CODES: Final = {
 }
 
 
+def _remedy(node: Node) -> str:
+    """For what is not ready."""
+    message = node.status.message
+    if message == LEFT:
+        return f"`swarmlet node rm {node.description.hostname or node.id}` forgets it"
+    if message == HOST_STOPPED:
+        return "start its host again"
+    if message.startswith(STOPPED):
+        return "start its daemon again"
+    return "see that its host runs and reaches the managers on their port"
+
+
 def _state(node: Node, now_ms: int) -> Reason:
     status = node.status
     is_ready = status.state == NodeState.READY
@@ -137,7 +150,7 @@ def _state(node: Node, now_ms: int) -> Reason:
     return Reason(
         code="held" if status.held_until_ms > now_ms else _CODES[NodeState(status.state)],
         sentence="; ".join(filter(None, parts)) + ".",
-        remedy="" if is_ready else "see that its host runs and reaches the managers on their port",
+        remedy="" if is_ready else _remedy(node),
         since_ms=status.since_ms,
         until_ms=0 if is_ready else max(status.down_at_ms, status.held_until_ms),
         error=status.message,
