@@ -165,7 +165,7 @@ class LogBroker:
                 continue
             if stream.node_id != node_id or stream.is_open:
                 raise ForbiddenError(f"Node {node_id} was not asked for these logs.")
-            reading.open(stream)
+            reading.open(subscription)
             return _Sink(reading, subscription)
         raise NotFoundError("log subscription", subscription, "Its reader is gone.")
 

@@ -26,6 +26,7 @@ from swarmlet.wire.messages import CloseLogs, LogBatch, LogLine, Message, OpenLo
 
 BATCHES_MAX: Final = 2  # of one reader that wait for it; then its agents wait
 SAID_MAX: Final = 64  # sentences of our own that wait besides
+ASKED_MAX: Final = 64  # nodes that open a stream, or (not following) send theirs: the others wait
 OPEN_TIMEOUT_S: Final = 5.0  # for an agent to open a stream it was asked for
 SILENCE_MAX_S: Final = 5.0  # of a stream that is not followed: agents say every 2 s that they read
 RETURN_GRACE_S: Final = 3.0  # for a node to come back, before it is said that it is away
@@ -87,6 +88,8 @@ class Reading:
         self._is_deposed = False
         self._look_s = math.inf  # nothing is late, or to be said, before
         self._of_node: dict[NodeID, list[str]] = {}
+        self._line: deque[tuple[NodeID, Sequence[TaskID]]] = deque()  # to be asked
+        self._busy: dict[str, None] = {}
         self.streams: dict[str, _Stream] = {}
         self.is_closed = False
 
@@ -117,6 +120,15 @@ class Reading:
             self._ask_node(node_id, task_ids)
 
     def _ask_node(self, node_id: NodeID, task_ids: Sequence[TaskID]) -> None:
+        """When it is its turn: thousands of handshakes at once would take the loop for seconds."""
+        self._line.append((node_id, task_ids))
+        self._ask_next()
+
+    def _ask_next(self) -> None:
+        while self._line and len(self._busy) < ASKED_MAX:
+            self._ask_now(*self._line.popleft())
+
+    def _ask_now(self, node_id: NodeID, task_ids: Sequence[TaskID]) -> None:
         subscription = new_id(self._env.entropy)
         options, skip = self._options, Skip(())
         if self._is_resumed or not self._opened.isdisjoint(task_ids):
@@ -128,6 +140,7 @@ class Reading:
             deadline_s = self._in(OPEN_TIMEOUT_S)
             self.streams[subscription] = _Stream(node_id, task_ids, deadline_s, skip)
             self._of_node.setdefault(node_id, []).append(subscription)
+            self._busy[subscription] = None
         else:
             grace_s = AWAITED_S if self._is_awaited(node_id) else 0.0
             self._out_of_reach(node_id, task_ids, "is not connected", grace_s)
@@ -179,10 +192,13 @@ class Reading:
             self._queue.append((LogLine(task_id, at_ns, OWN, f"swarmlet: {problem}\n".encode()),))
         self._changed.set()
 
-    def open(self, stream: _Stream) -> None:
+    def open(self, subscription: str) -> None:
         """The node begins to send."""
+        stream = self.streams[subscription]
         stream.is_open, stream.deadline_s = True, self._in(SILENCE_MAX_S)
         self._opened |= stream.task_ids
+        if self._options.follow:
+            self._leave_busy(subscription)
 
     async def put(self, subscription: str, batch: LogBatch) -> None:
         """Waits while the reader is slow. Raises ChannelClosedError where nobody reads any more,
@@ -225,7 +241,12 @@ class Reading:
             of_node.remove(subscription)
             if not of_node:
                 del self._of_node[stream.node_id]
+            self._leave_busy(subscription)
         return stream
+
+    def _leave_busy(self, subscription: str) -> None:
+        self._busy.pop(subscription, None)
+        self._ask_next()
 
     def _check(self, stream: _Stream, batch: LogBatch) -> None:
         if any(line.task_id not in stream.task_ids for line in batch.lines):
@@ -300,7 +321,8 @@ class Reading:
         while not self._queue:
             if self._is_deposed:
                 raise NotLeaderError("This manager leads the swarm no more.", remedy="Ask again.")
-            if not (self.streams or self._services or self._awaited or self._lost):
+            open_ends = self._services or self._awaited or self._lost or self._line
+            if not (self.streams or open_ends):
                 return ()
             self._changed.clear()
             with suppress(TimeoutError):
@@ -349,6 +371,7 @@ class Reading:
     def close(self) -> None:
         """The reader is gone: so are its streams."""
         self.is_closed = True
+        self._line.clear()
         self._room.release()  # each who waits there learns it, and lets the next one in
         for subscription, stream in self.streams.items():
             self._post(stream.node_id, CloseLogs(subscription=subscription))
