@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
-from typing import Final, Self
+from typing import Final, Self, TypeAlias
 
 from swarmlet.core.limits import NS_PER_MS
 from swarmlet.env.base import Clock
@@ -13,47 +13,52 @@ from swarmlet.model.task_event import TASK, TaskEvent, message_of
 from swarmlet.store.history import OBJECT_EVENTS_MAX, Happening
 from swarmlet.store.store import Store
 
-READER_EVENTS_MAX: Final = 1_024  # that wait for one reader, before it is cut off
+READER_EVENTS_MAX: Final = 1_024  # that wait for one reader; beyond, it reads the history
 SLICE_EVENTS: Final = 250  # of the past that are looked at before the loop breathes
 UNKNOWN: Final = -1
 _REMOVE: Final = "remove"
 _NAMED: Final = ("service", "node")
 
 Wanted = Callable[[EventMessage], bool]
+Place: TypeAlias = tuple[int, int]
+"""Of an event: its entry's index, and which of that entry's it is."""
 
 
 class EventReader:
     """The past that was asked for, then what comes, in order and without a gap between them.
 
-    Reading the past holds nothing but the place in the history. From there on, a reader that lets
-    more than `READER_EVENTS_MAX` wait is cut off: `is_behind` is true, reading ends, and `cut_off`
-    returns.
+    Reading the past holds nothing but the place in the history. A reader that then lets more than
+    `READER_EVENTS_MAX` wait goes back to that, and so misses only what the history has forgotten.
     """
 
     def __init__(self, feed: "EventFeed", wants: Wanted, *, with_tasks: bool) -> None:
         self._feed, self._wants, self.with_tasks = feed, wants, with_tasks
-        self._queue: deque[EventMessage] = deque()
-        self._has_more, self._cut_off = asyncio.Event(), asyncio.Event()
+        self._queue: deque[tuple[Place, EventMessage]] = deque()
+        self._has_more = asyncio.Event()
         self._is_live = True
-
-    @property
-    def is_behind(self) -> bool:
-        return self._cut_off.is_set()
+        self._missed: AsyncIterator[EventMessage] | None = None
 
     def begin_past(self) -> None:
         """Nothing is queued until `past` has come to its end."""
         self._is_live = False
 
-    async def past(self, since_ns: int, until_ns: int) -> AsyncIterator[EventMessage]:
+    def past(self, since_ns: int, until_ns: int) -> AsyncIterator[EventMessage]:
         """What was kept from `since_ns` to `until_ns` (0: no bound), and what came while that was
         read, so that iterating over the reader goes on where this ends."""
-        after_index, looked_at, is_more = 0, 0, True
+        return self._kept(since_ns, until_ns, (0, 0))
+
+    async def _kept(
+        self, since_ns: int, until_ns: int, place: Place
+    ) -> AsyncIterator[EventMessage]:
+        looked_at, is_more = 0, True
         while is_more:
             is_more = False
-            for index, message in self._feed.kept(
-                since_ns // NS_PER_MS, after_index, with_tasks=self.with_tasks
+            for here, message in self._feed.kept(
+                since_ns // NS_PER_MS, place[0] - 1, with_tasks=self.with_tasks
             ):
-                is_more, after_index = True, index
+                if here < place:
+                    continue
+                is_more, place = True, (here[0], here[1] + 1)
                 looked_at += 1
                 if looked_at % SLICE_EVENTS == 0:
                     await asyncio.sleep(0)
@@ -62,15 +67,14 @@ class EventReader:
                     yield message
         self._is_live = True
 
-    def put(self, message: EventMessage) -> None:
+    def put(self, place: Place, message: EventMessage) -> None:
         if not self._is_live or not self._is_wanted(message):
             return
-        if len(self._queue) >= READER_EVENTS_MAX:
+        self._queue.append((place, message))
+        if len(self._queue) > READER_EVENTS_MAX:
+            self._missed = self._kept(0, 0, self._queue[0][0])
+            self._is_live = False
             self._queue.clear()
-            self._cut_off.set()
-            self.close()
-        else:
-            self._queue.append(message)
         self._has_more.set()
 
     def _is_wanted(self, message: EventMessage) -> bool:
@@ -81,15 +85,14 @@ class EventReader:
 
     async def __anext__(self) -> EventMessage:
         while not self._queue:
-            if self.is_behind:
-                raise StopAsyncIteration
-            self._has_more.clear()
-            await self._has_more.wait()
-        return self._queue.popleft()
-
-    async def cut_off(self) -> None:
-        """Return once the reader is too far behind."""
-        await self._cut_off.wait()
+            if self._missed is not None:
+                async for message in self._missed:
+                    return message
+                self._missed = None
+            else:
+                self._has_more.clear()
+                await self._has_more.wait()
+        return self._queue.popleft()[1]
 
     def close(self) -> None:
         self._feed.forget(self)
@@ -186,16 +189,18 @@ class EventFeed:
 
     def kept(
         self, since_ms: int, after_index: int, *, with_tasks: bool
-    ) -> Iterator[tuple[int, EventMessage]]:
-        """The history of the swarm this node is in, or was in last, with the entries' indexes."""
+    ) -> Iterator[tuple[Place, EventMessage]]:
+        """The history of the swarm this node is in, or was in last."""
         if self._store is None or self._names is None:
             return
-        names = self._names
+        names, index, number = self._names, -1, 0
         for happening in self._store.history.read(
             since_ms=since_ms, after_index=after_index, with_tasks=with_tasks
         ):
+            index, number = happening.index, number if happening.index == index else 0
             for message in _messages(happening, names, with_tasks=with_tasks):
-                yield happening.index, message
+                yield (index, number), message
+                number += 1
 
     def _happened(self, store: Store, names: _Names, happening: Happening) -> None:
         names.note(happening)
@@ -204,9 +209,10 @@ class EventFeed:
         for with_tasks in (False, True):
             readers = [one for one in self._readers if one.with_tasks is with_tasks]
             if readers:
-                for message in _messages(happening, names, with_tasks=with_tasks):
+                messages = _messages(happening, names, with_tasks=with_tasks)
+                for number, message in enumerate(messages):
                     for reader in readers:
-                        reader.put(message)
+                        reader.put((happening.index, number), message)
 
     def _is_told(self, store: Store, happening: Happening) -> bool:
         """Whether an entry was told in an earlier stay in the same swarm, whose log is replayed. A

@@ -1,7 +1,5 @@
 """From an entry's events to Docker's messages, and from messages to readers."""
 
-import asyncio
-
 import pytest
 from msgspec.structs import replace
 
@@ -294,7 +292,11 @@ async def test_reader_gets_what_comes_and_the_past_only_if_asked(swarm, feed):
 
 
 async def put_config(swarm, number):
-    await swarm.put(Create(obj=Config(id=f"c{number}", spec=ConfigSpec(name=f"c{number}"))))
+    await swarm.put(_config(f"c{number}"))
+
+
+def _config(name):
+    return Create(obj=Config(id=name, spec=ConfigSpec(name=name)))
 
 
 async def test_past_is_bounded_at_both_ends(swarm, feed):
@@ -328,15 +330,25 @@ async def test_reader_of_the_past_is_not_cut_off_however_much_comes_meanwhile(sw
         for number in range(READER_EVENTS_MAX + 10):
             await put_config(swarm, number)
         rest = [one async for one in past]
-    assert not reader.is_behind
     assert rest[-1].id == f"c{READER_EVENTS_MAX + 9}"
 
 
-async def test_reader_that_does_not_read_is_cut_off_and_holds_nothing(swarm, feed):
-    reader = feed.subscribe(anything)
-    for number in range(READER_EVENTS_MAX + 1):
+@pytest.mark.parametrize("first", [0, 3])
+async def test_reader_that_falls_behind_holds_nothing_and_misses_nothing(swarm, feed, first):
+    reader = feed.subscribe(anything, with_tasks=True)
+    await swarm.put(*(_config(f"a{number}") for number in range(5)))
+    found = [(await anext(reader)).id for _ in range(first)]
+    for number in range(READER_EVENTS_MAX):
         await put_config(swarm, number)
-    async with asyncio.timeout(1):
-        await reader.cut_off()
-    assert reader.is_behind
-    assert [one async for one in reader] == []
+    assert not reader._queue
+    while len(found) < 100:
+        found.append((await anext(reader)).id)
+    await put_config(swarm, 9_999)
+    while found[-1] != "c9999":
+        found.append((await anext(reader)).id)
+    await put_config(swarm, 10_000)
+    assert (await anext(reader)).id == "c10000"
+    assert found == [
+        *(f"a{number}" for number in range(5)),
+        *(f"c{number}" for number in (*range(READER_EVENTS_MAX), 9_999)),
+    ]

@@ -4,7 +4,6 @@ Only the swarm's own objects: containers, images and volumes of a node's engine 
 """
 
 import asyncio
-import logging
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -22,8 +21,6 @@ from swarmlet.model.event_message import EventMessage
 
 if TYPE_CHECKING:
     from swarmlet.manager.event_feed import EventReader
-
-log = logging.getLogger("swarmlet.api")
 
 _JSON: Final = "application/json"
 _LINES: Final = "application/jsonl"
@@ -99,11 +96,7 @@ async def _follow(call: Call, keys: frozenset[str], *, with_tasks: bool) -> web.
     with feed.subscribe(wants, with_past=any(past_ns), with_tasks=with_tasks) as reader:
         tell_age(out.response, call.stale_ms)
         await out.response.prepare(call.request)
-        await while_read(call, _copy(reader, out, past_ns, limit_s), reader.cut_off())
-    if reader.is_behind:
-        log.warning("api.events_cut_off")
-        if call.request.transport is not None:
-            call.request.transport.abort()
+        await while_read(call, _copy(reader, out, past_ns, limit_s))
     return out.response
 
 
