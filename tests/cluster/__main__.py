@@ -119,7 +119,10 @@ def chaos(seed: int | None, minutes: float, rounds: int) -> None:
     seed = random.SystemRandom().randrange(1, 10**6) if seed is None else seed
     say(f"seed {seed}")
     found = Chaos(opened(), seed, say)
-    wrong = asyncio.run(found.run(rounds=rounds, minutes=minutes))
+    try:
+        wrong = asyncio.run(found.run(rounds=rounds, minutes=minutes))
+    except AssertionError as problem:
+        wrong = [f"{problem}: scripts/cluster exec manager1 swarmlet node ls"]
     if wrong:
         raise SystemExit("\n".join([*wrong, f"again: scripts/cluster chaos --seed {seed}"]))
     say(f"Every task runs once; all {len(found.acked)} acknowledged writes are there. seed {seed}")
