@@ -278,7 +278,11 @@ class MemoryPort:
         if self._group is None or self.net.ports.get(self.addr) is not self:
             work.close()  # type: ignore[attr-defined]
             raise UnavailableError("The connection was lost.")
-        return self._group.create_task(work, context=self._context.copy())  # type: ignore[arg-type]
+        try:
+            return self._group.create_task(work, context=self._context.copy())  # type: ignore[arg-type]
+        except RuntimeError:  # its host is going down at this moment
+            work.close()  # type: ignore[attr-defined]
+            raise UnavailableError("The connection was lost.") from None
 
     async def call(self, work: Awaitable[T], timeout_s: float = CALL_TIMEOUT_S) -> T:
         """Serve one request; the end of this port is the end of it."""
