@@ -19,7 +19,7 @@ from swarmlet.core.ids import TaskID
 from swarmlet.env.real import RealClock, RealDisk
 from swarmlet.model.container import Ulimit
 from swarmlet.model.service import Limit, ResourceRequirements
-from swarmlet.runtime.base import RuntimeProblemError
+from swarmlet.runtime.base import RuntimeProblemError, TemporaryProblemError
 from swarmlet.runtime.process.bundle import Bundle
 from swarmlet.runtime.process.host import look_at_host
 from swarmlet.runtime.process.supervised import Supervised
@@ -412,3 +412,21 @@ async def test_first_process_of_a_shim_is_buried_though_it_ends_after_the_task_i
     known.close()
     assert late not in zombies()
     assert not is_alive(late)
+
+
+async def test_file_of_somebody_among_the_tasks_is_none_of_them(tmp_path, runtime):
+    task = assigned("t", "sleep", MARK)
+    await begin(runtime, task)
+    (tmp_path / "tasks" / "core").write_text("not a task")
+    assert [one.task_id for one in await runtime.list_tasks()] == ["t"]
+    await runtime.stop(task.id, "SIGKILL", 5)
+
+
+async def test_task_whose_folder_cannot_be_read_is_a_problem_that_is_tried_again(tmp_path):
+    (tmp_path / "tasks" / "t" / "lock").mkdir(parents=True)
+    runtime = open_runtime(tmp_path)
+    with pytest.raises(TemporaryProblemError, match="cannot be used: Is a directory"):
+        await runtime.list_tasks()
+    (tmp_path / "tasks" / "t" / "lock").rmdir()
+    assert [one.task_id for one in await runtime.list_tasks()] == ["t"]
+    await runtime.close()

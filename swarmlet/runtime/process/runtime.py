@@ -251,9 +251,9 @@ class ProcessRuntime:
             if task_id in self._tasks:
                 return self._tasks[task_id]
             bundle = Bundle(self._env.disk, self._state_dir, task_id)
-            if not bundle.was_started():
-                return None
             with _disk_problems():
+                if not bundle.was_started():
+                    return None
                 state = bundle.state()
                 if state.boot_id != self._host.boot_id and bundle.exit() is None:
                     bundle.put_exit(self._lost_by_reboot())
@@ -363,7 +363,7 @@ class ProcessRuntime:
 
     def _bundles(self) -> Iterator[Bundle]:
         for name in self._env.disk.list_dir(self._state_dir):
-            if is_bundle_name(name):
+            if is_bundle_name(name) and os.path.isdir(f"{self._state_dir}/{name}"):
                 yield Bundle(self._env.disk, self._state_dir, name)
 
     async def _listed(self, bundle: Bundle) -> RuntimeTask:
