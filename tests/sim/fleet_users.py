@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tests.sim.fleet import Machine
 
 CALL_S = 20.0
+POWER_AT_ANSWER = 0.06  # of all that is acknowledged: its leader's power goes at that moment
 WAYS = ("", "", "keep", "stop-after 5s", "stop-after 30s", "never-replace")
 GRACE_NS = 2 * 10**9  # of what is to stop by itself: it is replaced the sooner
 SERVICES_MAX = 8
@@ -153,7 +154,16 @@ class Deployer:
             return None if is_ours or leader.disk.is_dead or not leader.is_running else False
         except BROKEN:
             return None
+        if not self._fleet.is_calm and self._rng.random() < POWER_AT_ANSWER:
+            await self._cut_power(leader)
         return True
+
+    async def _cut_power(self, leader: "Machine") -> None:
+        """What was answered must have been elsewhere by then."""
+        self._fleet.tell(f"power-at-answer {leader.host}")
+        await leader.end("power")
+        await asyncio.sleep(self._rng.uniform(0.5, 5.0))
+        await leader.boot()
 
 
 class Operator:
