@@ -84,7 +84,9 @@ async def test_end_while_no_daemon_was_there_is_told(tmp_path):
     pid, _ = map(int, process.stdout.readline().split())
     kill(process)
     await until(lambda: not is_alive(pid))
-    await until(lambda: (tmp_path / "tasks" / "t" / "exit").exists())
+    bundle = tmp_path / "tasks" / "t"
+    shim = int((bundle / "shim.pid").read_text().split()[0])
+    await until(lambda: (bundle / "exit").exists() and not is_alive(shim))
     runtime = open_runtime(tmp_path)
     (found,) = await runtime.list_tasks()
     assert (found.exit.exit_code, found.exit.problem) == (6, "")
