@@ -48,7 +48,7 @@ class Truth:
         self._needed_by: dict[str, set[str]] = {}  # ids of secrets, by node, ever
         self._connected_s: dict[str, float] = {}  # since when nodes' rows say so
         self._used_s: dict[tuple[str, str], float] = {}  # node and secret: when it was last needed
-        self._looks = 0
+        self._looks, self._led_by, self._led_s = 0, None, 0.0  # who leads, and since when
         self._problem: WrongError | None = None
         self.asked: dict[str, list[int]] = {}  # by service: the numbers users asked for
         self.acknowledged: dict[str, int] = {}  # and the last one that was acknowledged
@@ -66,6 +66,9 @@ class Truth:
             self._check_singles()
         self._check_wanted()
         self._check_payloads()
+        leader = self._fleet.leader()
+        if leader is None or leader is not self._led_by:
+            self._led_by, self._led_s = leader, self._fleet.now_s
         self._looks += 1
         if self._looks % LOOKS == 0:
             self._check_told()
@@ -218,10 +221,10 @@ class Truth:
                 self.wrong(f"{machine.host} holds secret {secret_id}, which nobody there uses")
 
     def _is_told(self, machine: "Machine") -> bool:
-        """Whether it is there, and its row says so, for long."""
+        """Whether it is there, its row says so, and somebody leads, for long."""
         sure_s = self._fleet.now_s - SURE_S
         since_s = self._connected_s.get(machine.node_id, self._fleet.now_s)
-        return machine.is_there and max(machine.there_since_s, since_s) <= sure_s
+        return machine.is_there and max(machine.there_since_s, since_s, self._led_s) <= sure_s
 
     # What must come to hold -----------------------------------------------------------------------
 
