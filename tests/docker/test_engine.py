@@ -9,8 +9,8 @@ import pytest
 
 COMMAND = """
 import signal, sys, time
-print("at work", flush=True)
 try:
+    print("at work", flush=True)
     time.sleep(60)
 except KeyboardInterrupt:
     time.sleep(1)
