@@ -106,6 +106,7 @@ async def test_daemon_killed_in_the_middle_of_a_start_never_makes_two(tmp_path, 
     await runtime.list_tasks()
     started = await begin(runtime, shell("t", script, ports=(("tcp", 80, 0),)))
     assert is_alive(started.pid)
+    await until(lambda: started.pid in processes_with(f"{MARK}.1"))  # no words while it executes
     assert processes_with(f"{MARK}.1") == [started.pid]
     await runtime.remove(TaskID("t"))
     await runtime.close()

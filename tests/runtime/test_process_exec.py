@@ -127,13 +127,13 @@ async def test_what_a_program_leaves_is_killed_when_it_ends(stage):
 
 async def test_closed_terminal_is_hung_up_first(stage):
     script = (
-        "trap 'sleep 0.2; echo bye > /tmp/$NAME; exit' HUP; echo up; while :; do sleep 0.05; done"
+        "trap 'sleep 0.1; echo bye > /dev/shm/$NAME; exit' HUP; echo up; while :; do sleep 0.05; done"
     )
     name = f"swarmlet-{MARK}"
     program = await stage.shell(script, is_tty=True, has_stdin=True, env=(f"NAME={name}",))
     await read_until(program, b"up")
     await program.close()
-    assert take_file(f"/tmp/{name}") == "bye\n"
+    assert take_file(f"/dev/shm/{name}") == "bye\n"
 
 
 async def test_three_hundred_programs_leave_nothing(stage):
