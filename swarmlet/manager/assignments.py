@@ -40,6 +40,17 @@ class AssignmentFeed:
     """One session's: `send` passes a message on to the node, and returns once it has been taken.
     `is_listed` once the complete list was sent."""
 
+    __slots__ = (
+        "_dirty",
+        "_node_id",
+        "_send_message",
+        "_sent",
+        "_state",
+        "_store",
+        "_users",
+        "is_listed",
+    )
+
     def __init__(
         self, node_id: NodeID, store: Store, send: Callable[[Message], Awaitable[None]]
     ) -> None:

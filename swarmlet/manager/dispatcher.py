@@ -67,6 +67,7 @@ class Dispatcher:
         self._nodes = NodeStates(store, env)
         self._sessions: dict[NodeID, NodeSession] = {}
         self._registering = 0
+        self._addrs: tuple[ManagerAddr, ...] = ()
         self._opening: dict[AgentChannel, None] = {}
         self.on_session_begin: Callable[[NodeID], None] = _nothing
         self.on_session_end: Callable[[NodeID], None] = _nothing
@@ -299,18 +300,25 @@ class Dispatcher:
         if node is None:
             return None
         return SwarmInfo(
-            managers=tuple(
-                ManagerAddr(
-                    node_id=NodeID(member.node_id),
-                    addr=member.address,
-                    weight=LEADER_WEIGHT if member.node_id == self._me else 1,
-                )
-                for member in self._members()
-            ),
+            managers=self._manager_addrs(),
             root_pem=cluster_of(view).root_ca.cert_pem,
             certificate_state=node.certificate.state,
             role=node.role,
         )
+
+    def _manager_addrs(self) -> tuple[ManagerAddr, ...]:
+        """Kept by every session: one tuple for all of them."""
+        addrs = tuple(
+            ManagerAddr(
+                node_id=NodeID(member.node_id),
+                addr=member.address,
+                weight=LEADER_WEIGHT if member.node_id == self._me else 1,
+            )
+            for member in self._members()
+        )
+        if addrs != self._addrs:
+            self._addrs = addrs
+        return self._addrs
 
     async def _inform_all(self) -> None:
         """Until cancelled: tell everybody in turn, so that thousands do not come at once."""

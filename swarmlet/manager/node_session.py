@@ -66,6 +66,26 @@ class NodeSession:
     lives only while there is something: idle sessions are many.
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_channel",
+        "_failure",
+        "_feed",
+        "_hurry",
+        "_info",
+        "_is_telling",
+        "_must_inform",
+        "_next_changes_s",
+        "_outbox",
+        "_period_s",
+        "_reign",
+        "_told_s",
+        "goodbye",
+        "heard_s",
+        "is_over",
+        "node_id",
+    )
+
     def __init__(
         self, node_id: NodeID, channel: AgentChannel, reign: Reign, *, period_s: float
     ) -> None:

@@ -76,6 +76,8 @@ def plan(
 class PayloadUsers:
     """Which tasks of one node need which secrets and configs. Costs O(what is asked about)."""
 
+    __slots__ = ("_needs", "_users")
+
     def __init__(self) -> None:
         self._needs: dict[TaskID, tuple[PayloadKey, ...]] = {}
         self._users: dict[PayloadKey, int] = {}

@@ -126,9 +126,8 @@ async def test_what_a_program_leaves_is_killed_when_it_ends(stage):
 
 
 async def test_closed_terminal_is_hung_up_first(stage):
-    script = (
-        "trap 'sleep 0.1; echo bye > /dev/shm/$NAME; exit' HUP; echo up; while :; do sleep 0.05; done"
-    )
+    on_hangup = "sleep 0.1; echo bye > /dev/shm/$NAME; exit"
+    script = f"trap '{on_hangup}' HUP; echo up; while :; do sleep 0.05; done"
     name = f"swarmlet-{MARK}"
     program = await stage.shell(script, is_tty=True, has_stdin=True, env=(f"NAME={name}",))
     await read_until(program, b"up")
