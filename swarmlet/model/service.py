@@ -207,13 +207,18 @@ class UpdateStatus(Record, frozen=True, kw_only=True):
 
 
 class JobStatus(Record, frozen=True, kw_only=True):
+    """Which iteration a job is in, and when (wall) it began. `earlier`: iterations before it that
+    go on beside it, ascending. Rules in `model.job`."""
+
     iteration: int = 0
     last_execution_ms: int = 0
+    earlier: tuple[int, ...] = ()
 
 
 class Service(Record, frozen=True, kw_only=True):
     """A service's row. The API writes all of it but `update_status` (updater) and `endpoint`
-    (allocator).
+    (allocator); `job_status` is also written by whoever begins an iteration, and by the
+    orchestrator of jobs where an earlier one has ended.
 
     `name` repeats the spec's name, which never changes, for the index.
     """
