@@ -213,12 +213,46 @@ class JobStatus(Record, frozen=True, kw_only=True):
     iteration: int = 0
     last_execution_ms: int = 0
     earlier: tuple[int, ...] = ()
+    is_idle: bool = False  # the job has a schedule and has never run: its iteration is none yet
+
+
+class JobRun(Record, frozen=True, kw_only=True):
+    """One run of a job, or runs of a schedule that did not take place. Times are wall ms.
+
+    `trigger`: service (made or updated), manual or schedule; `outcome`: "" while it goes on, then
+    complete, failed or replaced; skipped (an earlier run was going on) or missed (nobody could
+    start it in time) of `count` fires in a row, the first `scheduled_ms`, the last `ended_ms`.
+    `exit_codes`: (code, tasks that ended with it), of its tasks that ran to an end; `err`: why the
+    last of them that failed did.
+    """
+
+    iteration: int = -1
+    trigger: str = ""
+    scheduled_ms: int = 0
+    started_ms: int = 0
+    ended_ms: int = 0
+    outcome: str = ""
+    count: int = 1
+    completed: int = 0
+    failed: int = 0
+    exit_codes: tuple[tuple[int, int], ...] = ()
+    err: str = ""
+
+
+class JobHistory(Record, frozen=True, kw_only=True):
+    """A job's runs, oldest first, and how far its schedule is decided: `schedule` is the one that
+    `decided_ms` belongs to, and every fire of it up to then has been run, skipped or missed."""
+
+    schedule: str = ""
+    decided_ms: int = 0
+    runs: tuple[JobRun, ...] = ()
 
 
 class Service(Record, frozen=True, kw_only=True):
     """A service's row. The API writes all of it but `update_status` (updater) and `endpoint`
     (allocator); `job_status` is also written by whoever begins an iteration, and by the
-    orchestrator of jobs where an earlier one has ended.
+    orchestrator of jobs where an earlier one has ended. `job_history` is written by the schedules'
+    decider and by whoever begins a run by hand.
 
     `name` repeats the spec's name, which never changes, for the index.
     """
@@ -233,3 +267,4 @@ class Service(Record, frozen=True, kw_only=True):
     version: int = 0
     created_ms: int = 0
     updated_ms: int = 0
+    job_history: JobHistory | None = None
