@@ -121,7 +121,8 @@ class RemovedCertificate(Record, frozen=True, kw_only=True):
 
 class Cluster(Record, frozen=True, kw_only=True):
     """The one row of its table. The API writes `spec`; the CA writes `root_ca`; the key manager the
-    ring."""
+    ring. `rebalance_asked_ms`: the API, when a user asks for tasks to be moved once; the rebalancer
+    sets it to 0 again when that is done."""
 
     id: ClusterID
     spec: SwarmSpec
@@ -137,3 +138,4 @@ class Cluster(Record, frozen=True, kw_only=True):
     version: int = 0
     created_ms: int = 0
     updated_ms: int = 0
+    rebalance_asked_ms: int = 0

@@ -120,7 +120,9 @@ class DrainPlan(Record, frozen=True, kw_only=True):
 
 class Node(Record, frozen=True, kw_only=True):
     """A node's row. Spec: the API. `role` (observed): the role manager. Description and status: the
-    dispatcher. Certificate: the CA. `drain`: the API, only while the availability is drain."""
+    dispatcher. Certificate: the CA. `drain`: the API, only while the availability is drain.
+    `settled_ms`: the rebalancer, when all that would be moved here had been; 0: it joined or came
+    back since, or nothing is rebalanced."""
 
     id: NodeID
     spec: NodeSpec
@@ -133,3 +135,4 @@ class Node(Record, frozen=True, kw_only=True):
     created_ms: int = 0
     updated_ms: int = 0
     drain: DrainPlan | None = None
+    settled_ms: int = 0

@@ -61,7 +61,9 @@ class Task(Record, frozen=True, kw_only=True):
     before it; `start_at_ms` (wall) is the earliest moment it may be promoted to RUNNING and
     `replaces` the predecessor whose end is awaited first: both shown to users as the next attempt.
     `updated_from` is set by the updater alone, on the task it puts in a slot: the spec version of
-    the task it replaces. A restart's successor has 0 there.
+    the task it replaces. A restart's successor has 0 there. `move_ms` is set by the rebalancer on a
+    task that is to make place for one elsewhere; `moved_ms` on the one that came for it (the
+    other's `move_ms`), and on one that nothing came for in time: neither is moved again soon.
     """
 
     id: TaskID
@@ -81,6 +83,8 @@ class Task(Record, frozen=True, kw_only=True):
     created_ms: int = 0
     updated_ms: int = 0
     updated_from: int = 0
+    move_ms: int = 0
+    moved_ms: int = 0
 
 
 def task_name(service_name: str, task: Task) -> str:

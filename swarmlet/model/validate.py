@@ -22,6 +22,7 @@ from swarmlet.model.config import ConfigSpec
 from swarmlet.model.duration import format_duration
 from swarmlet.model.network import NetworkSpec
 from swarmlet.model.node import NodeSpec
+from swarmlet.model.rebalance import rebalance_said_by
 from swarmlet.model.secret import SecretSpec
 
 ROLES: Final = ("worker", "manager")
@@ -144,6 +145,7 @@ def check_swarm(spec: SwarmSpec) -> None:
     if spec.name not in ("", CLUSTER_NAME):
         raise InvalidArgumentError(f'swarm spec must be named "{CLUSTER_NAME}"')
     check_labels(spec.labels)
+    rebalance_said_by(spec.labels)
     _check_raft(spec)
     if spec.dispatcher.heartbeat_period < 0:
         raise InvalidArgumentError("heartbeat time period cannot be a negative duration")

@@ -13,6 +13,7 @@ from swarmlet.core.limits import CPU_NANO_MIN, MEMORY_MIN_B, PORT_MAX
 from swarmlet.model.constraint import parse as parse_constraint
 from swarmlet.model.expand import check_templates
 from swarmlet.model.on_disconnect import said_by
+from swarmlet.model.rebalance import rebalance_said_by
 from swarmlet.model.service import (
     EndpointSpec,
     Limit,
@@ -46,6 +47,7 @@ def check_service(spec: ServiceSpec) -> None:
     check_dns_name(spec.name)
     check_labels(spec.labels)
     said_by(spec.labels)
+    rebalance_said_by(spec.labels)
     _check_mode(spec.mode)
     _check_update(spec.update_config, "update", UPDATE_ACTIONS)
     _check_update(spec.rollback_config, "rollback", ROLLBACK_ACTIONS)

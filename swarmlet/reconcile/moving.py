@@ -1,7 +1,8 @@
-"""Which tasks a drain moves gently: their replacement runs before they stop.
+"""Which tasks are moved gently: their replacement runs before they stop.
 
 A drain with a plan (`Node.drain`) lets a task run on until another of its slot runs elsewhere, or
-until the deadline. That is for tasks that run, of services that may run one more for a moment:
+until the deadline; one that is moved for balance (`Task.move_ms`) does without a deadline. That is
+for tasks that run, of services that may run one more for a moment:
 
 * their on-disconnect is `keep`: the others say that no two of a slot run at once;
 * their update order is not stop-first (a service that has no update settings has no order);
@@ -24,11 +25,18 @@ def has_plan(node: Node | None) -> bool:
     return node is not None and node.drain is not None and node.spec.availability == "drain"
 
 
+def is_for_balance(node: Node | None, task: Task) -> bool:
+    """Whether nothing but balance wants the task elsewhere."""
+    return bool(task.move_ms) and node is not None and node.spec.availability != "drain"
+
+
 def is_moving(view: View, task: Task) -> bool:
     """Whether the task runs on while its replacement comes, deadline or not: a task of a replicated
-    service that runs on a drained node which is not down."""
+    service that runs on a drained node which is not down, or is moved for balance."""
     node = view.nodes.get(task.node_id)
-    if node is None or not has_plan(node) or node.status.state == NodeState.DOWN:
+    if node is None or node.status.state == NodeState.DOWN:
+        return False
+    if not has_plan(node) and not is_for_balance(node, task):
         return False
     service = view.services.get(task.service_id)
     return service is not None and not why_stop_first(view, service, task)

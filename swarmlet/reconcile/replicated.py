@@ -154,9 +154,10 @@ def _slot_key(task: Task) -> Key:
 
 def _has_turned(old: Task, new: Task) -> bool:
     """Whether a task's change can matter to its slot: it stopped, was told to, got its node, or
-    runs where another was to be stopped for it."""
+    runs where another was to be stopped for it, is to move or is not any more."""
     return (
-        has_stopped(old) != has_stopped(new)
+        old.move_ms != new.move_ms
+        or has_stopped(old) != has_stopped(new)
         or old.desired != new.desired
         or old.node_id != new.node_id
         or (bool(new.replaces) and old.status.state < TaskState.RUNNING == new.status.state)
@@ -164,7 +165,8 @@ def _has_turned(old: Task, new: Task) -> bool:
 
 
 def _needs_a_look(view: View, task: Task) -> bool:
-    return task.desired < TaskState.RUNNING or has_stopped(task) or must_leave(view, task)
+    is_placed = task.desired == TaskState.RUNNING and not task.move_ms
+    return not is_placed or has_stopped(task) or must_leave(view, task)
 
 
 def _close_service(view: View, key: Key) -> Decision:

@@ -1,4 +1,6 @@
-"""One slot of a replicated service: its task is restarted, released, moved or stopped.
+"""One slot of a service: its task is restarted, released, moved or stopped.
+
+A slot is an instance here: of a global service the place on a node (`instances`).
 
 A task whose node is down is replaced as its service says (`disconnect`); one on a node that is
 drained gently runs on beside its replacement (`moving`).
@@ -15,8 +17,9 @@ from swarmlet.model.task import Task, TaskState
 from swarmlet.model.view import View, spec_of, task_spec_of
 from swarmlet.reconcile.base import REST, Decision, Moment
 from swarmlet.reconcile.disconnect import NEVER_MS, leaves_ms, why_waiting
+from swarmlet.reconcile.instances import Instance, named, rows_of
 from swarmlet.reconcile.moves import hand_over, keep, needs_of_new, stop
-from swarmlet.reconcile.moving import deadline_ms, is_moving
+from swarmlet.reconcile.moving import deadline_ms, is_for_balance, is_moving
 from swarmlet.reconcile.restart import (
     due_ms,
     ended_ms,
@@ -40,18 +43,29 @@ class _Others(NamedTuple):
     leaving: Sequence[Task]
 
 
-def decide_slot(view: View, service: Service, slot: int, moment: Moment) -> Decision:
+def has_turned(old: Task, new: Task) -> bool:
+    """Whether a task's change can matter to its slot: it stopped, was told to, got its node, or
+    runs where another was to be stopped for it."""
+    return (
+        has_stopped(old) != has_stopped(new)
+        or old.desired != new.desired
+        or old.node_id != new.node_id
+        or (bool(new.replaces) and old.status.state < TaskState.RUNNING == new.status.state)
+    )
+
+
+def decide_slot(view: View, service: Service, slot: Instance, moment: Moment) -> Decision:
     """Of two tasks, one of them made from an older spec or on a node that is drained gently, the
     other one is the slot's: it is restarted and released while the old one runs on; an old one that
     ended has no successor."""
-    rows = list(view.tasks.scan("slot", (service.id, slot)))
+    rows = list(rows_of(view, service.id, slot))
     wanted = [task for task in rows if is_wanted(task)]
     if not wanted:
         return REST
     if len(wanted) > 1:
         clean, dirty, surplus = wanted_of(view, Dirt(view, service), wanted)
         if surplus:
-            return _stop_surplus(surplus, wanted)
+            return _stop_surplus(slot, surplus, wanted)
         wanted = [*clean, *dirty]
     task = wanted[0]
     others = _Others(
@@ -108,23 +122,26 @@ def _decide_old(view: View, service: Service, task: Task, old: Task, moment: Mom
     return Decision(wake_at_ms=_alarm(end_ms))
 
 
-def _stop_surplus(surplus: Sequence[Task], wanted: Sequence[Task]) -> Decision:
+def _stop_surplus(slot: Instance, surplus: Sequence[Task], wanted: Sequence[Task]) -> Decision:
     return Decision(
         changes=tuple(stop(task) for task in surplus),
-        reasons=(f"slot {wanted[0].slot} has {len(wanted)} tasks",),
+        reasons=(f"{named(slot)} has {len(wanted)} tasks",),
     )
 
 
 def _move(view: View, service: Service, task: Task, others: _Others, moment: Moment) -> Decision:
-    """Put a successor beside a task that runs on a node which is drained gently."""
+    """Put a successor beside a task that runs on a node which is drained gently, or moves for
+    balance: that one stays where it is if it gets none."""
     policy = policy_of(task_spec_of(view, task).task_template)
+    balances = is_for_balance(view.nodes.get(task.node_id), task)
     if not may_restart(task, policy, [task, *others.stopping]):
-        return _restart(view, service, task, others, moment)
+        return REST if balances else _restart(view, service, task, others, moment)
     after = released(successor(task, service, policy, view, moment))
+    why = "it is moved for balance" if balances else "its node is drained"
     return Decision(
-        changes=(keep(task), Create(obj=after)),
+        changes=(keep(task), Create(obj=msgspec.structs.replace(after, moved_ms=task.move_ms))),
         guards=needs_of_new(service),
-        reasons=("its node is drained: a task elsewhere goes first",),
+        reasons=(f"{why}: a task elsewhere goes first",),
     )
 
 
