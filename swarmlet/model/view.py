@@ -15,7 +15,7 @@ from swarmlet.model.volume import Volume
 
 Row_co = TypeVar("Row_co", covariant=True)
 
-IndexKey: TypeAlias = str | int | bool | bytes | tuple[str, int]
+IndexKey: TypeAlias = str | int | bool | bytes | tuple[str, int] | tuple[str, str]
 
 
 class TableView(Protocol[Row_co]):
@@ -25,8 +25,8 @@ class TableView(Protocol[Row_co]):
     Indexes: every table but tasks, specs, nodes and join tokens has `name` (lower-cased, unique).
     nodes: `hostname` (lower-cased), `role`, `csr` (of the certificate asked for last). join tokens:
     `secret` (its SHA-256). services: none more. specs: `service`, `secret`, `config`,
-    `network` (ids it refers to). tasks: `service`, `node`, `slot` (service id, slot), `desired`,
-    `state`, `spec` (spec version id), `unassigned` (True: observed below ASSIGNED and desired at
+    `network` (ids it refers to). tasks: `service`, `node`, `slot` (service id, slot),
+    `instance` (service id, node id; of tasks without a slot alone), `desired`, `state`, `spec` (spec version id), `unassigned` (True: observed below ASSIGNED and desired at
     most COMPLETE).
     """
 

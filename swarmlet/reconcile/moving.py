@@ -19,6 +19,7 @@ from swarmlet.model.service import Service
 from swarmlet.model.task import Task, TaskState
 from swarmlet.model.view import View, spec_of
 from swarmlet.reconcile.disconnect import NEVER_MS, rule_of
+from swarmlet.reconcile.instances import is_bound
 
 
 def has_plan(node: Node | None) -> bool:
@@ -32,14 +33,17 @@ def is_for_balance(node: Node | None, task: Task) -> bool:
 
 def is_moving(view: View, task: Task) -> bool:
     """Whether the task runs on while its replacement comes, deadline or not: a task of a replicated
-    service that runs on a drained node which is not down, or is moved for balance."""
+    service that runs on a drained node which is not down, or is moved for balance. A task made for
+    its node has nowhere to go."""
     node = view.nodes.get(task.node_id)
     if node is None or node.status.state == NodeState.DOWN:
         return False
     if not has_plan(node) and not is_for_balance(node, task):
         return False
     service = view.services.get(task.service_id)
-    return service is not None and not why_stop_first(view, service, task)
+    if service is None or is_bound(spec_of(view, service).mode):
+        return False
+    return not why_stop_first(view, service, task)
 
 
 def why_stop_first(view: View, service: Service, task: Task) -> str:

@@ -22,10 +22,11 @@ from swarmlet.model.task import Task, TaskState, TaskStatus
 from swarmlet.model.view import View, spec_of
 from swarmlet.reconcile.base import REST, Decision, Key, Moment
 from swarmlet.reconcile.disconnect import runs_until_ms
+from swarmlet.reconcile.instances import Instance
 from swarmlet.reconcile.moves import needs_of_new
 from swarmlet.reconcile.moving import has_plan
 from swarmlet.reconcile.restart import has_stopped, is_node_lost, must_leave
-from swarmlet.reconcile.slot import decide_slot
+from swarmlet.reconcile.slot import decide_slot, has_turned
 from swarmlet.reconcile.slots import (
     Slots,
     free_slots,
@@ -81,7 +82,7 @@ class ReplicatedDecider:
             return REST
         if key[0] == "service":
             return _reconcile(view, service, replicas, moment)
-        return decide_slot(view, service, int(key[2]), moment)
+        return decide_slot(view, service, Instance(int(key[2])), moment)
 
     def _keys_of_node(self, event: Event, view: View) -> Iterator[Key]:
         old, new = event.old, event.new
@@ -105,7 +106,7 @@ class ReplicatedDecider:
             if _takes_slot(task) and not any(is_wanted(other) for other in rest):
                 yield "service", task.service_id
             yield _slot_key(task)
-        elif old is None or _has_turned(old, new):
+        elif old is None or has_turned(old, new):
             yield _slot_key(task)
             if self._is_too_many(view, new.service_id):
                 yield "service", task.service_id
@@ -150,18 +151,6 @@ def _waiting_slots(event: Event, view: View) -> Iterator[Key]:
 
 def _slot_key(task: Task) -> Key:
     return ("slot", task.service_id, str(task.slot))
-
-
-def _has_turned(old: Task, new: Task) -> bool:
-    """Whether a task's change can matter to its slot: it stopped, was told to, got its node, or
-    runs where another was to be stopped for it, is to move or is not any more."""
-    return (
-        old.move_ms != new.move_ms
-        or has_stopped(old) != has_stopped(new)
-        or old.desired != new.desired
-        or old.node_id != new.node_id
-        or (bool(new.replaces) and old.status.state < TaskState.RUNNING == new.status.state)
-    )
 
 
 def _needs_a_look(view: View, task: Task) -> bool:

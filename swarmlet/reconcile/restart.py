@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from swarmlet.core.ids import TaskID
+from swarmlet.core.ids import NodeID, TaskID
 from swarmlet.core.limits import (
     MS_PER_S,
     NS_PER_S,
@@ -22,13 +22,17 @@ from swarmlet.core.limits import (
 from swarmlet.model.node import Node, NodeState
 from swarmlet.model.service import RestartPolicy, Service, TaskSpec
 from swarmlet.model.task import Task, TaskState, TaskStatus
-from swarmlet.model.view import View
+from swarmlet.model.view import View, spec_of
 from swarmlet.reconcile.base import Moment
 from swarmlet.reconcile.disconnect import runs_until_ms
+from swarmlet.reconcile.instances import is_bound
 
 NS_PER_MS: Final = NS_PER_S // MS_PER_S
 BACKOFF_MIN_MS: Final = 100  # what a delay of 0 doubles from, lest a crash loop fill the log
 CLOCK_SLACK_MS: Final = 60_000  # by which clocks of managers may differ, or be corrected
+EVICTED: Final = "task rejected by constraint enforcer"
+"""The message of a task that has to leave a node which does not suit it any more."""
+
 _DOUBLINGS_MAX: Final = 32  # more would only make large numbers
 
 
@@ -101,15 +105,21 @@ def failures_in_row(task: Task) -> int:
 
     A clean end forgets them; so does a failure after ten minutes from the task's release, and then
     counts as the first. A task that only has to move did not fail: its count moves along; nor did
-    one that its agent stopped for want of a manager.
+    one that its agent stopped for want of a manager, nor one that its node does not suit any more.
     """
-    if not has_stopped(task) or _was_cut_off(task):
+    if not has_stopped(task) or _was_cut_off(task) or was_evicted(task):
         return task.attempt
     if task.status.state == TaskState.COMPLETE:
         return 0
     ran_ms = ended_ms(task) - max(task.created_ms, task.start_at_ms)
     has_run = task.status.state == TaskState.FAILED  # REJECTED never started
     return 1 if has_run and ran_ms >= RESTART_RESET_AFTER_MS else task.attempt + 1
+
+
+def was_evicted(task: Task) -> bool:
+    """Whether the enforcer of constraints ended it, and not its node."""
+    status = task.status
+    return status.state == TaskState.REJECTED and status.message == EVICTED
 
 
 def _was_cut_off(task: Task) -> bool:
@@ -132,7 +142,8 @@ def delay_ms(task: Task, policy: Policy) -> int:
 
 
 def successor(task: Task, service: Service, policy: Policy, view: View, moment: Moment) -> Task:
-    """The task that follows `task` in its slot, held back (desired READY) until it is due.
+    """The task that follows `task` in its slot, held back (desired READY) until it is due; of a
+    global service on its node.
 
     It is made from the service's current spec. A task that leaves a lost node, or was stopped there
     for want of a manager, skips the delay, but not one that its predecessor has not yet sat out.
@@ -147,6 +158,7 @@ def successor(task: Task, service: Service, policy: Policy, view: View, moment: 
         service_id=service.id,
         spec_version=service.spec_version,
         slot=task.slot,
+        node_id=task.node_id if is_bound(spec_of(view, service).mode) else NodeID(""),
         desired=TaskState.READY,
         status=TaskStatus(state=TaskState.NEW, at_ms=now, message="created"),
         attempt=failures_in_row(task),

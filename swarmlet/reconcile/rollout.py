@@ -1,5 +1,8 @@
 """How far an update has come, slot by slot: worked out from the tasks alone, then kept up to date.
 
+A slot is an instance here: of a global service the place on a node (`instances`), which is tried
+only while the node is open to the service (`eligibility`).
+
 An update is the way of a service's tasks to the present spec version. It tries each slot that was
 dirty once: the tasks it made for that are known by `updated_from` and the spec version.
 """
@@ -16,13 +19,20 @@ from swarmlet.model.defaults import monitor_ns
 from swarmlet.model.service import Service, ServiceSpec, UpdateConfig
 from swarmlet.model.task import Task, TaskState
 from swarmlet.model.view import View, spec_of
+from swarmlet.reconcile.eligibility import Standing, standing_of
+from swarmlet.reconcile.instances import Instance, instance_of, is_bound, rows_of
 from swarmlet.reconcile.restart import CLOCK_SLACK_MS, NS_PER_MS, ended_ms
-from swarmlet.reconcile.slots import Dirt, counting_tasks, is_wanted, newest, wanted_of
+from swarmlet.reconcile.slots import (
+    ENDED_BY_ITSELF,
+    Dirt,
+    counting_tasks,
+    has_ended_by_itself,
+    is_wanted,
+    newest,
+    wanted_of,
+)
 
 DEFAULT_CONFIG: Final = UpdateConfig(parallelism=1)
-ENDED_BY_ITSELF: Final = (TaskState.COMPLETE, TaskState.FAILED, TaskState.REJECTED)
-
-
 UPDATING: Final = "updating"
 
 
@@ -95,7 +105,7 @@ class Made(NamedTuple):
     def failed(self, task: Task) -> bool:
         """Whether it ended without running, or too soon after. Both moments are the agent's."""
         status = task.status
-        if status.state not in ENDED_BY_ITSELF:
+        if not has_ended_by_itself(task):
             return False
         return not status.running_ms or status.at_ms - status.running_ms < self.monitor_ms
 
@@ -151,20 +161,22 @@ class Rollout:
         spec = spec_of(view, service)
         self.service_id, self.spec_version = service.id, service.spec_version
         self.settings = settings_of(spec)
-        self.facts: dict[int, SlotFacts] = {}
-        self.taken: set[int] = set()
-        self.tried: set[int] = set()
-        self.in_flight: set[int] = set()
-        self.failed: dict[int, Task] = {}
-        self.surplus: dict[int, tuple[TaskID, ...]] = {}
-        self._fresh: set[int] = set()
-        self._queue: list[int] = []  # a heap of what is or was fresh
-        self._stale: set[int] = set()
+        self.is_bound = is_bound(spec.mode)
+        self.facts: dict[Instance, SlotFacts] = {}
+        self.taken: set[Instance] = set()
+        self.tried: set[Instance] = set()
+        self.in_flight: set[Instance] = set()
+        self.failed: dict[Instance, Task] = {}
+        self.surplus: dict[Instance, tuple[TaskID, ...]] = {}
+        self._spec = spec
+        self._fresh: set[Instance] = set()
+        self._queue: list[Instance] = []  # a heap of what is or was fresh
+        self._stale: set[Instance] = set()
         self._dirt = Dirt(view, service)
         self._made = Made(service.spec_version, self.settings.monitor_ms)
-        by_slot: dict[int, list[Task]] = {}
+        by_slot: dict[Instance, list[Task]] = {}
         for task in view.tasks.scan("service", service.id):
-            by_slot.setdefault(task.slot, []).append(task)
+            by_slot.setdefault(instance_of(task), []).append(task)
         for slot, tasks in by_slot.items():
             self._put(view, slot, tasks)
 
@@ -172,8 +184,8 @@ class Rollout:
     def fresh_count(self) -> int:
         return len(self._fresh)
 
-    def mark(self, slot: int) -> None:
-        """A task of the slot has changed."""
+    def mark(self, slot: Instance) -> None:
+        """A task of the slot has changed, or its node."""
         self._stale.add(slot)
 
     def refresh(self, view: View) -> None:
@@ -182,9 +194,9 @@ class Rollout:
             self._look_at(view, slot)
         self._stale.clear()
 
-    def fresh(self, view: View, most: int) -> list[int]:
+    def fresh(self, view: View, most: int) -> list[Instance]:
         """The lowest fresh slots, looked at again: a node may have got other labels."""
-        found: list[int] = []
+        found: list[Instance] = []
         while self._queue and len(found) < most:
             slot = heapq.heappop(self._queue)
             if slot in self._fresh and slot not in found[-1:]:
@@ -194,9 +206,9 @@ class Rollout:
             heapq.heappush(self._queue, slot)
         return found
 
-    def dirty_task(self, view: View, slot: int) -> Task:
+    def dirty_task(self, view: View, slot: Instance) -> Task:
         """What is to be replaced in a fresh slot."""
-        tasks = view.tasks.scan("slot", (self.service_id, slot))
+        tasks = rows_of(view, self.service_id, slot)
         counting = counting_tasks(view, [t for t in tasks if t.desired < TaskState.REMOVE])
         return next(iter(wanted_of(view, self._dirt, counting).dirty), counting[0])
 
@@ -211,12 +223,14 @@ class Rollout:
     def last_reached_ms(self) -> int:
         return max((self.facts[slot].reached_ms for slot in self.tried), default=0)
 
-    def _look_at(self, view: View, slot: int) -> None:
-        self._put(view, slot, view.tasks.scan("slot", (self.service_id, slot)))
+    def _look_at(self, view: View, slot: Instance) -> None:
+        self._put(view, slot, rows_of(view, self.service_id, slot))
 
-    def _put(self, view: View, slot: int, tasks: Iterable[Task]) -> None:
+    def _put(self, view: View, slot: Instance, tasks: Iterable[Task]) -> None:
         staying = [task for task in tasks if task.desired < TaskState.REMOVE]
         facts = facts_of(view, self._dirt, staying, self._made)
+        if self.is_bound and not self._is_open(view, slot):
+            facts = msgspec.structs.replace(facts, is_fresh=False, is_in_flight=False)
         self.facts[slot] = facts
         for members, is_one in (
             (self.taken, facts.is_taken),
@@ -233,6 +247,9 @@ class Rollout:
         self.surplus.pop(slot, None)
         if facts.surplus:
             self.surplus[slot] = facts.surplus
+
+    def _is_open(self, view: View, slot: Instance) -> bool:
+        return standing_of(view.nodes.get(slot.node_id), self._spec) is Standing.OPEN
 
 
 def end_of(since_ms: int, period_ms: int, now_ms: int) -> int:

@@ -45,9 +45,10 @@ class _Others(NamedTuple):
 
 def has_turned(old: Task, new: Task) -> bool:
     """Whether a task's change can matter to its slot: it stopped, was told to, got its node, or
-    runs where another was to be stopped for it."""
+    runs where another was to be stopped for it, is to move or is not any more."""
     return (
-        has_stopped(old) != has_stopped(new)
+        old.move_ms != new.move_ms
+        or has_stopped(old) != has_stopped(new)
         or old.desired != new.desired
         or old.node_id != new.node_id
         or (bool(new.replaces) and old.status.state < TaskState.RUNNING == new.status.state)

@@ -26,7 +26,15 @@ from swarmlet.model.task import Task, TaskState
 from swarmlet.model.view import View, spec_of, task_spec_of
 from swarmlet.reconcile.disconnect import is_told_otherwise
 from swarmlet.reconcile.moving import is_moving
-from swarmlet.reconcile.restart import has_stopped, may_restart, must_leave, policy_of
+from swarmlet.reconcile.restart import (
+    has_stopped,
+    may_restart,
+    must_leave,
+    policy_of,
+    was_evicted,
+)
+
+ENDED_BY_ITSELF: Final = (TaskState.COMPLETE, TaskState.FAILED, TaskState.REJECTED)
 
 _NO_PORTS: Final = EndpointSpec(mode="vip")
 
@@ -68,11 +76,17 @@ def slots_of(view: View, service: Service) -> Slots:
 
 
 def counting_tasks(view: View, tasks: Sequence[Task]) -> Sequence[Task]:
-    """What makes a slot count: its tasks wanted to run, else its newest if it gets no successor."""
+    """What makes a slot count: its tasks wanted to run, else its newest if it gets no successor.
+
+    Without a slot, on the node of a global service, one that was stopped because of its node does
+    not count, whatever the policy: it has not ended by itself.
+    """
     wanted = sorted((t for t in tasks if is_wanted(t)), key=lambda t: t.id)
     if wanted:
         return wanted
     last = newest(tasks)
+    if not last.slot and not has_ended_by_itself(last):
+        return ()
     policy = policy_of(task_spec_of(view, last).task_template)
     return () if may_restart(last, policy, tasks) else (last,)
 
@@ -80,6 +94,10 @@ def counting_tasks(view: View, tasks: Sequence[Task]) -> Sequence[Task]:
 def is_wanted(task: Task) -> bool:
     """Whether the task should run, now or once it is released."""
     return task.desired <= TaskState.RUNNING
+
+
+def has_ended_by_itself(task: Task) -> bool:
+    return task.status.state in ENDED_BY_ITSELF and not was_evicted(task)
 
 
 def newest(tasks: Sequence[Task]) -> Task:

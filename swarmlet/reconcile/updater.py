@@ -1,10 +1,10 @@
-"""The updater: brings the tasks of a replicated service to its present spec, a few at a time.
+"""The updater: brings the tasks of a service to its present spec, a few at a time.
 
 SwarmKit's updater (manager/orchestrator/update) without its workers and its memory: how far an
 update has come is read from the tasks (`rollout.py`), so any leader goes on where another stopped.
-It decides one service at a time. The replicated decider does the rest of the work: it releases a
-new task once the old one has stopped, stops the old one once the new one runs, and restarts what
-fails.
+It decides one service at a time. The decider of the service's mode does the rest of the work: it
+releases a new task once the old one has stopped, stops the old one once the new one runs, and
+restarts what fails. Jobs are not updated.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,21 +13,24 @@ from typing import Final
 
 import msgspec
 
-from swarmlet.core.ids import TaskID
+from swarmlet.core.ids import NodeID, TaskID
 from swarmlet.core.limits import ENTRY_CHANGES_MAX
 from swarmlet.model.change import Change, Create, Event, SetDesired, Update
-from swarmlet.model.service import Service, UpdateStatus
+from swarmlet.model.job import is_job
+from swarmlet.model.node import Node
+from swarmlet.model.service import Service
 from swarmlet.model.task import Task, TaskState, TaskStatus
+from swarmlet.model.update_status import is_at_rest, is_updating
 from swarmlet.model.view import View, spec_of
 from swarmlet.reconcile.base import REST, Decision, Key, Moment
+from swarmlet.reconcile.eligibility import standing_parts
+from swarmlet.reconcile.instances import Instance, instance_of, rows_of
 from swarmlet.reconcile.moves import hand_over, keep, needs_of_new
 from swarmlet.reconcile.moving import is_moving
 from swarmlet.reconcile.restart import due_ms, has_stopped, must_leave, released
-from swarmlet.reconcile.rollout import UPDATING, Rollout, end_of, is_updating
-from swarmlet.reconcile.slots import replicas_of
+from swarmlet.reconcile.rollout import Rollout, end_of
+from swarmlet.reconcile.slots import is_wanted, replicas_of
 
-PAUSED: Final = "paused"
-COMPLETED: Final = "completed"
 SLOTS_MAX: Final = (
     ENTRY_CHANGES_MAX - 1
 ) // 2  # in one decision: two changes a slot, and the status
@@ -42,7 +45,7 @@ class UpdaterDecider:
     """
 
     name: Final = "updater"
-    tables: Final = frozenset({Service, Task})
+    tables: Final = frozenset({Service, Task, Node})
 
     def __init__(self) -> None:
         self._rollouts: dict[str, Rollout] = {}
@@ -54,9 +57,12 @@ class UpdaterDecider:
 
     def keys_of(self, event: Event, view: View) -> Iterable[Key]:
         """A service that changed; of one under update, a task that turned. Of others only a task
-        from an older spec that comes late, decided upon before the update."""
+        from an older spec that comes late, decided upon before the update, and one whose node
+        changed so that it may have to follow the present spec now."""
         if event.table is Service:
             return [("service", event.id)]
+        if event.table is Node:
+            return self._keys_of_node(event, view)
         if event.table is not Task:
             return ()
         old, new = event.old, event.new
@@ -68,8 +74,23 @@ class UpdaterDecider:
         if rollout is None:
             is_late = old is None and _is_old(view, task)
             return [("service", task.service_id)] if is_late else ()
-        rollout.mark(task.slot)
+        rollout.mark(instance_of(task))
         return [("service", task.service_id)] if _has_turned(old, new) else ()
+
+    def _keys_of_node(self, event: Event, view: View) -> Iterable[Key]:
+        old, new = event.old, event.new
+        assert isinstance(old, Node | None)
+        assert isinstance(new, Node | None)
+        if standing_parts(old) == standing_parts(new):
+            return ()
+        keys: dict[Key, None] = {}
+        for task in view.tasks.scan("node", event.id):
+            rollout = self._rollouts.get(task.service_id)
+            if rollout is not None:
+                rollout.mark(instance_of(task))
+            if rollout is not None or (is_wanted(task) and _is_old(view, task)):
+                keys["service", task.service_id] = None
+        return keys
 
     def decide(self, view: View, key: Key, moment: Moment) -> Decision:
         service = view.services.get(key[1])
@@ -114,7 +135,7 @@ def _state(service: Service) -> str:
 def _may_be_dirty(view: View, service: Service) -> bool:
     """Whether a look at the tasks is worth it: one update is under way, or none was and there are
     tasks of other versions. A paused one stays as it is until the service is updated again."""
-    if replicas_of(spec_of(view, service)) is None:
+    if is_job(spec_of(view, service).mode):
         return False
     if _state(service) in ("", COMPLETED):
         return any(
@@ -152,7 +173,7 @@ def _advance(
 
 
 def _started(
-    service: Service, rollout: Rollout, slots: Sequence[int], changes: Sequence[Change]
+    service: Service, rollout: Rollout, slots: Sequence[Instance], changes: Sequence[Change]
 ) -> Decision:
     left = rollout.fresh_count - len(slots)
     return Decision(
@@ -179,8 +200,7 @@ def _stop_surplus(rollout: Rollout) -> Decision:
 def _room(view: View, service: Service, rollout: Rollout, resting: int) -> int:
     """How many more slots may be tried now; none while there are slots that must be closed."""
     replicas = replicas_of(spec_of(view, service))
-    assert replicas is not None
-    if len(rollout.taken) > replicas:
+    if replicas is not None and len(rollout.taken) > replicas:
         return 0
     parallelism = rollout.settings.parallelism
     if not parallelism:
@@ -189,28 +209,29 @@ def _room(view: View, service: Service, rollout: Rollout, resting: int) -> int:
 
 
 def _replace_in(
-    view: View, service: Service, rollout: Rollout, slot: int, moment: Moment
+    view: View, service: Service, rollout: Rollout, slot: Instance, moment: Moment
 ) -> list[Change]:
     """Put a new task in the slot. Every way names the old task's version, so that a slot is tried
     once, however often this is committed."""
     old = rollout.dirty_task(view, slot)
-    new = _new_task(service, old, moment)
+    new = _new_task(service, old, moment, is_bound=rollout.is_bound)
     may_stay = not must_leave(view, old) or is_moving(view, old)
     is_up = old.status.state == TaskState.RUNNING and may_stay
     if rollout.settings.is_start_first and is_up:
         return [keep(old), Create(obj=released(new))]
-    others = list(view.tasks.scan("slot", (service.id, slot)))
+    others = list(rows_of(view, service.id, slot))
     if due_ms(new, others, view, moment.now_ms) <= moment.now_ms:
         new = released(new)
     return [hand_over(old), Create(obj=new)]
 
 
-def _new_task(service: Service, old: Task, moment: Moment) -> Task:
+def _new_task(service: Service, old: Task, moment: Moment, *, is_bound: bool) -> Task:
     return Task(
         id=TaskID(moment.new_id()),
         service_id=service.id,
         spec_version=service.spec_version,
         slot=old.slot,
+        node_id=old.node_id if is_bound else NodeID(""),
         desired=TaskState.READY,
         status=TaskStatus(state=TaskState.NEW, at_ms=moment.now_ms, message="created"),
         start_at_ms=moment.now_ms,
@@ -219,25 +240,7 @@ def _new_task(service: Service, old: Task, moment: Moment) -> Task:
     )
 
 
-def _too_many_failed(rollout: Rollout) -> Task | None:
-    """The last task that failed, if with it more failed than may."""
-    if rollout.settings.failure_action == "continue" or not rollout.failed:
-        return None
-    dirty_at_start = len(rollout.tried) + rollout.fresh_count
-    if len(rollout.failed) / dirty_at_start <= rollout.settings.max_failure_ratio:
-        return None
-    return max(rollout.failed.values(), key=lambda t: (t.status.applied_at_ms, t.id))
 
-
-def _pause(service: Service, failed: Task) -> Decision:
-    message = f"update paused due to failure or early termination of task {failed.id}"
-    assert service.update_status is not None
-    paused = _replace(service.update_status, state=PAUSED, message=message)
-    return Decision(changes=(_write(service, paused),), reasons=(message,))
-
-
-def _begun(moment: Moment) -> UpdateStatus:
-    return UpdateStatus(state=UPDATING, started_ms=moment.now_ms, message="update in progress")
 
 
 def _end(service: Service, rollout: Rollout, moment: Moment) -> Decision:
@@ -253,7 +256,3 @@ def _end(service: Service, rollout: Rollout, moment: Moment) -> Decision:
         message="update completed",
     )
     return Decision(changes=(_write(service, completed),), reasons=(completed.message,))
-
-
-def _write(service: Service, status: UpdateStatus) -> Update:
-    return Update(obj=_replace(service, update_status=status), seen=service.version)

@@ -63,6 +63,10 @@ def _unassigned(row: Task) -> bool | None:
     return True if is_open else None
 
 
+def _instance(row: Task) -> tuple[str, str] | None:
+    return None if row.slot or not row.node_id else (row.service_id, row.node_id)
+
+
 def _task_spec(row: Task) -> str:
     return spec_version_id(row.service_id, row.spec_version)
 
@@ -130,6 +134,7 @@ INDEXES: Final[dict[type, dict[str, Index]]] = {
         "service": Index(attrgetter("service_id")),
         "node": Index(attrgetter("node_id")),
         "slot": Index(attrgetter("service_id", "slot")),
+        "instance": Index(_instance),
         "desired": Index(attrgetter("desired")),
         "state": Index(attrgetter("status.state")),
         "spec": Index(_task_spec),

@@ -58,6 +58,7 @@ INDEXES: dict[tuple[type, str], Callable[[object], object]] = {
     (Task, "service"): lambda t: t.service_id,
     (Task, "node"): lambda t: t.node_id,
     (Task, "slot"): lambda t: (t.service_id, t.slot),
+    (Task, "instance"): lambda t: None if t.slot else (t.service_id, t.node_id),
     (Task, "state"): lambda t: t.status.state,
     (Task, "spec"): lambda t: spec_version_id(t.service_id, t.spec_version),
     (SpecVersion, "service"): lambda s: s.service_id,
