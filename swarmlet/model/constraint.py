@@ -3,6 +3,7 @@
 Grammar and keys are SwarmKit's (manager/constraint/constraint.go) with three differences: a key
 that no node can ever have is refused instead of never matching, so is a `node.ip` that is no
 address, and the operator is the one that comes first, so that a value after `!=` may contain `==`.
+And there is one key more: `service`, for tasks of which service run on the node.
 """
 
 import ipaddress
@@ -20,6 +21,9 @@ _KEY: Final = re.compile(r"[A-Za-z_][A-Za-z0-9\-_.]+")
 _VALUE: Final = re.compile(r"(?!=)[A-Za-z0-9:\-_\s.*()?+\[\]\\^$|/=]+")
 _NODE_LABELS: Final = "node.labels."
 _ENGINE_LABELS: Final = "engine.labels."
+SERVICE_KEY: Final = "service"
+"""Asks what runs on the node: a matter of its tasks, which a node's row does not answer."""
+
 _SIMILAR: Final = 0.8  # share of characters in common from which a key is taken for a slip
 _CACHE_MAX: Final = 4096  # parsed texts kept; a busy cluster has a few hundred
 _MAPPED_BITS: Final = 96  # ::ffff:0:0/96 holds the IPv4 addresses (RFC 4291 §2.5.5.2)
@@ -68,7 +72,10 @@ def parse(text: str) -> Constraint:
 
 
 def matches(constraint: Constraint, node: Node) -> bool:
-    """Whether `node` satisfies the constraint. A key that does not exist is never satisfied."""
+    """Whether `node`'s row satisfies the constraint. A key that does not exist is never satisfied;
+    what it asks of services, the row does not stand in the way of."""
+    if constraint.key.lower() == SERVICE_KEY:
+        return True
     if constraint.key.lower() == "node.ip":
         return _is_within(node.status.addr, constraint.value) == constraint.is_equal
     have = value_of(constraint.key, node)
@@ -88,7 +95,7 @@ def value_of(key: str, node: Node) -> str | None:
 
 def _check_key(text: str, key: str) -> None:
     lower = key.lower()
-    if lower in _PLAIN_KEYS or _label_of(lower):
+    if lower in _PLAIN_KEYS or lower == SERVICE_KEY or _label_of(lower):
         return
     raise InvalidArgumentError(
         f"constraint '{text}': unknown key '{key}'", _did_you_mean(key) or _known_keys()
@@ -104,7 +111,7 @@ def _label_of(lower_key: str) -> str:
 
 def _did_you_mean(key: str) -> str:
     """The known key nearest to `key`; the label of a misspelt prefix is kept as written."""
-    near = get_close_matches(key.lower(), _PLAIN_KEYS, n=1, cutoff=_SIMILAR)
+    near = get_close_matches(key.lower(), (*_PLAIN_KEYS, SERVICE_KEY), n=1, cutoff=_SIMILAR)
     if f"node.{key.lower()}" in _PLAIN_KEYS:
         near = [f"node.{key.lower()}"]
     if near:
@@ -116,7 +123,9 @@ def _did_you_mean(key: str) -> str:
 
 
 def _known_keys() -> str:
-    return f"Use one of {', '.join(_PLAIN_KEYS)}, node.labels.NAME, engine.labels.NAME."
+    return (
+        f"Use one of {', '.join(_PLAIN_KEYS)}, {SERVICE_KEY}, node.labels.NAME, engine.labels.NAME."
+    )
 
 
 def _check_address(text: str, value: str) -> None:

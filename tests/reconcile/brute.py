@@ -49,6 +49,8 @@ def failing(node, spec) -> str:
     placement = template.placement
     for text in placement.constraints:
         key, want = (part.strip() for part in text.replace("!=", "==").split("=="))
+        if key == "service":
+            continue
         if (label(node, key).lower() == want.lower()) == ("!=" in text):
             return "scheduling constraints not satisfied"
     platform = node.description.platform
@@ -59,6 +61,25 @@ def failing(node, spec) -> str:
     ):
         return "unsupported platform"
     return ""
+
+
+def wishes(texts):
+    """[(service, whether it is wanted there)] of constraints, or of what is spread over."""
+    found = set()
+    for text in texts:
+        key, want = (part.strip() for part in text.replace("!=", "==").split("==", 1))
+        if key == "service":
+            found.add((want, "!=" not in text))
+    return found
+
+
+def descriptors(spec):
+    preferences = spec.task_template.placement.preferences
+    return [p.spread.spread_descriptor for p in preferences]
+
+
+def is_packed(spec) -> bool:
+    return spec.labels.get("swarmlet.strategy") == "binpack"
 
 
 def wants(spec) -> Counter:
@@ -127,10 +148,26 @@ class Brute:
                     return "host-mode port already in use"
             elif have < count:
                 return "insufficient resources"
+        if with_limit and self.unmet(node_id, spec.task_template.placement.constraints):
+            return "services asked for are not there, or unwanted ones are,"
         limit = spec.task_template.placement.max_replicas
         if with_limit and limit and self.of_service[service_id][node_id] >= limit:
             return "max replicas per node limit exceed"
         return ""
+
+    def unmet(self, node_id, texts) -> int:
+        """How many wishes with regard to services do not hold on the node."""
+        return sum(
+            (self.of_service[service][node_id] > 0) != is_wanted
+            for service, is_wanted in wishes(text for text in texts if "==" in text or "!=" in text)
+        )
+
+    def rank(self, node_id, spec):
+        if not is_packed(spec):
+            return (self.total[node_id],)
+        has, free = self._capacity(self.nodes[node_id]), self.free[node_id]
+        full = sum((has[k] - free[k]) * 1000 // has[k] for k in ("cpu", "memory") if has[k])
+        return (-full, -self.total[node_id])
 
     def turns(self):
         """[(group key, spec, [(task id, node id)], tasks left)] in the order of the turns."""
@@ -139,10 +176,24 @@ class Brute:
             if is_waiting(task):
                 groups[task.service_id, task.spec_version].append((task.slot, task.id))
         specs = {key: self.world.specs.get(f"{key[0]}@{key[1]}").spec for key in groups}
-        for key in sorted(groups, key=lambda k: Group(k, specs[k]).sort_key):
+        todo, left = list(groups), []
+        while todo:
+            key = min(todo, key=lambda k: Group(k, specs[k]).sort_key)
+            todo.remove(key)
             ids = [task_id for _, task_id in sorted(groups[key])]
             placed = self.place(key, specs[key], ids)
+            groups[key] = sorted(groups[key])[len(placed) :]
             yield key, specs[key], placed, ids[len(placed) :]
+            left.append(key)
+            if placed:  # who must be beside this service may have found a node
+                again = [
+                    k
+                    for k in left
+                    if groups[k]
+                    and (key[0], True) in wishes(specs[k].task_template.placement.constraints)
+                ]
+                left = [k for k in left if k not in again]
+                todo += again
 
     def place(self, key, spec, ids):
         service_id, spread = key[0], self._spread(spec)
@@ -150,9 +201,9 @@ class Brute:
         paths = {n: tuple(label(self.nodes[n], k) for k in spread) for n in self.nodes}
         first = {}  # branch -> its emptiest node with room as the turn begins: ties go there
         able = (n for n in passing if not self.lacking(n, service_id, spec, with_limit=False))
-        for n in sorted(able, key=lambda n: (self.total[n], n)):
+        for n in sorted(able, key=lambda n: (self.rank(n, spec), n)):
             for depth in range(len(spread)):
-                first.setdefault(paths[n][: depth + 1], (self.total[n], n))
+                first.setdefault(paths[n][: depth + 1], (self.rank(n, spec), n))
         placed = []
         for task_id in ids:
             best = self._best(key, spec, passing, paths, first)
@@ -179,12 +230,18 @@ class Brute:
 
         def order(n):
             failures = self.failures[key, n]
-            return (failures if failures >= FAILURES_MIN else 0, mine[n], self.total[n], n)
+            return (
+                failures if failures >= FAILURES_MIN else 0,
+                self.unmet(n, descriptors(spec)),
+                0 if is_packed(spec) else mine[n],
+                self.rank(n, spec),
+                n,
+            )
 
         return min(able, key=order, default=None)
 
     def _spread(self, spec):
-        return [p.spread.spread_descriptor for p in spec.task_template.placement.preferences]
+        return [key for key in descriptors(spec) if ".labels." in key]
 
     def reason(self, key, spec) -> str:
         """Why nothing more of a group fits."""
@@ -199,6 +256,7 @@ class Brute:
             "unsupported platform",
             "insufficient resources",
             "host-mode port already in use",
+            "services asked for are not there, or unwanted ones are,",
             "max replicas per node limit exceed",
         ]
         parts = []

@@ -30,7 +30,7 @@ from swarmlet.model.service import (
 from swarmlet.model.task import Task, TaskState, TaskStatus
 from swarmlet.reconcile.base import Moment
 from swarmlet.reconcile.scheduler.place import PENDING, SchedulerDecider
-from tests.reconcile.brute import Brute, is_waiting
+from tests.reconcile.brute import Brute, is_waiting, wishes
 from tests.reconcile.world import RefusedError, World, node, replace, service_spec, task
 
 HISTORIES = int(os.environ.get("SWARMLET_HISTORIES", "500"))
@@ -71,6 +71,9 @@ def random_spec(rng, name):
             ("node.labels.dc",),
             ("node.labels.dc", "node.labels.rack"),
             ("engine.labels.disk",),
+            ("service==s0",),
+            ("service!=s1", "node.labels.dc"),
+            ("service==s1", "service!=s2"),
         ]
     )
     reserved = Resources(
@@ -78,7 +81,7 @@ def random_spec(rng, name):
         memory_bytes=rng.choice([0, 0, 1, 3]),
         generic_resources=rng.choice([[], [], [], [generic("gpu", 1)]]),
     )
-    return service_spec(
+    spec = service_spec(
         name,
         1,
         image=rng.choice(["host"] * 9 + ["nginx"]),
@@ -93,6 +96,9 @@ def random_spec(rng, name):
                     ["node.labels.dc != b", "node.id!=n03"],
                     ["node.id!=n01"],
                     ["engine.labels.disk==ssd"],
+                    ["service!=s0"],
+                    ["service==s1"],
+                    ["node.labels.dc!=b", "service==s0", "service != s2"],
                 ]
             ),
             platforms=rng.choice(
@@ -104,6 +110,8 @@ def random_spec(rng, name):
             ],
         ),
     )
+    is_packed = rng.random() < 0.2
+    return replace(spec, labels={"swarmlet.strategy": "binpack"} if is_packed else {})
 
 
 def placements(decision):
@@ -275,7 +283,9 @@ class History:
             assert not placed
             for task_id in left:
                 err = self.world.tasks.get(task_id).status.err
-                if spec.endpoint_spec is None and not spec.task_template.placement.max_replicas:
+                placement = spec.task_template.placement
+                others = wishes(placement.constraints)
+                if spec.endpoint_spec is None and not placement.max_replicas and not others:
                     assert err == brute.reason(key, spec)
                 assert err.startswith("no suitable node")
         for row in self.world.tasks.all():

@@ -31,8 +31,8 @@ from swarmlet.reconcile.scheduler.filters import (
     needs_of,
 )
 from swarmlet.reconcile.scheduler.group import FAILURES_KEPT_MAX, Group
-from swarmlet.reconcile.scheduler.nodeset import POOLS_MAX, Pools
 from swarmlet.reconcile.scheduler.nodeset import NodeState as Counted
+from swarmlet.reconcile.scheduler.pool import POOLS_MAX, PoolKey, Pools
 from swarmlet.reconcile.scheduler.spread import path_of, share_out, spread_of
 from tests.reconcile.world import node, replace, service_spec
 
@@ -204,19 +204,19 @@ def test_port_is_free_when_the_last_of_its_holders_gave_it_back():
 def test_pools_keep_the_last_used_and_what_they_share():
     nodes = {"n1": Counted(node())}
     pools = Pools(nodes)
-    first = pools.pool((Needs(), ()))
+    first = pools.pool(PoolKey(Needs(), (), False))
     for number in range(1, POOLS_MAX):
-        pools.pool((Needs(cpu_nano=number), ()))
-    assert pools.pool((Needs(), ())) is first
-    pools.pool((Needs(cpu_nano=POOLS_MAX, fixed=Fixed(runtimes=("oci",))), ()))
+        pools.pool(PoolKey(Needs(cpu_nano=number), (), False))
+    assert pools.pool(PoolKey(Needs(), (), False)) is first
+    pools.pool(PoolKey(Needs(cpu_nano=POOLS_MAX, fixed=Fixed(runtimes=("oci",))), (), False))
     assert len(pools) == POOLS_MAX
-    assert pools.peek((Needs(), ())) is first
-    assert pools.peek((Needs(cpu_nano=1), ())) is None
+    assert pools.peek(PoolKey(Needs(), (), False)) is first
+    assert pools.peek(PoolKey(Needs(cpu_nano=1), (), False)) is None
     assert len({id(pool.passing) for pool in pools}) == 2
     for number in range(POOLS_MAX):
-        pools.pool((Needs(memory_b=number + 1), ()))
+        pools.pool(PoolKey(Needs(memory_b=number + 1), (), False))
     assert len({id(pool.passing) for pool in pools}) == 1
-    assert pools.pool((Needs(fixed=Fixed(runtimes=("oci",))), ())).passing.failed == {
+    assert pools.pool(PoolKey(Needs(fixed=Fixed(runtimes=("oci",))), (), False)).passing.failed == {
         Filter.RUNTIME: 1
     }
 

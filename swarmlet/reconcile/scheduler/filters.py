@@ -29,7 +29,8 @@ class Filter(IntEnum):
     PLATFORM = 3
     RESOURCE = 4
     HOST_PORT = 5
-    MAX_REPLICAS = 6
+    AFFINITY = 6
+    MAX_REPLICAS = 7
 
 
 class Fixed(NamedTuple):
@@ -156,6 +157,7 @@ _WORDS: Final[Mapping[Filter, str]] = {
     Filter.PLATFORM: "unsupported platform",
     Filter.RESOURCE: "insufficient resources",
     Filter.HOST_PORT: "host-mode port already in use",
+    Filter.AFFINITY: "services asked for are not there, or unwanted ones are,",
     Filter.MAX_REPLICAS: "max replicas per node limit exceed",
 }
 

@@ -5,12 +5,14 @@ nothing where it is equal already. So the echo of the scheduler's own Assign is 
 a refused one is put right by counting the row again.
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from swarmlet.model.node import Node
 from swarmlet.model.task import Task, TaskState
 from swarmlet.reconcile.scheduler.group import Group
-from swarmlet.reconcile.scheduler.nodeset import NodeState, Pools
+from swarmlet.reconcile.scheduler.nodeset import NodeState
+from swarmlet.reconcile.scheduler.pool import Pools
 
 
 class Claim(NamedTuple):
@@ -37,10 +39,22 @@ class Ledger:
         self.pools = Pools(self.nodes)
         self._claims: dict[str, Claim] = {}
         self._hosts: dict[str, dict[str, int]] = {}
+        self._named: dict[str, dict[str, None]] = {}  # name -> ids of services with active tasks
+        self._gained: dict[str, None] = {}  # names of services that came to a node
 
     def hosts_of(self, service_id: str) -> dict[str, int]:
         """Node id -> active tasks of the service there."""
         return self._hosts.get(service_id, {})
+
+    def hosts_named(self, name: str) -> list[dict[str, int]]:
+        """`hosts_of` by the service's name in lower case; two while one's tasks still end whose
+        service was removed and made anew."""
+        return [self._hosts[service_id] for service_id in self._named.get(name, ())]
+
+    def gained(self) -> list[str]:
+        """Names of the services that came to a node they were not on, since this was last asked."""
+        names, self._gained = list(self._gained), {}
+        return names
 
     def claim_of(self, task_id: str) -> Claim | None:
         """What is counted for a task."""
@@ -71,6 +85,7 @@ class Ledger:
         if claim is not None:
             self._claims[task_id] = claim
             self._add(claim, 1)
+            self.offer_fuller((claim.node_id,))
         else:
             del self._claims[task_id]
         if before is None:
@@ -81,20 +96,40 @@ class Ledger:
             self.pools.offer(loosened)
         return loosened
 
-    def hold(self, task_id: str, node_id: str, group: Group) -> None:
+    def hold(self, task_id: str, state: NodeState, group: Group) -> None:
         """Count a task that is being placed; `count` with its row confirms or undoes it."""
-        claim = self._claims[task_id] = Claim(node_id, group, True)
+        claim = self._claims[task_id] = Claim(state.id, group, True)
         self._add(claim, 1)
+
+    def offer_fuller(self, node_ids: Iterable[str]) -> None:
+        """Tasks came to these nodes."""
+        if self.pools.has_packed:
+            for node_id in dict.fromkeys(node_ids):
+                self.pools.offer_fuller(self.nodes[node_id])
 
     def _add(self, claim: Claim, sign: int) -> None:
         state = self.nodes.get(claim.node_id)
         if state is not None:
             state.hold(claim.group.needs, sign)
             state.total += sign * claim.is_active
-        if claim.is_active:
-            hosts = self._hosts.setdefault(claim.group.service_id, {})
-            hosts[claim.node_id] = hosts.get(claim.node_id, 0) + sign
-            if not hosts[claim.node_id]:
-                del hosts[claim.node_id]
-                if not hosts:
-                    del self._hosts[claim.group.service_id]
+        if not claim.is_active:
+            return
+        group, node_id = claim.group, claim.node_id
+        hosts = self._hosts.get(group.service_id)
+        if hosts is None:
+            hosts = self._hosts[group.service_id] = {}
+            self._named.setdefault(group.service_name, {})[group.service_id] = None
+        if node_id not in hosts:
+            self._gained[group.service_name] = None
+        hosts[node_id] = hosts.get(node_id, 0) + sign
+        if not hosts[node_id]:
+            del hosts[node_id]
+            if not hosts:
+                self._forget(group)
+
+    def _forget(self, group: Group) -> None:
+        del self._hosts[group.service_id]
+        named = self._named[group.service_name]
+        del named[group.service_id]
+        if not named:
+            del self._named[group.service_name]

@@ -8,13 +8,21 @@ A service knows the few nodes that host it or failed it. Every other node has th
 (0, 0, all, id), whichever the service: those come from the class's shared pool, one task each,
 before the known ones, which are kept in a small heap by their full key. A turn costs
 O((tasks + hosts) log nodes).
+
+With affinities or packing the order is
+
+    (failures as above, preferences that do not hold, tasks of the service, all, id)
+    (failures as above, preferences that do not hold, 0, fullness, id)   packed
+
+and the nodes that host a service that is named are known too; known and unknown are merged.
 """
 
 from collections.abc import Sequence
 from heapq import heapify, heappop, heappush, heapreplace
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from swarmlet.core.ids import NodeID, TaskID
+from swarmlet.reconcile.scheduler.affinity import Term
 from swarmlet.reconcile.scheduler.filters import Filter, explain, failing
 from swarmlet.reconcile.scheduler.group import Group
 from swarmlet.reconcile.scheduler.ledger import Ledger
@@ -23,12 +31,16 @@ from swarmlet.reconcile.scheduler.spread import Path, path_of, share_out
 
 Placed: TypeAlias = tuple[TaskID, NodeID]
 
-_Entry: TypeAlias = tuple[int, int, int, str]  # (failures, tasks of the service, all tasks, node)
+_Entry: TypeAlias = tuple[int, int, int, int, str]
+"""(failures, preferences unmet, tasks of the service or 0, rank, node)."""
+
+_NOBODY: Final[dict[str, int]] = {}
 
 
 def place(ledger: Ledger, group: Group, task_ids: Sequence[TaskID], now_ms: int) -> list[Placed]:
     """Nodes for the first of `task_ids`, held for them; what is left over fits nowhere."""
-    return _Turn(ledger, group, task_ids, now_ms).run()
+    turn = _RankedTurn if group.is_packed or any(group.affinity) else _Turn
+    return turn(ledger, group, task_ids, now_ms).run()
 
 
 def fits(ledger: Ledger, group: Group, state: NodeState) -> Filter | None:
@@ -42,11 +54,11 @@ def fits(ledger: Ledger, group: Group, state: NodeState) -> Filter | None:
 def why_not(ledger: Ledger, group: Group) -> str:
     """Why a group that does not fit anywhere does not.
 
-    O(1) for most; O(passing nodes) where ports or max replicas may be the reason beside resources.
+    O(1) for most; O(passing nodes) where more than resources may be the reason.
     """
     pool = ledger.pools.pool(group.pool_key)
     counts = dict(pool.passing.failed)
-    if not group.max_replicas and not group.needs.ports:
+    if not group.max_replicas and not group.needs.ports and not group.affinity.must:
         counts[Filter.RESOURCE] = len(pool.passing.leaf)
         return explain(counts, group.needs)
     for node_id in pool.passing.leaf:
@@ -56,8 +68,19 @@ def why_not(ledger: Ledger, group: Group) -> str:
     return explain(counts, group.needs)
 
 
+def unmet(ledger: Ledger, terms: Sequence[Term], node_id: str) -> list[Term]:
+    """The terms that do not hold on a node."""
+    return [
+        term
+        for term in terms
+        if any(node_id in hosts for hosts in ledger.hosts_named(term.service)) != term.is_near
+    ]
+
+
 def _lacks(ledger: Ledger, group: Group, state: NodeState) -> Filter | None:
     failed = state.lacks(group.needs)
+    if failed is None and group.affinity.must and unmet(ledger, group.affinity.must, state.id):
+        return Filter.AFFINITY
     if failed is None and group.max_replicas:
         hosts = ledger.hosts_of(group.service_id)
         if hosts.get(state.id, 0) >= group.max_replicas:
@@ -66,7 +89,7 @@ def _lacks(ledger: Ledger, group: Group, state: NodeState) -> Filter | None:
 
 
 class _Turn:
-    """One group's turn. Nodes taken from the shared pool are offered back at its end."""
+    """One group's turn. What was taken from the shared pool is given back at its end."""
 
     def __init__(
         self, ledger: Ledger, group: Group, task_ids: Sequence[TaskID], now_ms: int
@@ -77,7 +100,8 @@ class _Turn:
         self._aside: list[NodeState] = []
         self._known: dict[str, tuple[int, int]] = {}  # node -> (failures, tasks of the service)
         self._heaps: dict[Path, list[_Entry]] = {}  # of known nodes, by leaf
-        self._order: dict[Path, list[Path]] = {}  # branch -> its children, emptiest first
+        self._order: dict[Path, list[Path]] = {}  # branch -> its children, the best node's first
+        self._taken: list[Path] = []  # branches, those above first
         self._branch: dict[Path, int] = {}  # branch -> tasks of the service under it
         self._know(now_ms)
 
@@ -85,61 +109,96 @@ class _Turn:
         self._fill((), len(self._ids))
         for state in self._aside:
             self._pool.offer(state)
+        for branch in reversed(self._taken):
+            self._pool.give_back(branch)
+        self._ledger.offer_fuller(node_id for _, node_id in self._placed)
         return self._placed
 
     def _know(self, now_ms: int) -> None:
-        ledger, group = self._ledger, self._group
-        for node_id, failures in group.faulty_nodes(now_ms):
-            self._known[node_id] = (failures, 0)
-        for node_id, tasks in ledger.hosts_of(group.service_id).items():
-            self._known[node_id] = (self._known.get(node_id, (0, 0))[0], tasks)
-        for node_id, (failures, tasks) in self._known.items():
-            state = ledger.nodes.get(node_id)
-            if state is None:
-                continue
-            leaf = self._pool.passing.leaf.get(node_id)
-            if leaf is not None:
-                self._heaps.setdefault(leaf, []).append((failures, tasks, state.total, node_id))
-            elif group.spread:
-                leaf = path_of(state.node, group.spread)
-            for depth in range(len(leaf or ())):
-                branch = (leaf or ())[: depth + 1]
-                self._branch[branch] = self._branch.get(branch, 0) + tasks
+        known = self._known
+        for node_id, failures in self._group.faulty_nodes(now_ms):
+            known[node_id] = (failures, 0)
+        for node_id, tasks in self._ledger.hosts_of(self._group.service_id).items():
+            known[node_id] = (known[node_id][0] if node_id in known else 0, tasks)
+        for node_id, (failures, tasks) in known.items():
+            state = self._ledger.nodes.get(node_id)
+            if state is not None:
+                self._put(state, failures, tasks)
         for heap in self._heaps.values():
             heapify(heap)
+
+    def _put(self, state: NodeState, failures: int, tasks: int) -> None:
+        """A known node in its place; its tasks count for its branches wherever it stands."""
+        leaf = self._pool.passing.leaf.get(state.id)
+        if leaf is not None:
+            entry = self._entry(state, failures, tasks)
+            if entry is not None:
+                self._heaps.setdefault(leaf, []).append(entry)
+        elif self._group.spread:
+            leaf = path_of(state.node, self._group.spread)
+        if leaf:
+            for depth in range(len(leaf)):
+                branch = leaf[: depth + 1]
+                self._branch[branch] = self._branch.get(branch, 0) + tasks
+
+    def _entry(self, state: NodeState, failures: int, tasks: int) -> _Entry | None:
+        """A known node's place in the order; None where it may have no task of the group."""
+        return (failures, 0, tasks, state.total, state.id)
 
     def _fill(self, path: Path, k: int) -> int:
         """Place up to k tasks under a branch, equalising the service's tasks among its children."""
         if len(path) == len(self._group.spread):
             return self._fill_leaf(path, k)
-        usable = self._children(path)
+        full: set[Path] = set()  # never iterated
         placed = 0
+        fresh = self._fresh(path, k)
+        if len(fresh) == k:  # then each gets one: the rest need not be looked at
+            placed = sum(self._fill_child(child, 1, full) for child in fresh)
+        if placed == k:
+            return placed
+        usable = [child for child in self._children(path) if child not in full]
         while placed < k and usable:
             shares = share_out([self._branch.get(c, 0) for c in usable], k - placed)
-            full: set[Path] = set()
             for child, share in zip(usable, shares, strict=True):
-                got = self._fill(child, share) if share else 0
-                self._branch[child] = self._branch.get(child, 0) + got
-                placed += got
-                if got < share:
-                    full.add(child)
+                placed += self._fill_child(child, share, full) if share else 0
             usable = [child for child in usable if child not in full]
         return placed
 
+    def _fill_child(self, child: Path, share: int, full: set[Path]) -> int:
+        got = self._fill(child, share)
+        self._branch[child] = self._branch.get(child, 0) + got
+        if got < share:
+            full.add(child)
+        return got
+
+    def _fresh(self, path: Path, k: int) -> list[Path]:
+        """The first branches with room and no task of the service, k at most."""
+        fresh: list[Path] = []
+        order = self._order.setdefault(path, [])
+        at = 0
+        while len(fresh) < k and (at < len(order) or self._take_branch(path)):
+            if not self._branch.get(order[at], 0):
+                fresh.append(order[at])
+            at += 1
+        return fresh
+
     def _children(self, path: Path) -> list[Path]:
-        """The branches with room, the one with the emptiest node first.
+        """The branches with room, the one with the best node first.
 
         The order is fixed when first asked: nothing below has changed since the turn began. Were
         ties broken by label, every service of one replica would land under the lowest label.
         """
-        if path not in self._order:
-            below = (
-                (entry, child)
-                for child in self._pool.passing.children[path]
-                if (entry := self._pool.emptiest(child)) is not None
-            )
-            self._order[path] = [child for _, child in sorted(below)]
+        while self._take_branch(path):
+            pass
         return self._order[path]
+
+    def _take_branch(self, path: Path) -> bool:
+        child = self._pool.take_branch(path)
+        if child is None:
+            return False
+        self._order[path].append(child)
+        self._taken.append(child)
+        return True
 
     def _fill_leaf(self, leaf: Path, k: int) -> int:
         before = len(self._placed)
@@ -156,21 +215,90 @@ class _Turn:
             self._aside.append(state)
             if state.id in self._known:
                 continue
-            self._give(state.id)
+            self._give(state)
             self._known[state.id] = (0, 1)
-            heappush(heap, (0, 1, state.total, state.id))
+            heappush(heap, (0, 0, 1, state.total, state.id))
 
     def _fill_known(self, heap: list[_Entry], end: int) -> None:
         nodes, needs, limit = self._ledger.nodes, self._group.needs, self._group.max_replicas
         while heap and len(self._placed) < end:
-            failures, tasks, total, node_id = heap[0]
-            if nodes[node_id].lacks(needs) is not None or (limit and tasks >= limit):
+            failures, _, tasks, total, node_id = heap[0]
+            state = nodes[node_id]
+            if state.lacks(needs) is not None or (limit and tasks >= limit):
                 heappop(heap)
                 continue
-            self._give(node_id)
-            heapreplace(heap, (failures, tasks + 1, total + 1, node_id))
+            self._give(state)
+            heapreplace(heap, (failures, 0, tasks + 1, total + 1, node_id))
 
-    def _give(self, node_id: str) -> None:
+    def _give(self, state: NodeState) -> None:
         task_id = self._ids[len(self._placed)]
-        self._ledger.hold(task_id, node_id, self._group)
-        self._placed.append((task_id, NodeID(node_id)))
+        self._ledger.hold(task_id, state, self._group)
+        self._placed.append((task_id, NodeID(state.id)))
+
+
+class _RankedTurn(_Turn):
+    """A turn in which a known node may be better than an unknown one: affinities, packing."""
+
+    def _know(self, now_ms: int) -> None:
+        affinity, name = self._group.affinity, self._group.service_name
+        self._must = tuple(term for term in affinity.must if term.service != name)
+        self._rather = tuple(term for term in affinity.rather if term.service != name)
+        self._own_must = tuple(term for term in affinity.must if term.service == name)
+        self._own_rather = tuple(term for term in affinity.rather if term.service == name)
+        self._base = sum(term.is_near for term in affinity.rather)  # unmet where nothing runs
+        for term in (*self._must, *self._rather):
+            for hosts in self._ledger.hosts_named(term.service):
+                self._known.update(dict.fromkeys(hosts, (0, 0)))
+        super()._know(now_ms)
+
+    def _entry(self, state: NodeState, failures: int, tasks: int) -> _Entry | None:
+        limit = self._group.max_replicas
+        if (limit and tasks >= limit) or any(t.is_near != (tasks > 0) for t in self._own_must):
+            return None
+        if unmet(self._ledger, self._must, state.id):
+            return None
+        unmet_count = len(unmet(self._ledger, self._rather, state.id))
+        unmet_count += sum(term.is_near != (tasks > 0) for term in self._own_rather)
+        shown = 0 if self._group.is_packed else tasks
+        return (failures, unmet_count, shown, self._pool.rank(state), state.id)
+
+    def _fill_leaf(self, leaf: Path, k: int) -> int:
+        before = len(self._placed)
+        heap = self._heaps.setdefault(leaf, [])
+        while len(self._placed) < before + k and self._place_one(leaf, heap):
+            pass
+        return len(self._placed) - before
+
+    def _place_one(self, leaf: Path, heap: list[_Entry]) -> bool:
+        """Place one task on the best node of a leaf; whether there was one."""
+        while heap and self._ledger.nodes[heap[0][-1]].lacks(self._group.needs) is not None:
+            heappop(heap)
+        unknown = self._unknown(leaf)
+        if unknown is not None:
+            entry = (0, self._base, 0, self._pool.rank(unknown), unknown.id)
+            if not heap or entry < heap[0]:
+                self._aside.append(unknown)
+                self._pool.take(leaf)
+                self._give_ranked(unknown, heap)
+                return True
+        if not heap:
+            return False
+        self._give_ranked(self._ledger.nodes[heappop(heap)[-1]], heap)
+        return True
+
+    def _unknown(self, leaf: Path) -> NodeState | None:
+        """The best node nothing is known of; None: none, or such nodes will not do."""
+        if any(term.is_near for term in self._group.affinity.must):
+            return None
+        while (state := self._pool.head(leaf)) is not None and state.id in self._known:
+            self._pool.take(leaf)
+            self._aside.append(state)
+        return state
+
+    def _give_ranked(self, state: NodeState, heap: list[_Entry]) -> None:
+        self._give(state)
+        failures, tasks = self._known.get(state.id, (0, 0))
+        self._known[state.id] = (failures, tasks + 1)
+        entry = self._entry(state, failures, tasks + 1)
+        if entry is not None:
+            heappush(heap, entry)

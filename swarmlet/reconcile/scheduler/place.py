@@ -80,6 +80,7 @@ class SchedulerDecider:
         self._try_preset(view, changes, moment)
         reasons: list[str] = []
         while len(changes) < ENTRY_CHANGES_MAX:
+            self._waiting.wake_near(self._ledger.gained())
             line = self._waiting.next_line()
             if line is None:
                 break
@@ -139,6 +140,7 @@ class SchedulerDecider:
         group = None if task is None else self._group(view, task)
         loosened = self._ledger.count(task_id, self._claim(task, group))
         is_work = loosened is not None and self._loosen(loosened)
+        is_work |= self._waiting.wake_near(self._ledger.gained())
         if task is None or group is None or task.status.state >= TaskState.ASSIGNED:
             self._forget(task_id)
             return is_work
@@ -234,7 +236,8 @@ class SchedulerDecider:
         failed = fits(self._ledger, group, state)
         if failed is not None:
             return explain({failed: 1}, group.needs)
-        self._ledger.hold(task.id, state.id, group)
+        self._ledger.hold(task.id, state, group)
+        self._ledger.offer_fuller((state.id,))
         return ""
 
     def _try_line(self, line: Line, room: int, moment: Moment) -> list[Change]:

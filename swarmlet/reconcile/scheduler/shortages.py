@@ -19,6 +19,7 @@ from swarmlet.reconcile.scheduler.filters import (
 from swarmlet.reconcile.scheduler.group import Group
 from swarmlet.reconcile.scheduler.ledger import Ledger
 from swarmlet.reconcile.scheduler.nodeset import NodeState as Counted
+from swarmlet.reconcile.scheduler.pipeline import unmet
 from swarmlet.reconcile.slots import satisfies
 
 CPU: Final = "cpu"
@@ -27,7 +28,8 @@ MEMORY: Final = "memory"
 
 class Shortage(NamedTuple):
     """One thing a node lacks. `what`: its state or availability, runtimes, a constraint, platforms,
-    cpu, memory, a generic resource's kind, a port as 80/tcp, or the limit of replicas.
+    cpu, memory, a generic resource's kind, a port as 80/tcp, a service as service==web, or the
+    limit of replicas.
 
     `missing` in the unit of what is short (nano CPUs, bytes, pieces), of `wanted`; 0 of what is no
     amount.
@@ -43,6 +45,10 @@ def shortages(ledger: Ledger, group: Group, state: Counted) -> list[Shortage]:
     """What keeps a task of this group off the node, in the order of the filters; empty: it fits.
     The node's tasks must be counted in the ledger."""
     found = [*fixed_shortages(state.node, group.needs.fixed), *_lack_of_room(state, group.needs)]
+    found += [
+        Shortage(Filter.AFFINITY, f"service{'==' if term.is_near else '!='}{term.service}")
+        for term in unmet(ledger, group.affinity.must, state.id)
+    ]
     most = group.max_replicas
     if most and ledger.hosts_of(group.service_id).get(state.id, 0) >= most:
         found.append(Shortage(Filter.MAX_REPLICAS, str(most)))

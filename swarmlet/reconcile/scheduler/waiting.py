@@ -12,7 +12,8 @@ from typing import NamedTuple
 from swarmlet.core.ids import ServiceID, TaskID
 from swarmlet.model.task import Task
 from swarmlet.reconcile.scheduler.group import Group, GroupKey, SortKey
-from swarmlet.reconcile.scheduler.nodeset import NodeState, PoolKey, Pools
+from swarmlet.reconcile.scheduler.nodeset import NodeState
+from swarmlet.reconcile.scheduler.pool import PoolKey, Pools
 
 
 class Place(NamedTuple):
@@ -83,6 +84,7 @@ class Waiting:
         self._agenda: list[SortKey] = []
         self._queued: set[GroupKey] = set()  # never iterated
         self._stuck: dict[PoolKey, dict[GroupKey, None]] = {}
+        self._near: dict[str, dict[GroupKey, None]] = {}  # service name -> stuck lines beside it
 
     def __len__(self) -> int:
         return len(self._where)
@@ -130,6 +132,8 @@ class Waiting:
         line.is_stuck = True
         line.explain(reason)
         self._stuck.setdefault(line.group.pool_key, {})[line.group.key] = None
+        for name in _near(line.group):
+            self._near.setdefault(name, {})[line.group.key] = None
 
     def wake(self, pools: Pools, loosened: NodeState | None) -> bool:
         """Put the stuck lines that `loosened` has room for on the agenda (None: all of them);
@@ -140,11 +144,22 @@ class Waiting:
             if loosened is None or (pool := pools.peek(pool_key)) is None or pool.has_room(loosened)
         ]
         for pool_key in woken:
-            for key in self._stuck.pop(pool_key):
-                line = self._lines[key]
-                line.is_stuck = False
-                self._queue(line)
+            for key in list(self._stuck[pool_key]):
+                self._wake_line(self._lines[key])
         return bool(woken)
+
+    def wake_near(self, names: Iterable[str]) -> bool:
+        """Services of these names came to other nodes: put the stuck lines that may only run beside
+        them on the agenda; whether there were any."""
+        woken = [key for name in names for key in self._near.get(name, ())]
+        for key in dict.fromkeys(woken):
+            self._wake_line(self._lines[key])
+        return bool(woken)
+
+    def _wake_line(self, line: Line) -> None:
+        line.is_stuck = False
+        self._unstick(line)
+        self._queue(line)
 
     def unexplained(self) -> Iterator[tuple[TaskID, str]]:
         """(task, reason) of stuck tasks whose rows do not bear the reason yet."""
@@ -163,6 +178,15 @@ class Waiting:
         keys = self._stuck.get(line.group.pool_key)
         if keys is not None and keys.pop(line.group.key, line) is None and not keys:
             del self._stuck[line.group.pool_key]
+        for name in _near(line.group):
+            near = self._near.get(name)
+            if near is not None and near.pop(line.group.key, line) is None and not near:
+                del self._near[name]
+
+
+def _near(group: Group) -> Iterator[str]:
+    """The services without which nothing of the group can run."""
+    return (term.service for term in group.affinity.must if term.is_near)
 
 
 class Preset:

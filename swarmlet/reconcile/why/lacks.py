@@ -20,6 +20,7 @@ _OF_ONE: Final = {
     "platform": "is not {}",
     "resource": "lacks {}",
     "host-port": "has port {} in use",
+    "affinity": "does not satisfy {}",
     "max-replicas": "has {} of the service, as many as it allows on one",
 }
 _OF_MANY: Final = {"is": "are", "has": "have", "does": "do", "lacks": "lack"}
@@ -62,7 +63,7 @@ def remedy_for(nearest: Nearest, service_name: str) -> str:
             is_asked = lack.what in AS_ASKED
             verb = "update --availability active" if is_asked else "why"
             help_it = f"`swarmlet node {verb} {node}`"
-        case "constraint":
+        case "constraint" | "affinity":
             help_it = _label_remedy(lack.what, node, service_name)
         case "resource":
             help_it = f"free {amount(lack.what, lack.missing)} on {node}, or reserve less"

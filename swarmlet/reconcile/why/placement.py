@@ -37,6 +37,7 @@ _EASE: Final = (
     Filter.RESOURCE,
     Filter.HOST_PORT,
     Filter.MAX_REPLICAS,
+    Filter.AFFINITY,
     Filter.CONSTRAINT,
     Filter.READY,
     Filter.PLATFORM,
@@ -55,6 +56,9 @@ def placement(view: View, room: Room, group: Group) -> Steps[Placement]:
         room.know(node)
     if group.max_replicas:
         yield from room.count_service(group.service_id)
+    for term in group.affinity.must:
+        for service in view.services.scan("name", term.service):
+            yield from room.count_service(service.id)
     counts: dict[tuple[Filter, str], int] = {}
     near: list[_Found] = []  # those with a shortage that the node's own row does not explain
     far: list[_Found] = []
