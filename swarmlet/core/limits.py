@@ -32,6 +32,7 @@ LEADERLESS_S: Final = 2.5  # then calls say so; the next leader is elected withi
 
 # Cluster defaults: moby daemon/cluster, SwarmKit defaults
 TASK_HISTORY_RETENTION: Final = 5  # tasks a slot, the live one included; SwarmKit
+REVISIONS_KEPT: Final = 10  # spec versions of a service, the current one included
 HEARTBEAT_PERIOD_NS: Final = 5 * NS_PER_S
 NODE_CERT_EXPIRY_NS: Final = 90 * 24 * 3_600 * NS_PER_S
 ELECTION_TICK: Final = 10
@@ -46,6 +47,7 @@ LISTEN_PORT: Final = 2377
 RESTART_DELAY_NS: Final = 5 * NS_PER_S
 RESTART_DELAY_DOUBLED_MAX_NS: Final = 60 * NS_PER_S  # or the policy's own delay, where longer
 RESTART_RESET_AFTER_MS: Final = 10 * 60 * MS_PER_S  # running this long forgives past failures
+CRASH_LOOP_FAILURES: Final = 2  # failed runs in a row, from which on it is said to be a loop
 OLD_TASK_WAIT_MAX_MS: Final = 60 * MS_PER_S  # for the predecessor to stop; SwarmKit restart.go
 STOP_GRACE_PERIOD_NS: Final = 10 * NS_PER_S
 STATUS_BATCH_PERIOD_S: Final = 0.1  # SwarmKit dispatcher.go

@@ -167,7 +167,9 @@ class ServiceSpec(ApiStruct, frozen=True, kw_only=True):
 class SpecVersion(Record, frozen=True, kw_only=True):
     """One immutable version of a service's spec. `id` is `spec_version_id(service_id, number)`.
 
-    Lives while the service refers to it (current, previous) or any task was made from it.
+    Lives while the service refers to it (current, previous), any task was made from it, or it is
+    one of the service's last REVISIONS_KEPT. A rollback makes a new version of an old spec:
+    `repeats` is the number it had, `cause` the rollback's message.
     """
 
     id: str
@@ -178,6 +180,8 @@ class SpecVersion(Record, frozen=True, kw_only=True):
     created_ms: int = 0
     updated_ms: int = 0
     registry_auth: str = ""  # X-Registry-Auth, for nodes that pull; never shown
+    repeats: int = 0
+    cause: str = ""
 
 
 def spec_version_id(service_id: str, number: int) -> str:
@@ -221,8 +225,8 @@ class JobRun(Record, frozen=True, kw_only=True):
 
     `trigger`: service (made or updated), manual or schedule; `outcome`: "" while it goes on, then
     complete, failed or replaced; skipped (an earlier run was going on) or missed (nobody could
-    start it in time) of `count` fires in a row, the first `scheduled_ms`, the last `ended_ms`.
-    `exit_codes`: (code, tasks that ended with it), of its tasks that ran to an end; `err`: why the
+    start it in time) stand for `count` fires in a row from `scheduled_ms` on, given up by
+    `ended_ms`. `exit_codes`: (code, tasks that ended with it), of its tasks that ran to an end; `err`: why the
     last of them that failed did.
     """
 
@@ -241,11 +245,13 @@ class JobRun(Record, frozen=True, kw_only=True):
 
 class JobHistory(Record, frozen=True, kw_only=True):
     """A job's runs, oldest first, and how far its schedule is decided: `schedule` is the one that
-    `decided_ms` belongs to, and every fire of it up to then has been run, skipped or missed."""
+    `decided_ms` belongs to, and every fire of it up to then has been run, skipped or missed.
+    `recorded`: the last iteration that has a run, -1 before any."""
 
     schedule: str = ""
     decided_ms: int = 0
     runs: tuple[JobRun, ...] = ()
+    recorded: int = -1
 
 
 class Service(Record, frozen=True, kw_only=True):

@@ -60,10 +60,11 @@ class Task(Record, frozen=True, kw_only=True):
     the scheduler (or at creation for global services). `attempt` counts the failed runs in a row
     before it; `start_at_ms` (wall) is the earliest moment it may be promoted to RUNNING and
     `replaces` the predecessor whose end is awaited first: both shown to users as the next attempt.
-    `updated_from` is set by the updater alone, on the task it puts in a slot: the spec version of
-    the task it replaces. A restart's successor has 0 there. `move_ms` is set by the rebalancer on a
-    task that is to make place for one elsewhere; `moved_ms` on the one that came for it (the
-    other's `move_ms`), and on one that nothing came for in time: neither is moved again soon.
+    `updated_from` is set on the task that an update puts in a slot: the spec version of the task it
+    replaces. A restart's successor has 0 there, unless it brings a new spec while an update is
+    under way. `move_ms` is set by the rebalancer on a task that is to make place for one elsewhere;
+    `moved_ms` on the one that came for it (the other's `move_ms`), and on one that nothing came for
+    in time: neither is moved again soon.
     """
 
     id: TaskID

@@ -11,12 +11,13 @@ from typing import Final
 from swarmlet.core.limits import ENTRY_CHANGES_MAX, MS_PER_S, TASK_HISTORY_RETENTION
 from swarmlet.model.change import Event, Remove
 from swarmlet.model.cluster import Cluster
+from swarmlet.model.revision import kept_from, versions_of
 from swarmlet.model.service import Service, SpecVersion, spec_version_id
 from swarmlet.model.task import Task, TaskState
+from swarmlet.model.update_status import is_updating
 from swarmlet.model.view import View, cluster_of, spec_of
 from swarmlet.reconcile.base import REST, Decision, Key, Moment
 from swarmlet.reconcile.restart import ended_ms, policy_of
-from swarmlet.reconcile.rollout import is_updating
 from swarmlet.reconcile.slots import newest, replicas_of
 
 SPEC_GRACE_MS: Final = 60 * MS_PER_S
@@ -82,7 +83,9 @@ def _ended_update(event: Event, view: View) -> Iterator[Key]:
     old, new = event.old, event.new
     assert isinstance(old, Service | None)
     assert isinstance(new, Service | None)
-    if old is None or new is None or not is_updating(old) or is_updating(new):
+    if old is None or new is None or not is_updating(old):
+        return
+    if is_updating(new) and old.spec_version == new.spec_version:  # else it was turned back
         return
     for task in view.tasks.scan("spec", spec_version_id(old.id, old.spec_version)):
         if task.updated_from:
@@ -143,7 +146,7 @@ def _retention(view: View, service: Service) -> int:
 
 def _reap_specs(view: View, service_id: str, moment: Moment) -> Decision:
     service = view.services.get(service_id)
-    unused = [spec for spec in view.specs.scan("service", service_id) if _is_unused(view, spec)]
+    unused = _unused_specs(view, service_id, service)
     if not unused:
         return REST
     if service is not None and moment.now_ms < service.updated_ms + SPEC_GRACE_MS:
@@ -151,11 +154,20 @@ def _reap_specs(view: View, service_id: str, moment: Moment) -> Decision:
     return _removal(unused)
 
 
-def _is_unused(view: View, spec: SpecVersion) -> bool:
-    service = view.services.get(spec.service_id)
-    if service is not None and spec.number in (service.spec_version, service.previous_spec_version):
-        return False
-    return view.tasks.count("spec", spec.id) == 0
+def _unused_specs(view: View, service_id: str, service: Service | None) -> list[SpecVersion]:
+    """Those that nobody refers to, beside the last REVISIONS_KEPT of a service that is there."""
+    versions = versions_of(view, service_id)
+    if not versions:
+        return []
+    used: tuple[int, ...] = ()
+    if service is not None:
+        used = (service.spec_version, service.previous_spec_version)
+        versions = [spec for spec in versions if spec.number < kept_from(versions)]
+    return [
+        spec
+        for spec in versions
+        if spec.number not in used and not view.tasks.count("spec", spec.id)
+    ]
 
 
 def _removal(rows: Iterable[Task | SpecVersion]) -> Decision:

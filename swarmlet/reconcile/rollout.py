@@ -18,6 +18,7 @@ from swarmlet.core.limits import MS_PER_S
 from swarmlet.model.defaults import monitor_ns
 from swarmlet.model.service import Service, ServiceSpec, UpdateConfig
 from swarmlet.model.task import Task, TaskState
+from swarmlet.model.update_status import is_rolling_back, is_updating
 from swarmlet.model.view import View, spec_of
 from swarmlet.reconcile.eligibility import Standing, standing_of
 from swarmlet.reconcile.instances import Instance, instance_of, is_bound, rows_of
@@ -33,11 +34,6 @@ from swarmlet.reconcile.slots import (
 )
 
 DEFAULT_CONFIG: Final = UpdateConfig(parallelism=1)
-UPDATING: Final = "updating"
-
-
-def is_updating(service: Service) -> bool:
-    return service.update_status is not None and service.update_status.state == UPDATING
 
 
 class Settings(NamedTuple):
@@ -55,8 +51,8 @@ class Settings(NamedTuple):
     is_start_first: bool
 
 
-def settings_of(spec: ServiceSpec) -> Settings:
-    config = spec.update_config or DEFAULT_CONFIG
+def settings_of(spec: ServiceSpec, *, is_rollback: bool = False) -> Settings:
+    config = (spec.rollback_config if is_rollback else spec.update_config) or DEFAULT_CONFIG
     delay_ms = -(-config.delay // NS_PER_MS)
     monitor_ms = -(-(config.monitor or monitor_ns(spec)) // NS_PER_MS)
     return Settings(
@@ -160,7 +156,7 @@ class Rollout:
     def __init__(self, view: View, service: Service) -> None:
         spec = spec_of(view, service)
         self.service_id, self.spec_version = service.id, service.spec_version
-        self.settings = settings_of(spec)
+        self.settings = settings_of(spec, is_rollback=is_rolling_back(service))
         self.is_bound = is_bound(spec.mode)
         self.facts: dict[Instance, SlotFacts] = {}
         self.taken: set[Instance] = set()
@@ -250,6 +246,18 @@ class Rollout:
 
     def _is_open(self, view: View, slot: Instance) -> bool:
         return standing_of(view.nodes.get(slot.node_id), self._spec) is Standing.OPEN
+
+
+def counted(view: View, service: Service, old: Task, after: Task) -> Task:
+    """The successor that a restart or a move gives to `old`, as a part of the update that is under
+    way, or about to begin, where it brings the instance to the present spec out of its turn. Else
+    nobody would watch it, and a spec whose tasks crash could end as completed."""
+    is_open = is_updating(service) or service.update_status is None
+    if not is_open or old.spec_version == after.spec_version:
+        return after
+    if not Dirt(view, service).is_on(view, old):
+        return after
+    return msgspec.structs.replace(after, updated_from=old.spec_version)
 
 
 def end_of(since_ms: int, period_ms: int, now_ms: int) -> int:

@@ -14,6 +14,7 @@ import msgspec
 from swarmlet.model.change import Create, SetDesired, SetStatus
 from swarmlet.model.service import Service
 from swarmlet.model.task import Task, TaskState
+from swarmlet.model.update_status import is_rolling_back
 from swarmlet.model.view import View, spec_of, task_spec_of
 from swarmlet.reconcile.base import REST, Decision, Moment
 from swarmlet.reconcile.disconnect import NEVER_MS, leaves_ms, why_waiting
@@ -31,7 +32,7 @@ from swarmlet.reconcile.restart import (
     released,
     successor,
 )
-from swarmlet.reconcile.rollout import end_of, settings_of
+from swarmlet.reconcile.rollout import counted, end_of, settings_of
 from swarmlet.reconcile.slots import Dirt, is_wanted, wanted_of
 
 
@@ -115,7 +116,8 @@ def _decide_old(view: View, service: Service, task: Task, old: Task, moment: Mom
     if has_stopped(old) or must_go:
         return Decision(changes=(stop(old),), reasons=("the old task of the slot ended",))
     if task.status.state == TaskState.RUNNING and not must_leave(view, task):
-        monitor_ms = settings_of(spec_of(view, service)).monitor_ms
+        is_rollback = is_rolling_back(service)
+        monitor_ms = settings_of(spec_of(view, service), is_rollback=is_rollback).monitor_ms
         watched_ms = end_of(ended_ms(task), monitor_ms, moment.now_ms)
         if not watched_ms:
             return Decision(changes=(stop(old),), reasons=("the task that follows it runs",))
@@ -137,7 +139,8 @@ def _move(view: View, service: Service, task: Task, others: _Others, moment: Mom
     balances = is_for_balance(view.nodes.get(task.node_id), task)
     if not may_restart(task, policy, [task, *others.stopping]):
         return REST if balances else _restart(view, service, task, others, moment)
-    after = released(successor(task, service, policy, view, moment))
+    after = counted(view, service, task, successor(task, service, policy, view, moment))
+    after = released(after)
     why = "it is moved for balance" if balances else "its node is drained"
     return Decision(
         changes=(keep(task), Create(obj=msgspec.structs.replace(after, moved_ms=task.move_ms))),
@@ -157,7 +160,7 @@ def _restart(view: View, service: Service, task: Task, others: _Others, moment: 
     why = "its node is down, drained or gone" if must_leave(view, task) else "it ended"
     if not may_restart(task, policy, [task, *others.stopping]):
         return Decision(changes=(stop(task),), reasons=(f"{why}, and is not restarted",))
-    after = successor(task, service, policy, view, moment)
+    after = counted(view, service, task, successor(task, service, policy, view, moment))
     before = [task, *others.stopping, *others.leaving]
     if due_ms(after, before, view, moment.now_ms) <= moment.now_ms:
         after = released(after)

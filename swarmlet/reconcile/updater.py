@@ -11,11 +11,9 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Final
 
-import msgspec
-
 from swarmlet.core.ids import NodeID, TaskID
 from swarmlet.core.limits import ENTRY_CHANGES_MAX
-from swarmlet.model.change import Change, Create, Event, SetDesired, Update
+from swarmlet.model.change import Change, Create, Event, SetDesired
 from swarmlet.model.job import is_job
 from swarmlet.model.node import Node
 from swarmlet.model.service import Service
@@ -30,12 +28,11 @@ from swarmlet.reconcile.moving import is_moving
 from swarmlet.reconcile.restart import due_ms, has_stopped, must_leave, released
 from swarmlet.reconcile.rollout import Rollout, end_of
 from swarmlet.reconcile.slots import is_wanted, replicas_of
+from swarmlet.reconcile.verdict import begin, complete, fail, too_many_failed
 
 SLOTS_MAX: Final = (
     ENTRY_CHANGES_MAX - 1
 ) // 2  # in one decision: two changes a slot, and the status
-
-_replace = msgspec.structs.replace
 
 
 class UpdaterDecider:
@@ -128,16 +125,12 @@ def _stage(task: Task) -> int:
     return (task.status.state >= TaskState.RUNNING) + has_stopped(task)
 
 
-def _state(service: Service) -> str:
-    return service.update_status.state if service.update_status is not None else ""
-
-
 def _may_be_dirty(view: View, service: Service) -> bool:
     """Whether a look at the tasks is worth it: one update is under way, or none was and there are
     tasks of other versions. A paused one stays as it is until the service is updated again."""
     if is_job(spec_of(view, service).mode):
         return False
-    if _state(service) in ("", COMPLETED):
+    if is_at_rest(service):
         return any(
             spec.number != service.spec_version and view.tasks.count("spec", spec.id)
             for spec in view.specs.scan("service", service.id)
@@ -152,15 +145,15 @@ def _advance(
     if rollout.surplus:
         return _stop_surplus(rollout), False
     if is_updating(service):
-        failed = _too_many_failed(rollout)
+        failed = too_many_failed(rollout)
         if failed is not None:
-            return _pause(service, failed), False
-    elif not rollout.fresh_count and not rollout.in_flight - rollout.tried:
+            return fail(view, service, rollout, failed), False
+    elif not rollout.fresh_count and not _is_watched(service, rollout):
         return REST, True
     resting = rollout.resting(moment.now_ms)
     changes: list[Change] = []
     if not is_updating(service):
-        changes.append(_write(service, _begun(moment)))
+        changes.append(begin(service, moment))
     room = _room(view, service, rollout, len(resting))
     slots = rollout.fresh(view, min(room, SLOTS_MAX))
     for slot in slots:
@@ -170,6 +163,13 @@ def _advance(
     if rollout.fresh_count or rollout.in_flight:
         return Decision(wake_at_ms=resting[0] if resting and rollout.fresh_count else None), False
     return _end(service, rollout, moment), False
+
+
+def _is_watched(service: Service, rollout: Rollout) -> bool:
+    """Whether something is under way that an update has to wait for, before it has begun."""
+    if service.update_status is None:
+        return bool(rollout.in_flight)
+    return bool(rollout.in_flight - rollout.tried)
 
 
 def _started(
@@ -240,19 +240,7 @@ def _new_task(service: Service, old: Task, moment: Moment, *, is_bound: bool) ->
     )
 
 
-
-
-
 def _end(service: Service, rollout: Rollout, moment: Moment) -> Decision:
     """Every slot was tried: complete, once the last was watched long enough."""
     end_ms = end_of(rollout.last_reached_ms(), rollout.settings.hold_ms, moment.now_ms)
-    if end_ms:
-        return Decision(wake_at_ms=end_ms)
-    assert service.update_status is not None
-    completed = _replace(
-        service.update_status,
-        state=COMPLETED,
-        completed_ms=moment.now_ms,
-        message="update completed",
-    )
-    return Decision(changes=(_write(service, completed),), reasons=(completed.message,))
+    return Decision(wake_at_ms=end_ms) if end_ms else complete(service, moment)

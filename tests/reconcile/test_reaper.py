@@ -172,19 +172,20 @@ def test_all_slots_are_looked_at_when_the_retention_limit_changes():
     assert leader.deciders[0].keys_of(world.put(world.clusters.get("cluster"))[0], world) == ()
 
 
-def test_spec_versions_go_a_minute_after_nobody_refers_to_them():
+def test_spec_versions_but_the_last_ten_go_a_minute_after_nobody_refers_to_them():
     world = scene(task("t"))
     leader = Leader(world, reaper())
-    for replicas in (4, 5, 6, 7):
+    for replicas in range(4, 16):
         leader.tell(world.scale("web", replicas))
         leader.run()
+    last = {f"web@{number}" for number in range(4, 14)}
     leader.run_for(SPEC_GRACE_MS - 1)
-    assert len(world.specs) == 5
+    assert len(world.specs) == 13
     leader.run_for(1)
-    assert set(world.specs.rows) == {"web@1", "web@4", "web@5"}
+    assert set(world.specs.rows) == {"web@1", *last}
     leader.tell(world.drop(Task, "t"))
     leader.run()
-    assert set(world.specs.rows) == {"web@4", "web@5"}
+    assert set(world.specs.rows) == last
     assert_at_rest(world, reaper)
 
 

@@ -5,6 +5,7 @@ from random import Random
 
 import pytest
 
+from swarmlet.core.limits import REVISIONS_KEPT
 from swarmlet.model.change import Event
 from swarmlet.model.node import NodeState
 from swarmlet.model.service import ResourceRequirements, Resources, RestartPolicy, Service
@@ -114,7 +115,9 @@ def test_cluster_comes_to_what_was_asked_for_and_rests(seed):
         assert not [t for t in world.service_tasks(name) if t.desired == TaskState.REMOVE]
         numbers = {s.number for s in world.specs.scan("service", name)}
         made_from = {t.spec_version for t in world.service_tasks(name)}
-        assert numbers == made_from | ({service.spec_version, service.previous_spec_version} - {0})
+        last = service.spec_version
+        kept = range(max(1, last - REVISIONS_KEPT + 1), last + 1)
+        assert numbers == made_from | {*kept} | ({service.previous_spec_version} - {0})
     assert_at_rest(world, all_deciders)
 
 

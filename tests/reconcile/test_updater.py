@@ -340,7 +340,7 @@ def test_old_task_that_fails_before_its_turn_comes_back_with_the_new_spec():
     assert cluster.state == "updating"
     cluster.finish()
     assert cluster.state == "completed"
-    assert [t.updated_from for t in cluster.wanted()] == [1, 1, 0]
+    assert [t.updated_from for t in cluster.wanted()] == [1, 1, 1]  # and it was watched
 
 
 def test_tasks_that_tell_of_an_update_stay_until_it_is_over():
