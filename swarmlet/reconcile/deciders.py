@@ -2,6 +2,8 @@
 
 from swarmlet.reconcile.allocator.allocate import AllocatorDecider
 from swarmlet.reconcile.base import Decider
+from swarmlet.reconcile.enforcer import EnforcerDecider
+from swarmlet.reconcile.global_services import GlobalDecider
 from swarmlet.reconcile.reaper import ReaperDecider
 from swarmlet.reconcile.replicated import ReplicatedDecider
 from swarmlet.reconcile.scheduler.place import SchedulerDecider
@@ -12,8 +14,10 @@ def all_deciders() -> tuple[Decider, ...]:
     """Fresh ones, in the order in which a task passes them."""
     return (
         ReplicatedDecider(),
+        GlobalDecider(),
         UpdaterDecider(),
         AllocatorDecider(),
         SchedulerDecider(),
+        EnforcerDecider(),
         ReaperDecider(),
     )

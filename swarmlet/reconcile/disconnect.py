@@ -49,6 +49,7 @@ from swarmlet.model.on_disconnect import KEEP, OnDisconnect, on_disconnect_of
 from swarmlet.model.service import ServiceSpec
 from swarmlet.model.task import Task, TaskState
 from swarmlet.model.view import View, cluster_of, spec_of, task_spec_of
+from swarmlet.reconcile.eviction import was_evicted
 
 NEVER_MS: Final = 2**62
 """No time at all: something has to happen first, and tells of itself."""
@@ -97,19 +98,28 @@ def runs_until_ms(view: View, task: Task) -> int:
     """Until when (wall) nothing may run beside this task, whatever else is said; 0: the service
     does not mind, or nothing of it runs. NEVER_MS: until it is heard of, or its node drained or
     removed, which its row or the node's will tell."""
-    if not TaskState.ASSIGNED <= task.status.state <= TaskState.RUNNING:
-        return 0
-    node = view.nodes.get(task.node_id)
+    is_on = TaskState.ASSIGNED <= task.status.state <= TaskState.RUNNING
+    node = view.nodes.get(task.node_id) if is_on or was_evicted(task) else None
     if node is None:
         return 0
     rule = rule_of(view, task)
     if rule == KEEP:
         return 0
+    if not is_on and (ended_ms := _evicted_until_ms(view, task, node)):
+        return ended_ms
     if node.status.state == NodeState.READY:
         return NEVER_MS
     if rule.never_replace:
         return 0 if node.spec.availability == "drain" else NEVER_MS
     return stopped_ms(view, task, node, rule.stop_after_s)
+
+
+def _evicted_until_ms(view: View, task: Task, node: Node) -> int:
+    """When (wall) a task that the manager ended has surely stopped, where its node was ready for
+    long enough to be told; 0: it was not. Nothing is heard of such a task any more."""
+    done_ms = task.status.applied_at_ms + IN_FLIGHT_MS + _grace_ms(view, task)
+    is_told = node.status.state == NodeState.READY or node.status.heard_ms >= done_ms
+    return done_ms if is_told else 0
 
 
 def stopped_ms(view: View, task: Task, node: Node, stop_after_s: float) -> int:

@@ -25,14 +25,12 @@ from swarmlet.model.task import Task, TaskState, TaskStatus
 from swarmlet.model.view import View, spec_of
 from swarmlet.reconcile.base import Moment
 from swarmlet.reconcile.disconnect import runs_until_ms
+from swarmlet.reconcile.eviction import was_evicted
 from swarmlet.reconcile.instances import is_bound
 
 NS_PER_MS: Final = NS_PER_S // MS_PER_S
 BACKOFF_MIN_MS: Final = 100  # what a delay of 0 doubles from, lest a crash loop fill the log
 CLOCK_SLACK_MS: Final = 60_000  # by which clocks of managers may differ, or be corrected
-EVICTED: Final = "task rejected by constraint enforcer"
-"""The message of a task that has to leave a node which does not suit it any more."""
-
 _DOUBLINGS_MAX: Final = 32  # more would only make large numbers
 
 
@@ -114,12 +112,6 @@ def failures_in_row(task: Task) -> int:
     ran_ms = ended_ms(task) - max(task.created_ms, task.start_at_ms)
     has_run = task.status.state == TaskState.FAILED  # REJECTED never started
     return 1 if has_run and ran_ms >= RESTART_RESET_AFTER_MS else task.attempt + 1
-
-
-def was_evicted(task: Task) -> bool:
-    """Whether the enforcer of constraints ended it, and not its node."""
-    status = task.status
-    return status.state == TaskState.REJECTED and status.message == EVICTED
 
 
 def _was_cut_off(task: Task) -> bool:

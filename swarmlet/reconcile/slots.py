@@ -25,14 +25,9 @@ from swarmlet.model.service import (
 from swarmlet.model.task import Task, TaskState
 from swarmlet.model.view import View, spec_of, task_spec_of
 from swarmlet.reconcile.disconnect import is_told_otherwise
+from swarmlet.reconcile.eviction import was_evicted
 from swarmlet.reconcile.moving import is_moving
-from swarmlet.reconcile.restart import (
-    has_stopped,
-    may_restart,
-    must_leave,
-    policy_of,
-    was_evicted,
-)
+from swarmlet.reconcile.restart import has_stopped, may_restart, must_leave, policy_of
 
 ENDED_BY_ITSELF: Final = (TaskState.COMPLETE, TaskState.FAILED, TaskState.REJECTED)
 
