@@ -1,7 +1,8 @@
 """The reaper: removes tasks that are done with, old history, and spec versions nobody refers to.
 
-SwarmKit's task reaper (manager/orchestrator/taskreaper), a slot at a time and without its timer.
-Keys: ("slot", service id, number) and ("specs", service id).
+SwarmKit's task reaper (manager/orchestrator/taskreaper), a slot at a time and without its timer;
+of a global service a node at a time. Keys: ("slot", service id, number), ("node", service id, node
+id) and ("specs", service id).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,14 +12,16 @@ from typing import Final
 from swarmlet.core.limits import ENTRY_CHANGES_MAX, MS_PER_S, TASK_HISTORY_RETENTION
 from swarmlet.model.change import Event, Remove
 from swarmlet.model.cluster import Cluster
+from swarmlet.model.job import is_job
 from swarmlet.model.revision import kept_from, versions_of
 from swarmlet.model.service import Service, SpecVersion, spec_version_id
 from swarmlet.model.task import Task, TaskState
 from swarmlet.model.update_status import is_updating
 from swarmlet.model.view import View, cluster_of, spec_of
 from swarmlet.reconcile.base import REST, Decision, Key, Moment
+from swarmlet.reconcile.instances import Instance, instance_in, instance_of, key_of, rows_of
 from swarmlet.reconcile.restart import ended_ms, policy_of
-from swarmlet.reconcile.slots import newest, replicas_of
+from swarmlet.reconcile.slots import newest
 
 SPEC_GRACE_MS: Final = 60 * MS_PER_S
 """A spec version stays this long after the service's last change: longer than any proposal is under
@@ -52,7 +55,7 @@ class ReaperDecider:
     def decide(self, view: View, key: Key, moment: Moment) -> Decision:
         if key[0] == "specs":
             return _reap_specs(view, key[1], moment)
-        return _reap_slot(view, key[1], int(key[2]))
+        return _reap_slot(view, key[1], instance_in(key))
 
 
 def _limit(row: object) -> int:
@@ -64,7 +67,11 @@ def _limit(row: object) -> int:
 
 
 def _all_slots(view: View) -> dict[Key, None]:
-    return {("slot", task.service_id, str(task.slot)): None for task in view.tasks.all()}
+    return {_slot_key(task): None for task in view.tasks.all()}
+
+
+def _slot_key(task: Task) -> Key:
+    return key_of(task.service_id, instance_of(task))
 
 
 def _keys_of_task(event: Event, view: View) -> Iterator[Key]:
@@ -76,7 +83,7 @@ def _keys_of_task(event: Event, view: View) -> Iterator[Key]:
         if not view.tasks.count("spec", spec_version_id(old.service_id, old.spec_version)):
             yield "specs", old.service_id
     elif old is None or old.desired != new.desired or _is_idle(old) != _is_idle(new):
-        yield "slot", new.service_id, str(new.slot)
+        yield _slot_key(new)
 
 
 def _ended_update(event: Event, view: View) -> Iterator[Key]:
@@ -89,7 +96,7 @@ def _ended_update(event: Event, view: View) -> Iterator[Key]:
         return
     for task in view.tasks.scan("spec", spec_version_id(old.id, old.spec_version)):
         if task.updated_from:
-            yield "slot", task.service_id, str(task.slot)
+            yield _slot_key(task)
 
 
 def _is_idle(task: Task) -> bool:
@@ -97,12 +104,12 @@ def _is_idle(task: Task) -> bool:
     return task.status.state < TaskState.ASSIGNED or task.status.state >= TaskState.COMPLETE
 
 
-def _reap_slot(view: View, service_id: str, slot: int) -> Decision:
+def _reap_slot(view: View, service_id: str, slot: Instance) -> Decision:
     service = view.services.get(service_id)
-    tasks = list(view.tasks.scan("slot", (service_id, slot)))
+    tasks = list(rows_of(view, service_id, slot))
     leaving = [t for t in tasks if service is None or t.desired >= TaskState.REMOVE]
     doomed = [task for task in leaving if _is_idle(task)]
-    if service is not None and slot:
+    if service is not None:
         doomed += _history(view, service, [t for t in tasks if t.desired < TaskState.REMOVE])
     return _removal(doomed)
 
@@ -138,7 +145,7 @@ def _retention(view: View, service: Service) -> int:
     """The cluster's limit; one more than max_attempts where the service has that, because the
     attempts made are counted from the tasks that are kept."""
     spec = spec_of(view, service)
-    if replicas_of(spec) is None:
+    if is_job(spec.mode):
         return -1
     attempts = policy_of(spec.task_template).max_attempts
     return attempts + 1 if attempts else _limit(cluster_of(view))

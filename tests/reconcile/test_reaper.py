@@ -119,11 +119,21 @@ def test_history_leaves_alone_what_still_runs_or_waits_for_its_successor():
     assert reaped(world) == ["s0", "s1", "s2", "f", "live"]
 
 
-def test_history_of_other_modes_is_left_alone():
-    world = scene(*[ended(f"t{n}", n, n % 2) for n in range(9)], history=1)
-    spec = replace(world.specs.get("web@1").spec, mode=ServiceMode(global_=Empty()))
+def of_mode(world, **mode):
+    spec = replace(world.specs.get("web@1").spec, mode=ServiceMode(**mode))
     world.put(replace(world.specs.get("web@1"), spec=spec))
-    assert len(reaped(world)) == 9
+    return world
+
+
+def test_history_of_jobs_is_left_alone():
+    world = scene(*[ended(f"t{n}", n, n % 2) for n in range(9)], history=1)
+    assert len(reaped(of_mode(world, global_job=Empty()))) == 9
+
+
+def test_history_of_global_services_is_kept_node_by_node():
+    rows = [ended(f"{on}-{n}", n, 0, on=on) for n in range(3) for on in ("n1", "n2")]
+    world = scene(*rows, task("n1-up", 0, on="n1"), history=2)
+    assert sorted(reaped(of_mode(world, global_=Empty()))) == ["n1-2", "n1-up", "n2-1", "n2-2"]
 
 
 def test_removals_carry_the_version_that_was_seen():
