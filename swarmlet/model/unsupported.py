@@ -15,11 +15,6 @@ _MOUNT_TYPES = ("npipe", "cluster", "image")
 def refuse_service(spec: ServiceSpec) -> None:
     """Raises UnsupportedError for the first thing that cannot be done."""
     _refuse_mode(spec.mode)
-    if spec.update_config is not None and spec.update_config.failure_action == "rollback":
-        raise UnsupportedError(
-            "rolling back an update that fails is not supported yet",
-            remedy="Use --update-failure-action pause, or continue.",
-        )
     task = spec.task_template
     if task.plugin_spec is not None or task.network_attachment_spec is not None:
         raise UnsupportedError(
@@ -43,11 +38,6 @@ def _refuse_mode(mode: ServiceMode) -> None:
         raise UnsupportedError(
             "global services are not supported yet",
             remedy="Use a replicated service, with --replicas-max-per-node 1 to spread it.",
-        )
-    if mode.replicated_job is not None or mode.global_job is not None:
-        raise UnsupportedError(
-            "job services are not supported yet",
-            remedy="Use a replicated service with --restart-condition none.",
         )
 
 

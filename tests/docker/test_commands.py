@@ -295,9 +295,26 @@ def test_service_update_that_fails_pauses_and_says_so(docker, web):
     assert "service update paused: update paused due to failure or early termination" in said
 
 
-def test_service_rollback_is_not_there_yet(docker, web):
-    docker("service", "update", "-d", "--label-add", "a=b", web)
-    assert "not supported yet" in docker("service", "rollback", web, code=1)
+def test_service_rollback_returns_and_a_second_one_goes_forward_again(docker, web, daemon):
+    docker("service", "update", "--env-add", "A=2", "--update-monitor", "1s", web)
+    said = docker("service", "rollback", web)
+    assert "manually requested rollback" in said
+    assert "converged" in said
+    container = "{{json .Spec.TaskTemplate.ContainerSpec.Env}}"
+    assert docker("service", "inspect", "--format", container, web).strip() == "null"
+    docker("service", "update", "--rollback", "-d", web)
+    assert docker("service", "inspect", "--format", container, web).strip() == '["A=2"]'
+
+
+def test_service_update_that_fails_is_rolled_back_and_says_so(docker, web, daemon):
+    bad = ("--args", "/bin/false", "--update-failure-action", "rollback", "--update-monitor", "5s")
+    docker("service", "update", "--rollback-monitor", "1s", "--env-add", "A=1", web)
+    said = docker("service", "update", *bad, web)
+    assert "update rolled back due to failure or early termination of task" in said
+    assert "rolling back update" in said
+    status = docker("service", "inspect", "--format", "{{json .UpdateStatus}}", web)
+    assert '"State":"rollback_' in status
+    wait_running(daemon.client(), web, 1)
 
 
 def test_service_scale(docker, web, daemon):

@@ -183,7 +183,16 @@ async def test_update_that_replaces_tasks_keeps_the_spec_before():
 
 
 @pytest.mark.parametrize(
-    ("state", "version"), [("paused", 2), ("updating", 2), ("completed", 1), ("", 1)]
+    ("state", "version"),
+    [
+        ("paused", 2),
+        ("updating", 2),
+        ("completed", 1),
+        ("", 1),
+        ("rollback_started", 2),
+        ("rollback_paused", 2),
+        ("rollback_completed", 1),
+    ],
 )
 async def test_update_to_the_same_spec_is_a_new_try_only_where_one_did_not_end(state, version):
     swarm = await new_swarm()
@@ -194,15 +203,6 @@ async def test_update_to_the_same_spec_is_a_new_try_only_where_one_did_not_end(s
     await updated(swarm, web())
     assert current(swarm).update_status is None
     assert current(swarm).spec_version == version
-
-
-async def test_update_that_is_to_roll_back_on_failure_is_refused():
-    swarm = await new_swarm()
-    await swarm.control.create_service(web())
-    before = swarm.view.index
-    with pytest.raises(UnsupportedError, match="rolling back an update that fails"):
-        await updated(swarm, replace(web(), update_config=UpdateConfig(failure_action="rollback")))
-    assert swarm.view.index == before
 
 
 def auth_of(swarm):
@@ -274,21 +274,6 @@ async def test_stale_update_is_refused_in_dockers_words():
     assert refused.value.message == "rpc error: code = Unknown desc = update out of sequence"
     with pytest.raises(NotFoundError, match="service nope not found"):
         await swarm.control.update_service("nope", 1, web())
-
-
-async def test_rollback_is_refused_for_what_it_is():
-    swarm = await new_swarm()
-    await swarm.control.create_service(web())
-    row = current(swarm)
-    with pytest.raises(FailedPreconditionError) as refused:
-        await updated(swarm, web(), rollback="previous")
-    assert refused.value.message == f"service {row.id} does not have a previous spec"
-    with pytest.raises(UnknownValueError) as unknown:
-        await updated(swarm, web(), rollback="zzz")
-    assert unknown.value.message == "unrecognized rollback option zzz"
-    await updated(swarm, web(replicas=2), rollback="none")
-    with pytest.raises(UnsupportedError, match="rolling back"):
-        await updated(swarm, web(), rollback="previous")
 
 
 async def test_removed_service_is_gone_and_its_name_free():

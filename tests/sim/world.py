@@ -32,9 +32,9 @@ from swarmlet.model.service import (
     UpdateConfig,
 )
 from swarmlet.model.task import TaskState
+from swarmlet.model.update_status import is_updating
 from swarmlet.model.view import spec_of
 from swarmlet.raft.engine import RaftLimits
-from swarmlet.reconcile.rollout import is_updating
 from swarmlet.runtime.base import (
     Condition,
     Exit,

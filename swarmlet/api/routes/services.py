@@ -11,6 +11,7 @@ from swarmlet.api.logs import stream_logs
 from swarmlet.api.query import object_version, registry_auth, strict_flag
 from swarmlet.api.render.service import ServiceJson, render_service
 from swarmlet.api.render.spec import spec_json
+from swarmlet.core.errors import UnknownValueError
 from swarmlet.model.defaults import with_defaults
 from swarmlet.model.parse import parse
 from swarmlet.model.service import Service, ServiceSpec, spec_version_id
@@ -84,17 +85,26 @@ async def inspect(call: Call) -> web.Response:
 async def update(call: Call) -> web.Response:
     control = call.engine.control()
     version = object_version(call.query, "service")
-    auth = registry_auth(call.request.headers)
+    auth = registry_auth(call.request.headers) or None
     spec = parse(ServiceSpec, await call.body())
-    warnings = await control.update_service(
-        call.name,
-        version,
-        spec,
-        rollback=call.query.get("rollback", ""),
-        registry_auth=auth or None,
-        auth_from=call.query.get("registryAuthFrom", ""),
-    )
+    if is_rollback(call):  # Docker's clients send a spec with it all the same
+        warnings = await control.roll_back_service(call.name, version, registry_auth=auth)
+    else:
+        auth_from = call.query.get("registryAuthFrom", "")
+        warnings = await control.update_service(
+            call.name, version, spec, registry_auth=auth, auth_from=auth_from
+        )
     return reply({"Warnings": list(warnings) or None})
+
+
+def is_rollback(call: Call) -> bool:
+    """What `rollback` asks for. Raises UnknownValueError."""
+    rollback = call.query.get("rollback", "")
+    if rollback not in ("", "none", "previous"):
+        raise UnknownValueError(
+            f"unrecognized rollback option {rollback}", remedy="It is none or previous."
+        )
+    return rollback == "previous"
 
 
 async def remove(call: Call) -> web.Response:

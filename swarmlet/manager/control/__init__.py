@@ -19,8 +19,8 @@ from swarmlet.manager.control.join_tokens import JoinTokenVerbs
 from swarmlet.manager.control.networks import NetworkVerbs
 from swarmlet.manager.control.nodes import NodeVerbs
 from swarmlet.manager.control.payloads import PayloadVerbs
+from swarmlet.manager.control.revisions import RevisionVerbs
 from swarmlet.manager.control.services import ServiceCreated as ServiceCreated
-from swarmlet.manager.control.services import ServiceVerbs
 from swarmlet.manager.control.status import ServiceStatus as ServiceStatus
 from swarmlet.manager.control.status import desired_tasks as desired_tasks
 from swarmlet.manager.control.status import service_status as service_status
@@ -28,7 +28,7 @@ from swarmlet.manager.control.streams import StreamVerbs
 
 
 class Control(
-    ServiceVerbs,
+    RevisionVerbs,
     PayloadVerbs,
     NetworkVerbs,
     JoinTokenVerbs,

@@ -18,8 +18,10 @@ from swarmlet.model.change import Change, Create, Exists, Guard, PortFree, Remov
 from swarmlet.model.config import Config
 from swarmlet.model.container import ContainerSpec
 from swarmlet.model.defaults import normal_service
+from swarmlet.model.job import first_iteration, is_job, next_iteration
 from swarmlet.model.names import made_up_name
 from swarmlet.model.network import Network
+from swarmlet.model.revision import next_number
 from swarmlet.model.secret import Secret
 from swarmlet.model.service import (
     NetworkAttachmentConfig,
@@ -31,11 +33,10 @@ from swarmlet.model.service import (
     spec_version_id,
 )
 from swarmlet.model.unsupported import refuse_service
+from swarmlet.model.update_status import is_at_rest
 from swarmlet.model.validate_service import check_service
 from swarmlet.model.view import View, spec_version
 
-ROLLBACK_NONE = ("", "none")
-ROLLBACK_PREVIOUS = "previous"
 AUTH_FROM_SPEC = ("", "spec")
 AUTH_FROM_PREVIOUS = "previous-spec"
 
@@ -55,9 +56,10 @@ class ServiceVerbs(ControlBase):
             spec = replace(spec, name=made_up_name(service_id))
         check_service(spec)
         normal = self._accepted(await self.read(), normal_service(spec))
+        job = first_iteration(self._env.clock.wall_ms()) if is_job(normal.mode) else None
         changes = [
             Create(obj=_spec_version(service_id, 1, normal, registry_auth)),
-            Create(obj=Service(id=service_id, name=normal.name)),
+            Create(obj=Service(id=service_id, name=normal.name, job_status=job)),
         ]
         await self._commit_spec(f"service {spec.name}", changes, service_id, normal)
         return ServiceCreated(id=service_id)
@@ -68,29 +70,26 @@ class ServiceVerbs(ControlBase):
         version: int,
         spec: ServiceSpec,
         *,
-        rollback: str = "",
         registry_auth: str | None = None,
         auth_from: str = "spec",
     ) -> tuple[str, ...]:
-        """Warnings. `rollback` as in the API: "", "none" or "previous".
-
-        Where no `registry_auth` is given, that of the present spec stays ("spec"), or that of the
-        spec before it comes back ("previous-spec"). A spec and credentials that mean the same as
-        the present ones make no new version of them, but the row is written all the same: Docker's
-        clients see the version move with every update. Only where the update before this one is
-        under way or paused do they make one: it goes on, and what failed is tried anew.
+        """Warnings. Where no `registry_auth` is given, that of the present spec stays ("spec"), or
+        that of the spec before it comes back ("previous-spec"). A spec and credentials that mean
+        the same as the present ones make no new version of them, but the row is written all the
+        same: Docker's clients see the version move with every update. Only where the update before
+        this one is under way or paused do they make one: it goes on, and what failed is tried anew.
+        Every update of a job begins its next iteration.
         """
         view = await self.read()
         service = self.find_service(view, ref)
-        _refuse_rollback(service, rollback)
-        check_service(spec)
         old = spec_version(view, service.id, service.spec_version)
-        new = normal_service(spec)
-        _refuse_other_kind(old.spec, new)
+        new = changed_spec(old.spec, spec)
         check_version(version, service.version, f"service {ref}")
         new = self._accepted(view, new)
         if registry_auth is None:
             registry_auth = _kept_auth(view, service, auth_from)
+        if is_job(new.mode):
+            service = next_iteration(service, self._env.clock.wall_ms())
         changes = _update(view, service, old, replace(old, spec=new, registry_auth=registry_auth))
         await self._commit_spec(f"service {ref}", changes, service.id, new)
         return ()
@@ -192,18 +191,13 @@ def _exist(table: type, ids: Iterable[str]) -> list[Guard]:
 
 
 # Updates -----------------------------------------------------------------------------------------
-def _refuse_rollback(service: Service, rollback: str) -> None:
-    if rollback in ROLLBACK_NONE:
-        return
-    if rollback != ROLLBACK_PREVIOUS:
-        raise UnknownValueError(
-            f"unrecognized rollback option {rollback}", remedy="It is none or previous."
-        )
-    if not service.previous_spec_version:
-        raise FailedPreconditionError(f"service {service.id} does not have a previous spec")
-    raise UnsupportedError(
-        "rolling back is not supported yet", remedy="Update the service to what it was before."
-    )
+def changed_spec(old: ServiceSpec, new: ServiceSpec) -> ServiceSpec:
+    """The new spec in the form it is stored in. Raises InvalidArgumentError, and UnsupportedError
+    where an update cannot bring it."""
+    check_service(new)
+    normal = normal_service(new)
+    _refuse_other_kind(old, normal)
+    return normal
 
 
 def _refuse_other_kind(old: ServiceSpec, new: ServiceSpec) -> None:
@@ -241,18 +235,14 @@ def _kept_auth(view: View, service: Service, auth_from: str) -> str:
 def _update(view: View, service: Service, old: SpecVersion, new: SpecVersion) -> list[Change]:
     """`new` is `old` with what the update brings."""
     row = replace(service, update_status=None, previous_spec_version=service.spec_version)
-    if new == old and not _is_unfinished(service):
+    if new == old and is_at_rest(service):
         return [Update(obj=row, seen=service.version)]
-    number = 1 + max(spec.number for spec in view.specs.scan("service", service.id))
+    number = next_number(view, service)
     row = replace(row, spec_version=number)
     return [  # the row first: of two updates at once, the later is told that it is stale
         Update(obj=row, seen=service.version),
         Create(obj=_spec_version(service.id, number, new.spec, new.registry_auth)),
     ]
-
-
-def _is_unfinished(service: Service) -> bool:
-    return service.update_status is not None and service.update_status.state != "completed"
 
 
 def _spec_version(
