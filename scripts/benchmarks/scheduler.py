@@ -1,16 +1,30 @@
-"""Scheduler: placing 10k and 100k tasks, one task that dies, tasks that fit nowhere; balance.
+"""Scheduler: tasks placed a second by nodes, tasks and services; balance; one death; the store.
 
-Rows are in plain dicts: no log, no store, no allocator in any figure. Seconds are CPU time and
-include telling the scheduler of every task and of every placement. "longest" is the longest single
-decision; "balance" the least and the most tasks on a node that may have some.
-Usage: scripts/bench scheduler [NODES TASKS SERVICES [constraint] [spread]]
+    scripts/bench scheduler                                  the whole table, some minutes
+    scripts/bench scheduler --nodes 5000 --tasks 100000 --constraint [--spread] [--json]
+    scripts/bench scheduler --nodes 5000 --tasks 100000 --services 100000    a group a task
+    scripts/bench scheduler --nodes 5000 --tasks 100000 --through store
+
+`--through pure` (the default): groups placed in slices of 1,000 tasks on a ledger. `decider`: the
+scheduler as the leader runs it, told of every task and every placement, rows in dicts; then 200
+tasks die, one by one. `store`: the leader's loop on a store of one manager, sealed and fsynced.
+Seconds are CPU time, but for the store, where the clock on the wall counts. `fewest`, `most`: tasks
+on a node that may have some. Each case of the table is a process of its own.
 """
 
+import argparse
+import asyncio
+import gc
+import json
+import shutil
+import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from itertools import count
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +34,11 @@ import msgspec
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from swarmlet.core.ids import NodeID, ServiceID, TaskID
-from swarmlet.model.change import Assign, Event, SetStatus
+from swarmlet.core.limits import ENTRY_CHANGES_MAX
+from swarmlet.env.real import real_env
+from swarmlet.env.sealed import SealKeys, new_seal_key, seal_key
+from swarmlet.manager.loop import ControlLoop
+from swarmlet.model.change import Assign, Create, Event, SetStatus
 from swarmlet.model.container import ContainerSpec
 from swarmlet.model.node import (
     RUNTIME_LABEL,
@@ -37,6 +55,7 @@ from swarmlet.model.service import (
     Platform,
     ResourceRequirements,
     Resources,
+    Service,
     ServiceSpec,
     SpecVersion,
     SpreadOver,
@@ -44,93 +63,48 @@ from swarmlet.model.service import (
     spec_version_id,
 )
 from swarmlet.model.task import Task, TaskState, TaskStatus
+from swarmlet.raft.engine import Origin, RaftEngine
 from swarmlet.reconcile.base import Moment
+from swarmlet.reconcile.scheduler.group import Group
+from swarmlet.reconcile.scheduler.ledger import Ledger
+from swarmlet.reconcile.scheduler.pipeline import place
 from swarmlet.reconcile.scheduler.place import PENDING, SchedulerDecider
+from swarmlet.store.proposer import Member
+from swarmlet.store.store import Store
 
 replace = msgspec.structs.replace
-MOMENT = Moment(1_700_000_000_000, str)
+NOW_MS = 1_700_000_000_000
+MOMENT = Moment(NOW_MS, str)
 DEATHS = 200
-CASES = [
-    # nodes, tasks, services, constraint and reservations, spread
-    (1_000, 10_000, 1, False, False),
-    (1_000, 100_000, 1, False, False),
-    (1_000, 100_000, 1_000, False, False),
-    (1_000, 100_000, 100_000, False, False),
-    (5_000, 100_000, 1, True, False),
-    (5_000, 100_000, 1_000, True, False),
-    (5_000, 100_000, 100_000, True, False),
-    (5_000, 100_000, 1, False, True),
-    (5_000, 100_000, 1_000, False, True),
+LAG_PERIOD_S = 0.002
+REPORT = "seconds", "tasks_per_second", "rss_mib", "fewest", "most"
+
+K = 1_000
+TABLE = [  # nodes, tasks, services, options
+    *((n, t, 1, ()) for n in (100, K, 5 * K) for t in (K, 10 * K, 100 * K)),
+    *((n, t, t, ()) for n in (100, K, 5 * K) for t in (K, 10 * K, 100 * K)),
+    (K, 100 * K, K, ()),
+    (5 * K, 100 * K, 1, ("--constraint",)),
+    (5 * K, 100 * K, K, ("--constraint",)),
+    (5 * K, 100 * K, 100 * K, ("--constraint",)),
+    (5 * K, 100 * K, 1, ("--spread",)),
+    (5 * K, 100 * K, K, ("--spread",)),
+    (5 * K, 100 * K, 100 * K, ("--spread",)),
+    (5 * K, K * K, 1, ()),
+    (5 * K, K * K, 10 * K, ()),
+    (5 * K, K * K, K * K, ()),
+    (100 * K, 100 * K, 1, ()),
+    (100 * K, K * K, 1, ()),
+    (100 * K, K * K, 10 * K, ()),
+    (K, 100 * K, K, ("--through", "decider")),
+    (5 * K, 100 * K, K, ("--through", "decider", "--constraint")),
+    (5 * K, 100 * K, 100 * K, ("--through", "decider", "--constraint")),
+    (5 * K, 100 * K, K, ("--through", "store")),
+    (5 * K, K * K, 10 * K, ("--through", "store")),
 ]
 
 
-class Rows:
-    """A table of a view: all that the scheduler asks of one."""
-
-    def __init__(self) -> None:
-        self.rows: dict[str, Any] = {}
-
-    def get(self, row_id: str) -> Any:
-        return self.rows.get(row_id)
-
-    def all(self) -> Iterator[Any]:
-        return iter(self.rows.values())
-
-    def scan(self, index: str, key: str) -> Iterator[Any]:
-        assert index == "node"
-        return (row for row in list(self.rows.values()) if row.node_id == key)
-
-
-class Bench:
-    """A cluster and its scheduler."""
-
-    def __init__(self, nodes: int, services: int, constraint: bool, spread: bool) -> None:
-        self.nodes, self.specs, self.tasks = Rows(), Rows(), Rows()
-        self.view: Any = SimpleNamespace(nodes=self.nodes, specs=self.specs, tasks=self.tasks)
-        self.decider = SchedulerDecider()
-        self.longest_s = 0.0
-        for node in map(bench_node, range(nodes)):
-            self.nodes.rows[node.id] = node
-        for number in range(services):
-            spec = bench_spec(number, constraint, spread)
-            self.specs.rows[spec.id] = spec
-        self.decider.start(self.view)
-
-    def put(self, old: Task | None, new: Task) -> bool:
-        self.tasks.rows[new.id] = new
-        return bool(self.decider.keys_of(Event(Task, old, new), self.view))
-
-    def place(self) -> int:
-        """Decide and apply until nothing is left; the number of changes."""
-        total = 0
-        while True:
-            start = time.process_time()
-            decision = self.decider.decide(self.view, PENDING, MOMENT)
-            self.longest_s = max(self.longest_s, time.process_time() - start)
-            for change in decision.changes:
-                task = self.tasks.rows[change.id]  # type: ignore[union-attr]
-                if isinstance(change, Assign):
-                    status = replace(task.status, state=int(TaskState.ASSIGNED))
-                    self.put(task, replace(task, node_id=change.node_id, status=status))
-                elif isinstance(change, SetStatus):
-                    self.put(task, replace(task, status=change.status))
-            total += len(decision.changes)
-            if not decision.has_more:
-                return total
-
-    def balance(self) -> str:
-        may_have = [
-            n.id
-            for n in self.nodes.all()
-            if not self.is_constrained or n.spec.labels["kind"] == "0"
-        ]
-        totals = Counter({node_id: 0 for node_id in may_have})
-        totals.update(t.node_id for t in self.tasks.all() if t.node_id)
-        return f"{min(totals.values())}..{max(totals.values())}"
-
-    @property
-    def is_constrained(self) -> bool:
-        return bool(next(self.specs.all()).spec.task_template.placement.constraints)
+# What is placed on what ----------------------------------------------------------------------
 
 
 def bench_node(number: int) -> Node:
@@ -168,13 +142,140 @@ def bench_spec(number: int, constraint: bool, spread: bool) -> SpecVersion:
     )
 
 
+def task_id(number: int) -> TaskID:
+    return TaskID(f"t{number * 7919 % 10**6:06}{number:018}")
+
+
 def pending(number: int, services: int) -> Task:
     return Task(
-        id=TaskID(f"t{number * 7919 % 10**6:06}{number:018}"),
+        id=task_id(number),
         service_id=ServiceID(f"service{number % services:018}"),
         slot=1 + number // services,
         status=TaskStatus(state=TaskState.PENDING),
     )
+
+
+def balance(nodes: int, constraint: bool, node_ids: Iterator[str]) -> dict[str, int]:
+    may_have = (n for n in range(nodes) if not constraint or n % 3 == 0)
+    totals = Counter({bench_node(number).id: 0 for number in may_have})
+    totals.update(node_ids)
+    return {"fewest": min(totals.values()), "most": max(totals.values())}
+
+
+def rss_mib() -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) // 1024
+    raise AssertionError("no VmHWM in /proc/self/status")
+
+
+# Groups on a ledger --------------------------------------------------------------------------
+
+
+def pure(given: argparse.Namespace) -> dict[str, object]:
+    """What each group needs has been read from its spec before the clock starts."""
+    ledger = Ledger()
+    for number in range(given.nodes):
+        node = bench_node(number)
+        ledger.set_node(node.id, node)
+    waiting = []
+    for number in range(given.services):
+        row = bench_spec(number, given.constraint, given.spread)
+        ids = [task_id(n) for n in range(number, given.tasks, given.services)]
+        waiting.append((Group((row.service_id, 1), row.spec), ids))
+    gc.collect()
+    gc.freeze()
+    longest_s, placed = 0.0, []
+    start_s = time.process_time()
+    for group, ids in sorted(waiting, key=lambda one: one[0].sort_key):
+        for at in range(0, len(ids), ENTRY_CHANGES_MAX):
+            begin_s = time.process_time()
+            placed += place(ledger, group, ids[at : at + ENTRY_CHANGES_MAX], NOW_MS)
+            longest_s = max(longest_s, time.process_time() - begin_s)
+    seconds = time.process_time() - start_s
+    assert len(placed) == given.tasks, f"{len(placed)} of {given.tasks} tasks were placed"
+    node_ids = (node_id for _, node_id in placed)
+    return {
+        "seconds": seconds,
+        **balance(given.nodes, given.constraint, node_ids),
+        "longest_slice_ms": longest_s * 1e3,
+    }
+
+
+# The decider ---------------------------------------------------------------------------------
+
+
+class Rows:
+    """A table of a view: all that the scheduler asks of one."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, Any] = {}
+
+    def get(self, row_id: str) -> Any:
+        return self.rows.get(row_id)
+
+    def all(self) -> Iterator[Any]:
+        return iter(self.rows.values())
+
+    def scan(self, index: str, key: str) -> Iterator[Any]:
+        assert index == "node"
+        return (row for row in list(self.rows.values()) if row.node_id == key)
+
+
+class Cluster:
+    """A cluster and its scheduler."""
+
+    def __init__(self, given: argparse.Namespace) -> None:
+        self.nodes, self.specs, self.tasks = Rows(), Rows(), Rows()
+        self.view: Any = SimpleNamespace(nodes=self.nodes, specs=self.specs, tasks=self.tasks)
+        self.decider = SchedulerDecider()
+        self.longest_s = 0.0
+        for node in map(bench_node, range(given.nodes)):
+            self.nodes.rows[node.id] = node
+        for number in range(given.services):
+            spec = bench_spec(number, given.constraint, given.spread)
+            self.specs.rows[spec.id] = spec
+        self.decider.start(self.view)
+
+    def put(self, old: Task | None, new: Task) -> bool:
+        self.tasks.rows[new.id] = new
+        return bool(self.decider.keys_of(Event(Task, old, new), self.view))
+
+    def place(self) -> int:
+        """Decide and apply until nothing is left; the number of changes."""
+        total = 0
+        while True:
+            start = time.process_time()
+            decision = self.decider.decide(self.view, PENDING, MOMENT)
+            self.longest_s = max(self.longest_s, time.process_time() - start)
+            for change in decision.changes:
+                task = self.tasks.rows[change.id]  # type: ignore[union-attr]
+                if isinstance(change, Assign):
+                    status = replace(task.status, state=int(TaskState.ASSIGNED))
+                    self.put(task, replace(task, node_id=change.node_id, status=status))
+                elif isinstance(change, SetStatus):
+                    self.put(task, replace(task, status=change.status))
+            total += len(decision.changes)
+            if not decision.has_more:
+                return total
+
+
+def decider(given: argparse.Namespace) -> dict[str, object]:
+    cluster = Cluster(given)
+    rows = [pending(number, given.services) for number in range(given.tasks)]
+    gc.collect()
+    gc.freeze()
+    seconds = cpu_s(lambda: ([cluster.put(None, row) for row in rows], cluster.place()))
+    node_ids = (task.node_id for task in cluster.tasks.all() if task.node_id)
+    figures = balance(given.nodes, given.constraint, node_ids)
+    deaths = sorted(one_death(cluster, row, n) for n, row in enumerate(rows[:DEATHS]))
+    return {
+        "seconds": seconds,
+        **figures,
+        "longest_slice_ms": cluster.longest_s * 1e3,
+        "death_ms": deaths[len(deaths) // 2] * 1e3,
+        "longest_death_ms": deaths[-1] * 1e3,
+    }
 
 
 def cpu_s(work: Callable[[], object]) -> float:
@@ -183,26 +284,7 @@ def cpu_s(work: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-def say(what: str, value: str) -> None:
-    sys.stdout.write(f"{what:<64} {value}\n")
-    sys.stdout.flush()
-
-
-def bench(nodes: int, tasks: int, services: int, constraint: bool, spread: bool) -> None:
-    name = f"{nodes} nodes, {tasks} tasks, {services} services"
-    name += ", constrained" * constraint + ", spread" * spread
-    cluster = Bench(nodes, services, constraint, spread)
-    rows = [pending(number, services) for number in range(tasks)]
-    seconds = cpu_s(lambda: ([cluster.put(None, row) for row in rows], cluster.place()))
-    longest = f"longest {cluster.longest_s * 1e3:5.1f} ms"
-    say(name, f"{seconds:7.3f} s  {longest}  balance {cluster.balance()}")
-    deaths = sorted(one_death(cluster, row, number) for number, row in zip(count(), rows[:DEATHS]))
-    if deaths:
-        middle, longest_ms = deaths[len(deaths) // 2] * 1e3, deaths[-1] * 1e3
-        say("  one task dies, its successor is placed", f"{middle:.3f} ms, most {longest_ms:.1f}")
-
-
-def one_death(cluster: Bench, row: Task, number: int) -> float:
+def one_death(cluster: Cluster, row: Task, number: int) -> float:
     old = cluster.tasks.rows[row.id]
     dead = replace(old, status=replace(old.status, state=int(TaskState.FAILED)))
     after = replace(row, id=TaskID(f"s{number:024}"))
@@ -215,30 +297,165 @@ def one_death(cluster: Bench, row: Task, number: int) -> float:
     return cpu_s(work)
 
 
-def bench_unplaceable(nodes: int, tasks: int) -> None:
-    """Tasks that fit nowhere, and what each event then costs."""
-    cluster = Bench(nodes, 1, True, False)
-    for node in list(cluster.nodes.all()):
-        paused = replace(node, spec=replace(node.spec, availability="pause"))
-        cluster.nodes.rows[node.id] = paused
-    cluster.decider.start(cluster.view)
-    rows = [pending(number, 1) for number in range(tasks)]
-    seconds = cpu_s(lambda: ([cluster.put(None, row) for row in rows], cluster.place()))
-    say(f"{nodes} nodes, {tasks} tasks that fit nowhere: told why", f"{seconds:7.3f} s")
-    row = next(cluster.tasks.all())
-    repeated = cpu_s(lambda: [cluster.put(row, row) for _ in range(1_000)])
-    say("  an event that changes nothing", f"{repeated * 1e3:.2f} us")
+# The store -----------------------------------------------------------------------------------
 
 
-def run(arguments: list[str]) -> None:
-    if arguments:
-        nodes, tasks, services = map(int, arguments[:3])
-        bench(nodes, tasks, services, "constraint" in arguments, "spread" in arguments)
+class TimedScheduler(SchedulerDecider):
+    """Knows how long its index took."""
+
+    started_s = 0.0
+
+    def start(self, view: Any) -> Any:
+        begin_s = time.perf_counter()
+        keys = super().start(view)
+        self.started_s = time.perf_counter() - begin_s
+        return keys
+
+
+class Lag:
+    """How late the loop is: the longest, once `watched` is set."""
+
+    def __init__(self) -> None:
+        self.longest_s, self.is_watched = 0.0, False
+
+    async def run(self) -> None:
+        while True:
+            is_watched, due_s = self.is_watched, time.perf_counter() + LAG_PERIOD_S
+            await asyncio.sleep(LAG_PERIOD_S)
+            late_s = time.perf_counter() - due_s
+            if is_watched:
+                self.longest_s = max(self.longest_s, late_s)
+
+
+def through_store(given: argparse.Namespace) -> dict[str, object]:
+    folder = tempfile.mkdtemp(dir=given.folder)
+    try:
+        import uvloop
+
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(on_store(given, folder))
+    finally:
+        shutil.rmtree(folder)
+
+
+async def on_store(given: argparse.Namespace, folder: str) -> dict[str, object]:
+    env = real_env()
+    store = Store(env)
+    keys = SealKeys(current=seal_key(new_seal_key(env.entropy)))
+    me = Member(raft_id=1, node_id="bench", address="127.0.0.1:2377")
+    engine = RaftEngine(env, f"{folder}/raft", keys, store, me)
+    await engine.start(Origin.FOUND)
+    store.attach(engine)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(engine.run())
+        await store.batch(rows_of(given))
+        await store.batch(
+            Create(obj=pending(number, given.services)) for number in range(given.tasks)
+        )
+        gc.collect()
+        gc.freeze()
+        figures = await scheduled(given, store, group)
+        await engine.stop()
+    return figures
+
+
+def rows_of(given: argparse.Namespace) -> Iterator[Create]:
+    for number in range(given.nodes):
+        yield Create(obj=bench_node(number))
+    for number in range(given.services):
+        spec = bench_spec(number, given.constraint, given.spread)
+        yield Create(obj=spec)
+        yield Create(obj=Service(id=spec.service_id, name=spec.spec.name))
+
+
+async def scheduled(
+    given: argparse.Namespace, store: Store, group: asyncio.TaskGroup
+) -> dict[str, object]:
+    scheduler, lag = TimedScheduler(), Lag()
+    watch = group.create_task(lag.run())
+    await asyncio.sleep(10 * LAG_PERIOD_S)
+    begin_s, cpu_s_before = time.perf_counter(), time.process_time()
+    loop = group.create_task(ControlLoop(scheduler, store, real_env()).run())
+    while not scheduler.started_s:
+        await asyncio.sleep(0)
+    lag.is_watched = True
+    view = store.view()
+    while view.tasks.count("state", TaskState.PENDING):
+        await asyncio.sleep(LAG_PERIOD_S)
+    seconds, cpu = time.perf_counter() - begin_s, time.process_time() - cpu_s_before
+    for task in (loop, watch):
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+    node_ids = (task.node_id for task in view.tasks.all())
+    return {
+        "seconds": seconds,
+        **balance(given.nodes, given.constraint, node_ids),
+        "cpu_seconds": cpu,
+        "index_seconds": scheduler.started_s,
+        "longest_lag_ms": lag.longest_s * 1e3,
+    }
+
+
+# The command line ----------------------------------------------------------------------------
+
+WAYS = {"pure": pure, "decider": decider, "store": through_store}
+
+
+def one_case(given: argparse.Namespace) -> dict[str, object]:
+    figures = WAYS[given.through](given)
+    figures["tasks_per_second"] = round(given.tasks / float(str(figures["seconds"])))
+    figures["rss_mib"] = rss_mib()
+    rest = [name for name in figures if name not in REPORT]
+    return {
+        name: round(value, 3) if isinstance(value, float) else value
+        for name, value in ((name, figures[name]) for name in (*REPORT, *rest))
+    }
+
+
+def table() -> None:
+    for nodes, tasks, services, options in TABLE:
+        arguments = ["--nodes", nodes, "--tasks", tasks, "--services", services, *options]
+        command = [sys.executable, __file__, *map(str, arguments), "--json"]
+        found = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+        name = f"{nodes:,} nodes, {tasks:,} tasks, {services:,} services {' '.join(options)}"
+        say(name, found)
+
+
+def say(name: str, found: dict[str, Any]) -> None:
+    first = f"{found['seconds']:8.3f} s {found['tasks_per_second']:11,}/s {found['rss_mib']:6} MiB"
+    rest = " ".join(f"{k} {v}" for k, v in islice(found.items(), len(REPORT), None))
+    balanced = f"{found['fewest']}..{found['most']} a node"
+    sys.stdout.write(f"{name:<72}{first}  {balanced}  {rest}\n")
+    sys.stdout.flush()
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--nodes", type=int)
+    parser.add_argument("--tasks", type=int)
+    parser.add_argument("--services", type=int, default=1, help="which share the tasks evenly")
+    parser.add_argument("--constraint", action="store_true", help="1 node in 3, and reservations")
+    parser.add_argument("--spread", action="store_true", help="5 data centres of 10 racks")
+    parser.add_argument("--through", choices=WAYS, default="pure")
+    parser.add_argument("--folder", help="where the store writes (default: a temporary folder)")
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    if (given.nodes is None) != (given.tasks is None):
+        parser.error("give --nodes and --tasks, or neither for the whole table")
+    return given
+
+
+def run(given: argparse.Namespace) -> None:
+    if given.nodes is None:
+        table()
         return
-    for case in CASES:
-        bench(*case)
-    bench_unplaceable(1_000, 20_000)
+    found = one_case(given)
+    if given.json:
+        sys.stdout.write(json.dumps(found) + "\n")
+    else:
+        say(f"{given.nodes:,} nodes, {given.tasks:,} tasks, {given.services:,} services", found)
 
 
 if __name__ == "__main__":
-    run(sys.argv[1:])
+    run(arguments())

@@ -17,7 +17,7 @@ from swarmlet.reconcile.why.tasks import (
     slot_of,
     waits_for_a_node,
 )
-from tests.reconcile.brute import Brute, failing
+from tests.reconcile.brute import Brute, failing, wishes
 from tests.reconcile.explained import answer_of
 from tests.reconcile.test_scheduler_histories import HISTORIES, History
 from tests.reconcile.test_together import Cluster
@@ -32,6 +32,7 @@ FIRST = {
     "platform": "unsupported platform",
     "resource": "insufficient resources",
     "host-port": "host-mode port already in use",
+    "affinity": "services asked for are not there, or unwanted ones are,",
     "max-replicas": "max replicas per node limit exceed",
 }
 
@@ -69,7 +70,9 @@ class ExplainedHistory(History):
         assert reason.code == "no-suitable-node"
         assert (found.nodes, found.fitting) == (len(brute.nodes), 0)
         assert found.scheduler == brute.reason(key, spec)
-        if spec.endpoint_spec is None and not spec.task_template.placement.max_replicas:
+        placement = spec.task_template.placement
+        others = wishes(placement.constraints)
+        if spec.endpoint_spec is None and not placement.max_replicas and not others:
             assert found.scheduler == row.status.err, "the scheduler said otherwise"
         kept_out = Counter(
             failing(node, spec) or brute.lacking(n, key[0], spec) for n, node in brute.nodes.items()

@@ -19,6 +19,7 @@ from swarmlet.model.change import (
     Event,
     Exists,
     Guard,
+    Note,
     Remove,
     SetDesired,
     SetStatus,
@@ -60,9 +61,16 @@ INDEXES: dict[tuple[type, str], Callable[[object], object]] = {
     (Task, "slot"): lambda t: (t.service_id, t.slot),
     (Task, "instance"): lambda t: None if t.slot else (t.service_id, t.node_id),
     (Task, "state"): lambda t: t.status.state,
+    (Task, "unassigned"): lambda t: (
+        t.status.state < TaskState.ASSIGNED and t.desired <= TaskState.COMPLETE
+    ),
     (Task, "spec"): lambda t: spec_version_id(t.service_id, t.spec_version),
     (SpecVersion, "service"): lambda s: s.service_id,
 }
+
+
+def name_of(row) -> str:
+    return row.name if isinstance(row, Service) else row.spec.name
 
 
 class RefusedError(Exception):
@@ -83,7 +91,7 @@ class Rows:
 
     def scan(self, index, key):
         if index == "name":
-            return (r for r in list(self.rows.values()) if r.spec.name.lower() == key)
+            return (r for r in list(self.rows.values()) if name_of(r).lower() == key)
         of = INDEXES[self.table, index]
         return (row for row in list(self.rows.values()) if of(row) == key)
 
@@ -174,6 +182,8 @@ class World:
                     return []
                 self._require(seen in (ANY_VERSION, task.version), change)
                 return self.put(replace(task, desired=desired))
+            case Note():
+                return []
         raise AssertionError(change)
 
     def _seen(self, table: type, row_id: str, seen: int) -> bool:
@@ -315,6 +325,8 @@ class Leader:
     def tell(self, events: Iterable[Event]) -> None:
         for event in events:
             for number, decider in enumerate(self.deciders):
+                if event.table not in decider.tables:
+                    continue
                 for key in decider.keys_of(event, self.world):
                     self.dirty[number, key] = None
 

@@ -120,14 +120,15 @@ class SchedulerDecider:
         if old is not None and new is not None and _matters(old) == _matters(new):
             return False
         has_come_or_gone = old is None or new is None
-        if has_come_or_gone:
-            self._settle(view)  # what was promised is held on a node that is about to be replaced
+        is_work = False
+        if has_come_or_gone:  # what was promised is held on a node that is about to be replaced
+            is_work = self._settle(view)
         self._ledger.set_node(event.id, new)
         if has_come_or_gone:
             for task in view.tasks.scan("node", event.id):
-                self._look(view, task.id)
-        has_woken = self._waiting.wake(self._ledger.pools, None)
-        return self._preset.wake(event.id) or has_woken
+                is_work |= self._look(view, task.id)
+        is_work |= self._waiting.wake(self._ledger.pools, None)
+        return self._preset.wake(event.id) or is_work
 
     def _note_failure(self, view: View, task: Task) -> None:
         group = self._group(view, task)
@@ -194,12 +195,14 @@ class SchedulerDecider:
 
     # What to do -----------------------------------------------------------------------------
 
-    def _settle(self, view: View) -> None:
+    def _settle(self, view: View) -> bool:
         """Count what was promised by its rows: confirmed promises are equal already, refused ones
-        wait again."""
+        wait again. Whether that made work."""
         promised, self._promised = self._promised, {}
+        is_work = False
         for task_id in promised:
-            self._look(view, task_id)
+            is_work |= self._look(view, task_id)
+        return is_work
 
     def _given_up(self, view: View, moment: Moment) -> Iterator[SetStatus]:
         for task_id in self._stale:

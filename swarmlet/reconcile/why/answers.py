@@ -22,7 +22,7 @@ class Verdict(StrEnum):
 
 class FilterCount(msgspec.Struct, frozen=True, kw_only=True):
     """How many nodes a filter keeps out first. `filter`: ready, runtime, constraint, platform,
-    resource, host-port or max-replicas; `what` as `Shortage.what`."""
+    resource, host-port, affinity or max-replicas; `what` as `Shortage.what`."""
 
     filter: str
     what: str
