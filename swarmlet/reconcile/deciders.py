@@ -5,6 +5,7 @@ from swarmlet.reconcile.base import Decider
 from swarmlet.reconcile.enforcer import EnforcerDecider
 from swarmlet.reconcile.global_services import GlobalDecider
 from swarmlet.reconcile.reaper import ReaperDecider
+from swarmlet.reconcile.rebalance import RebalanceDecider
 from swarmlet.reconcile.replicated import ReplicatedDecider
 from swarmlet.reconcile.scheduler.place import SchedulerDecider
 from swarmlet.reconcile.updater import UpdaterDecider
@@ -20,4 +21,5 @@ def all_deciders() -> tuple[Decider, ...]:
         SchedulerDecider(),
         EnforcerDecider(),
         ReaperDecider(),
+        RebalanceDecider(),
     )
