@@ -30,10 +30,12 @@ from swarmlet.model.cluster import (
     SwarmSpec,
 )
 from swarmlet.model.container import ContainerSpec, DNSConfig, HealthConfig
+from swarmlet.model.job import is_job
 from swarmlet.model.service import (
     EndpointSpec,
     Placement,
     PortConfig,
+    ReplicatedJobMode,
     ReplicatedMode,
     ResourceRequirements,
     RestartPolicy,
@@ -90,12 +92,22 @@ def _normal_restart(policy: RestartPolicy) -> RestartPolicy:
 
 
 def _normal_mode(mode: ServiceMode) -> ServiceMode:
+    if mode.replicated_job is not None:
+        return ServiceMode(replicated_job=_normal_job(mode.replicated_job))
     if mode.replicated is None:
         is_given = mode != ServiceMode()
         return mode if is_given else ServiceMode(replicated=ReplicatedMode(replicas=1))
     if mode.replicated.replicas is None:
         return ServiceMode(replicated=ReplicatedMode(replicas=1))
     return mode
+
+
+def _normal_job(job: ReplicatedJobMode) -> ReplicatedJobMode:
+    """One at once, and as many in all as at once, where nothing is said (Docker's engine)."""
+    most = _or(job.max_concurrent, 1)
+    return ReplicatedJobMode(
+        max_concurrent=most, total_completions=_or(job.total_completions, most)
+    )
 
 
 def _normal_update(config: UpdateConfig | None) -> UpdateConfig | None:
@@ -124,11 +136,12 @@ def _normal_port(port: PortConfig) -> PortConfig:
 def with_defaults(spec: ServiceSpec) -> ServiceSpec:
     """The service as it behaves: absent parts filled in. For showing, never for storing."""
     normal = normal_service(spec)
+    job = is_job(normal.mode)
     return _replace(
         normal,
         task_template=_full_task(normal.task_template),
-        update_config=_full_update(normal.update_config, normal),
-        rollback_config=_full_update(normal.rollback_config, normal),
+        update_config=None if job else _full_update(normal.update_config, normal),
+        rollback_config=None if job else _full_update(normal.rollback_config, normal),
     )
 
 

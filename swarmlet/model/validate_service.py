@@ -12,6 +12,7 @@ from swarmlet.core.errors import InvalidArgumentError
 from swarmlet.core.limits import CPU_NANO_MIN, MEMORY_MIN_B, PORT_MAX
 from swarmlet.model.constraint import parse as parse_constraint
 from swarmlet.model.expand import check_templates
+from swarmlet.model.job import is_job
 from swarmlet.model.on_disconnect import said_by
 from swarmlet.model.rebalance import rebalance_said_by
 from swarmlet.model.service import (
@@ -49,6 +50,7 @@ def check_service(spec: ServiceSpec) -> None:
     said_by(spec.labels)
     rebalance_said_by(spec.labels)
     _check_mode(spec.mode)
+    _check_job(spec)
     _check_update(spec.update_config, "update", UPDATE_ACTIONS)
     _check_update(spec.rollback_config, "rollback", ROLLBACK_ACTIONS)
     if spec.endpoint_spec is not None:
@@ -104,6 +106,15 @@ def _check_mode(mode: ServiceMode) -> None:
     if mode.replicated_job is not None:
         _check_count(mode.replicated_job.max_concurrent, "MaxConcurrent")
         _check_count(mode.replicated_job.total_completions, "TotalCompletions")
+
+
+def _check_job(spec: ServiceSpec) -> None:
+    """An update of a job is its next iteration, and the updater has nothing to do with it."""
+    if spec.update_config is not None and is_job(spec.mode):
+        raise InvalidArgumentError(
+            "update configuration is not supported for jobs",
+            remedy="Leave UpdateConfig out: every update of a job begins its next iteration.",
+        )
 
 
 def _check_count(count: int | None, name: str) -> None:

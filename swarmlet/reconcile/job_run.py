@@ -86,6 +86,13 @@ def decide_run(
     return _decide_task(view, service, active[0], rows, moment)
 
 
+def tasks_at(view: View, service: Service, place: Place) -> list[Task]:
+    """All tasks of a place, of every iteration, those on their way out too."""
+    if isinstance(place, int):
+        return list(view.tasks.scan("slot", (service.id, place)))
+    return [task for task in view.tasks.scan("node", place) if task.service_id == service.id]
+
+
 def new_task(view: View, service: Service, iteration: int, place: Place, moment: Moment) -> Task:
     """The first task of a place. Held back where one of the iteration before may still run there,
     and must not beside it (`disconnect`)."""
@@ -99,7 +106,7 @@ def new_task(view: View, service: Service, iteration: int, place: Place, moment:
         status=TaskStatus(state=TaskState.NEW, at_ms=moment.now_ms, message="created"),
         job_iteration=iteration,
     )
-    before = _all_at(view, service, place)
+    before = tasks_at(view, service, place)
     if not any(runs_until_ms(view, task) > moment.now_ms for task in before):
         return new
     held = int(TaskState.READY)
@@ -116,15 +123,9 @@ def is_place_finished(view: View, service: Service, iteration: int, place: Place
     return not any(map(is_active, kept)) and not _grants(view, newest(kept), kept)
 
 
-def _all_at(view: View, service: Service, place: Place) -> list[Task]:
-    if isinstance(place, int):
-        return list(view.tasks.scan("slot", (service.id, place)))
-    return [task for task in view.tasks.scan("node", place) if task.service_id == service.id]
-
-
 def _rows_at(view: View, service: Service, iteration: int, place: Place) -> _Rows:
     kept, leaving = [], []
-    for task in _all_at(view, service, place):
+    for task in tasks_at(view, service, place):
         if task.desired >= TaskState.REMOVE:
             leaving.append(task)
         elif task.job_iteration == iteration:

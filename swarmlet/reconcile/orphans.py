@@ -21,7 +21,7 @@ def orphans(view: View, node_id: str, now_ms: int) -> Sequence[SetStatus]:
         task.id: task.status
         for task in view.tasks.scan("node", node_id)
         if TaskState.ASSIGNED <= task.status.state <= TaskState.RUNNING
-        and task.desired > TaskState.RUNNING
+        and task.desired > TaskState.COMPLETE
         and runs_until_ms(view, task) <= now_ms
     }
     return [

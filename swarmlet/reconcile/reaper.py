@@ -20,6 +20,7 @@ from swarmlet.model.update_status import is_updating
 from swarmlet.model.view import View, cluster_of, spec_of
 from swarmlet.reconcile.base import REST, Decision, Key, Moment
 from swarmlet.reconcile.instances import Instance, instance_in, instance_of, key_of, rows_of
+from swarmlet.reconcile.job_reaping import surplus_of_job
 from swarmlet.reconcile.restart import ended_ms, policy_of
 from swarmlet.reconcile.slots import newest
 
@@ -109,7 +110,9 @@ def _reap_slot(view: View, service_id: str, slot: Instance) -> Decision:
     tasks = list(rows_of(view, service_id, slot))
     leaving = [t for t in tasks if service is None or t.desired >= TaskState.REMOVE]
     doomed = [task for task in leaving if _is_idle(task)]
-    if service is not None:
+    if service is not None and is_job(spec_of(view, service).mode):
+        doomed += surplus_of_job(view, service, slot, _limit(cluster_of(view)))
+    elif service is not None:
         doomed += _history(view, service, [t for t in tasks if t.desired < TaskState.REMOVE])
     return _removal(doomed)
 
@@ -144,10 +147,7 @@ def _is_needed(service: Service, task: Task) -> bool:
 def _retention(view: View, service: Service) -> int:
     """The cluster's limit; one more than max_attempts where the service has that, because the
     attempts made are counted from the tasks that are kept."""
-    spec = spec_of(view, service)
-    if is_job(spec.mode):
-        return -1
-    attempts = policy_of(spec.task_template).max_attempts
+    attempts = policy_of(spec_of(view, service).task_template).max_attempts
     return attempts + 1 if attempts else _limit(cluster_of(view))
 
 

@@ -22,8 +22,6 @@ def service(**parts: object) -> ServiceSpec:
 
 REFUSED = [
     ({"Mode": {"Global": {}}}, "global services"),
-    ({"Mode": {"ReplicatedJob": {}}}, "job services"),
-    ({"Mode": {"GlobalJob": {}}}, "job services"),
     ({"EndpointSpec": {"Ports": [{"TargetPort": 80}]}}, "ingress"),
     ({"EndpointSpec": {"Ports": [{"TargetPort": 80, "PublishMode": "ingress"}]}}, "ingress"),
     *(
@@ -38,6 +36,8 @@ REFUSED = [
 
 ACCEPTED = [
     {},
+    {"Mode": {"ReplicatedJob": {}}},
+    {"Mode": {"GlobalJob": {}}},
     {"container": {"Image": "busybox:1"}},
     {"container": {"Healthcheck": {"Test": ["NONE"]}}},
     {"container": {"Healthcheck": {"Test": ["CMD-SHELL", "true"], "Interval": 1_000_000_000}}},

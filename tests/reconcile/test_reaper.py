@@ -125,11 +125,6 @@ def of_mode(world, **mode):
     return world
 
 
-def test_history_of_jobs_is_left_alone():
-    world = scene(*[ended(f"t{n}", n, n % 2) for n in range(9)], history=1)
-    assert len(reaped(of_mode(world, global_job=Empty()))) == 9
-
-
 def test_history_of_global_services_is_kept_node_by_node():
     rows = [ended(f"{on}-{n}", n, 0, on=on) for n in range(3) for on in ("n1", "n2")]
     world = scene(*rows, task("n1-up", 0, on="n1"), history=2)
