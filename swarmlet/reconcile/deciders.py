@@ -4,6 +4,7 @@ from swarmlet.reconcile.allocator.allocate import AllocatorDecider
 from swarmlet.reconcile.base import Decider
 from swarmlet.reconcile.enforcer import EnforcerDecider
 from swarmlet.reconcile.global_services import GlobalDecider
+from swarmlet.reconcile.jobs import JobsDecider
 from swarmlet.reconcile.reaper import ReaperDecider
 from swarmlet.reconcile.rebalance import RebalanceDecider
 from swarmlet.reconcile.replicated import ReplicatedDecider
@@ -17,6 +18,7 @@ def all_deciders() -> tuple[Decider, ...]:
         ReplicatedDecider(),
         GlobalDecider(),
         UpdaterDecider(),
+        JobsDecider(),
         AllocatorDecider(),
         SchedulerDecider(),
         EnforcerDecider(),
