@@ -25,14 +25,20 @@ def job_status_of(service: Service) -> JobStatus:
 
 
 def open_iterations(service: Service) -> tuple[int, ...]:
-    """The iterations whose tasks are wanted, ascending; the last one is the job's present one."""
+    """The iterations whose tasks are wanted, ascending; the last one is the job's present one,
+    unless it waits for the first fire of its schedule."""
     status = job_status_of(service)
-    return (*status.earlier, status.iteration)
+    return status.earlier if status.is_idle else (*status.earlier, status.iteration)
 
 
 def first_iteration(now_ms: int) -> JobStatus:
     """What a new job begins with; `now_ms` is wall time, as below."""
     return JobStatus(last_execution_ms=now_ms)
+
+
+def no_iteration_yet() -> JobStatus:
+    """What a new job with a schedule begins with: iteration 1 will be its first run."""
+    return JobStatus(is_idle=True)
 
 
 def next_iteration(service: Service, now_ms: int, *, is_beside: bool = False) -> Service:
@@ -44,6 +50,6 @@ def next_iteration(service: Service, now_ms: int, *, is_beside: bool = False) ->
     an earlier iteration off the row once nothing of it is left to do (`JobStatus.earlier`).
     """
     status = job_status_of(service)
-    earlier = (*status.earlier, status.iteration)[-BESIDE_MAX:] if is_beside else ()
+    earlier = open_iterations(service)[-BESIDE_MAX:] if is_beside else ()
     begun = JobStatus(iteration=status.iteration + 1, last_execution_ms=now_ms, earlier=earlier)
     return replace(service, job_status=begun)

@@ -11,6 +11,7 @@ from swarmlet.model.job import (
     is_job,
     job_status_of,
     next_iteration,
+    no_iteration_yet,
     open_iterations,
 )
 from swarmlet.model.service import (
@@ -65,3 +66,9 @@ def test_the_oldest_iteration_is_closed_when_too_many_are_open():
     for now_ms in range(BESIDE_MAX + 2):
         service = next_iteration(service, now_ms, is_beside=True)
     assert open_iterations(service) == tuple(range(2, BESIDE_MAX + 3))
+
+
+def test_a_job_that_waits_for_its_schedule_has_no_iteration_before_the_first():
+    idle = msgspec.structs.replace(SERVICE, job_status=no_iteration_yet())
+    assert open_iterations(idle) == ()
+    assert open_iterations(next_iteration(idle, 9, is_beside=True)) == (1,)
