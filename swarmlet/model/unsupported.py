@@ -7,14 +7,13 @@ from swarmlet.core.errors import UnsupportedError
 from swarmlet.model.cluster import SwarmSpec
 from swarmlet.model.container import ContainerSpec
 from swarmlet.model.secret import SecretSpec
-from swarmlet.model.service import ServiceMode, ServiceSpec
+from swarmlet.model.service import ServiceSpec
 
 _MOUNT_TYPES = ("npipe", "cluster", "image")
 
 
 def refuse_service(spec: ServiceSpec) -> None:
     """Raises UnsupportedError for the first thing that cannot be done."""
-    _refuse_mode(spec.mode)
     task = spec.task_template
     if task.plugin_spec is not None or task.network_attachment_spec is not None:
         raise UnsupportedError(
@@ -30,14 +29,6 @@ def refuse_service(spec: ServiceSpec) -> None:
             "publishing a port through the ingress network is not supported yet",
             remedy="Publish it on the task's own node: "
             "--publish mode=host,target=PORT,published=PORT",
-        )
-
-
-def _refuse_mode(mode: ServiceMode) -> None:
-    if mode.global_ is not None:
-        raise UnsupportedError(
-            "global services are not supported yet",
-            remedy="Use a replicated service, with --replicas-max-per-node 1 to spread it.",
         )
 
 

@@ -18,7 +18,7 @@ from typing import Final
 import msgspec
 
 from swarmlet.core.ids import NodeID, TaskID
-from swarmlet.model.change import Change, Create, Event, Exists, SetDesired
+from swarmlet.model.change import Change, Create, Event, Exists, SetDesired, SetStatus
 from swarmlet.model.node import Node, NodeState
 from swarmlet.model.service import Service
 from swarmlet.model.task import Task, TaskState, TaskStatus
@@ -32,6 +32,8 @@ from swarmlet.reconcile.moves import needs_of_new, stop
 from swarmlet.reconcile.restart import due_ms, has_stopped, released
 from swarmlet.reconcile.slot import decide_slot, has_turned
 from swarmlet.reconcile.slots import counting_tasks, is_wanted
+
+REMOVED_MESSAGE: Final = "its node was removed"
 
 
 class GlobalDecider:
@@ -69,7 +71,7 @@ class GlobalDecider:
 
     def decide(self, view: View, key: Key, moment: Moment) -> Decision:
         service = view.services.get(key[1])
-        if service is None or not is_global(view, service):
+        if service is None or not is_global(view, service) or key[0] != "node":
             return REST
         return _decide_place(view, service, instance_in(key), moment)
 
@@ -123,14 +125,11 @@ def _node_ids(view: View) -> list[str]:
 
 def _decide_place(view: View, service: Service, place: Instance, moment: Moment) -> Decision:
     spec, node = spec_of(view, service), view.nodes.get(place.node_id)
-    tasks = [
-        task
-        for task in rows_of(view, service.id, place)
-        if place.node_id and task.desired < TaskState.REMOVE
-    ]
-    standing = standing_of(node, spec)
+    rows = list(rows_of(view, service.id, place))
     if node is None:
-        return _closed((_removed(task) for task in tasks), "its node was removed")
+        return _closed(_forgotten(rows, moment), REMOVED_MESSAGE)
+    tasks = [task for task in rows if task.desired < TaskState.REMOVE]
+    standing = standing_of(node, spec)
     if standing is Standing.OUT:
         return _leave(view, node, tasks, moment)
     wanted = [task for task in tasks if is_wanted(task)]
@@ -164,8 +163,19 @@ def _closed(changes: Iterable[Change], reason: str) -> Decision:
     return Decision(changes=made, reasons=(reason,)) if made else REST
 
 
-def _removed(task: Task) -> SetDesired:
-    return SetDesired(id=task.id, desired=TaskState.REMOVE)
+def _forgotten(rows: Iterable[Task], moment: Moment) -> Iterator[Change]:
+    """Nothing more is heard of them: one that came too late to be orphaned with its node is now."""
+    for task in rows:
+        if TaskState.ASSIGNED <= task.status.state <= TaskState.RUNNING:
+            status = msgspec.structs.replace(
+                task.status,
+                state=int(TaskState.ORPHANED),
+                at_ms=moment.now_ms,
+                message=REMOVED_MESSAGE,
+            )
+            yield SetStatus(id=task.id, status=status)
+        if task.desired < TaskState.REMOVE:
+            yield SetDesired(id=task.id, desired=TaskState.REMOVE)
 
 
 def _fill(view: View, service: Service, place: Instance, moment: Moment) -> Decision:

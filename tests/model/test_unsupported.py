@@ -21,7 +21,6 @@ def service(**parts: object) -> ServiceSpec:
 
 
 REFUSED = [
-    ({"Mode": {"Global": {}}}, "global services"),
     ({"EndpointSpec": {"Ports": [{"TargetPort": 80}]}}, "ingress"),
     ({"EndpointSpec": {"Ports": [{"TargetPort": 80, "PublishMode": "ingress"}]}}, "ingress"),
     *(
@@ -38,6 +37,7 @@ ACCEPTED = [
     {},
     {"Mode": {"ReplicatedJob": {}}},
     {"Mode": {"GlobalJob": {}}},
+    {"Mode": {"Global": {}}},
     {"container": {"Image": "busybox:1"}},
     {"container": {"Healthcheck": {"Test": ["NONE"]}}},
     {"container": {"Healthcheck": {"Test": ["CMD-SHELL", "true"], "Interval": 1_000_000_000}}},
