@@ -10,8 +10,8 @@ from swarmlet.core.errors import InvalidArgumentError
 from swarmlet.core.limits import MS_PER_S, NS_PER_S
 from swarmlet.model.cron import Cron, parse_cron
 from swarmlet.model.duration import parse_duration
-from swarmlet.model.job import is_job
-from swarmlet.model.service import ServiceSpec
+from swarmlet.model.job import first_iteration, is_job, next_iteration, no_iteration_yet
+from swarmlet.model.service import JobStatus, Service, ServiceSpec
 
 LABEL: Final = "swarmlet.schedule"
 TIMEZONE: Final = f"{LABEL}.timezone"
@@ -116,3 +116,20 @@ def _deadline_ms(text: str) -> int | None:
 
 def _list(words: tuple[str, ...]) -> str:
     return ", ".join(words)
+
+
+# What making and updating a service begins -------------------------------------------------------
+def status_at_first(spec: ServiceSpec, now_ms: int) -> JobStatus | None:
+    """Of a service that is made: the first iteration of a job begins, unless a schedule says when.
+    None of what is no job."""
+    if not is_job(spec.mode):
+        return None
+    return no_iteration_yet() if is_scheduled(spec) else first_iteration(now_ms)
+
+
+def with_update(service: Service, spec: ServiceSpec, now_ms: int) -> Service:
+    """The row of a service that gets this spec: the next iteration of a job begins, unless a
+    schedule says when. What has begun goes on where one does."""
+    if not is_job(spec.mode) or is_scheduled(spec):
+        return service
+    return next_iteration(service, now_ms)

@@ -15,6 +15,7 @@ from swarmlet.model.expand import check_templates
 from swarmlet.model.job import is_job
 from swarmlet.model.on_disconnect import said_by
 from swarmlet.model.rebalance import rebalance_said_by
+from swarmlet.model.schedule import check_schedule
 from swarmlet.model.service import (
     EndpointSpec,
     Limit,
@@ -51,6 +52,7 @@ def check_service(spec: ServiceSpec) -> None:
     rebalance_said_by(spec.labels)
     _check_mode(spec.mode)
     _check_job(spec)
+    check_schedule(spec)
     _check_update(spec.update_config, "update", UPDATE_ACTIONS)
     _check_update(spec.rollback_config, "rollback", ROLLBACK_ACTIONS)
     if spec.endpoint_spec is not None:

@@ -9,6 +9,7 @@ from swarmlet.reconcile.reaper import ReaperDecider
 from swarmlet.reconcile.rebalance import RebalanceDecider
 from swarmlet.reconcile.replicated import ReplicatedDecider
 from swarmlet.reconcile.scheduler.place import SchedulerDecider
+from swarmlet.reconcile.schedules import SchedulesDecider
 from swarmlet.reconcile.updater import UpdaterDecider
 
 
@@ -19,6 +20,7 @@ def all_deciders() -> tuple[Decider, ...]:
         GlobalDecider(),
         UpdaterDecider(),
         JobsDecider(),
+        SchedulesDecider(),
         AllocatorDecider(),
         SchedulerDecider(),
         EnforcerDecider(),

@@ -18,10 +18,10 @@ from swarmlet.model.change import Change, Create, Exists, Guard, PortFree, Remov
 from swarmlet.model.config import Config
 from swarmlet.model.container import ContainerSpec
 from swarmlet.model.defaults import normal_service
-from swarmlet.model.job import first_iteration, is_job, next_iteration
 from swarmlet.model.names import made_up_name
 from swarmlet.model.network import Network
 from swarmlet.model.revision import next_number
+from swarmlet.model.schedule import status_at_first, with_update
 from swarmlet.model.secret import Secret
 from swarmlet.model.service import (
     NetworkAttachmentConfig,
@@ -56,7 +56,7 @@ class ServiceVerbs(ControlBase):
             spec = replace(spec, name=made_up_name(service_id))
         check_service(spec)
         normal = self._accepted(await self.read(), normal_service(spec))
-        job = first_iteration(self._env.clock.wall_ms()) if is_job(normal.mode) else None
+        job = status_at_first(normal, self._env.clock.wall_ms())
         changes = [
             Create(obj=_spec_version(service_id, 1, normal, registry_auth)),
             Create(obj=Service(id=service_id, name=normal.name, job_status=job)),
@@ -78,7 +78,7 @@ class ServiceVerbs(ControlBase):
         the same as the present ones make no new version of them, but the row is written all the
         same: Docker's clients see the version move with every update. Only where the update before
         this one is under way or paused do they make one: it goes on, and what failed is tried anew.
-        Every update of a job begins its next iteration.
+        Every update of a job begins its next iteration, unless the job has a schedule.
         """
         view = await self.read()
         service = self.find_service(view, ref)
@@ -88,8 +88,7 @@ class ServiceVerbs(ControlBase):
         new = self._accepted(view, new)
         if registry_auth is None:
             registry_auth = _kept_auth(view, service, auth_from)
-        if is_job(new.mode):
-            service = next_iteration(service, self._env.clock.wall_ms())
+        service = with_update(service, new, self._env.clock.wall_ms())
         changes = _update(view, service, old, replace(old, spec=new, registry_auth=registry_auth))
         await self._commit_spec(f"service {ref}", changes, service.id, new)
         return ()
