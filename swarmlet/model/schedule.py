@@ -11,7 +11,7 @@ from swarmlet.core.limits import MS_PER_S, NS_PER_S
 from swarmlet.model.cron import Cron, parse_cron
 from swarmlet.model.duration import parse_duration
 from swarmlet.model.job import first_iteration, is_job, next_iteration, no_iteration_yet
-from swarmlet.model.service import JobStatus, Service, ServiceSpec
+from swarmlet.model.service import JobHistory, JobStatus, Service, ServiceSpec
 
 LABEL: Final = "swarmlet.schedule"
 TIMEZONE: Final = f"{LABEL}.timezone"
@@ -59,6 +59,13 @@ def schedule_of(spec: ServiceSpec) -> Schedule | None:
     if not is_scheduled(spec):
         return None
     return _parsed(*(labels.get(label, "").strip() for label in LABELS))
+
+
+def next_fire_ms(schedule: Schedule, history: JobHistory, since_ms: int) -> int | None:
+    """When it comes due next, wall ms; in the past where a run waits for its turn. `since_ms`: the
+    service's last change, from which a schedule counts that is new."""
+    is_known = history.schedule == schedule.key
+    return schedule.cron.next_after(history.decided_ms if is_known else since_ms)
 
 
 def check_schedule(spec: ServiceSpec) -> None:

@@ -7,7 +7,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from swarmlet.model.job import open_iterations
-from swarmlet.model.job_history import COMPLETE, FAILED, REPLACED, going_on
+from swarmlet.model.job_history import COMPLETE, FAILED, REPLACED, going_on, history_of
 from swarmlet.model.node import Node, NodeState
 from swarmlet.model.service import JobRun, Service
 from swarmlet.model.task import Task, TaskState
@@ -46,6 +46,12 @@ def end_of(view: View, service: Service, run: JobRun, outcome: str, now_ms: int)
         exit_codes=_exit_codes(tasks),
         err=errors[-1][:ERR_LENGTH_MAX] if errors else "",
     )
+
+
+def runs_so_far(view: View, service: Service) -> list[JobRun]:
+    """The history, with what the tasks of runs that go on came to so far."""
+    runs = history_of(service).runs
+    return [run if run.outcome else end_of(view, service, run, "", 0) for run in runs]
 
 
 def _tasks_of(view: View, service: Service, iteration: int) -> Iterator[Task]:
