@@ -14,12 +14,15 @@ whether it was committed, the error says just that and how to find out.
 from swarmlet.manager.control.cluster import ClusterVerbs
 from swarmlet.manager.control.cluster import accepted_swarm as accepted_swarm
 from swarmlet.manager.control.explanations import Explanations
+from swarmlet.manager.control.job_runs import JobRunVerbs
 from swarmlet.manager.control.join_tokens import JoinTokenCreated as JoinTokenCreated
 from swarmlet.manager.control.join_tokens import JoinTokenVerbs
 from swarmlet.manager.control.networks import NetworkVerbs
 from swarmlet.manager.control.nodes import NodeVerbs
 from swarmlet.manager.control.payloads import PayloadVerbs
+from swarmlet.manager.control.rebalance import RebalanceVerbs
 from swarmlet.manager.control.revisions import RevisionVerbs
+from swarmlet.manager.control.revisions import revision_of as revision_of
 from swarmlet.manager.control.services import ServiceCreated as ServiceCreated
 from swarmlet.manager.control.status import ServiceStatus as ServiceStatus
 from swarmlet.manager.control.status import desired_tasks as desired_tasks
@@ -29,10 +32,12 @@ from swarmlet.manager.control.streams import StreamVerbs
 
 class Control(
     RevisionVerbs,
+    JobRunVerbs,
     PayloadVerbs,
     NetworkVerbs,
     JoinTokenVerbs,
     NodeVerbs,
+    RebalanceVerbs,
     ClusterVerbs,
     StreamVerbs,
     Explanations,

@@ -3,14 +3,22 @@
 from msgspec.structs import replace
 
 from swarmlet.core.errors import FailedPreconditionError, NotFoundError
-from swarmlet.manager.control.base import check_version
-from swarmlet.manager.control.services import ServiceVerbs
+from swarmlet.manager.control.base import check_version, worked_out
+from swarmlet.manager.control.services import ServiceVerbs, changed_spec
 from swarmlet.model.change import Change
-from swarmlet.model.job import is_job, next_iteration
+from swarmlet.model.job import is_job
 from swarmlet.model.revision import back_to
-from swarmlet.model.service import Service, SpecVersion, UpdateStatus, spec_version_id
+from swarmlet.model.schedule import with_update
+from swarmlet.model.service import (
+    Service,
+    ServiceSpec,
+    SpecVersion,
+    UpdateStatus,
+    spec_version_id,
+)
 from swarmlet.model.update_status import ROLLBACK_ASKED, ROLLBACK_STARTED
-from swarmlet.model.view import View
+from swarmlet.model.view import View, spec_of
+from swarmlet.reconcile.plan import Plan, plan_update
 
 
 class RevisionVerbs(ServiceVerbs):
@@ -48,6 +56,26 @@ class RevisionVerbs(ServiceVerbs):
         await self._commit_spec(f"service {ref}", changes, service.id, spec)
         return ()
 
+    async def plan_service_update(self, ref: str, spec: ServiceSpec) -> Plan:
+        """What updating the service to `spec` would do, at this very moment; refused as the update
+        would be. Writes nothing."""
+        view = await self.read()
+        service = self.find_service(view, ref)
+        new = self._accepted(view, changed_spec(spec_of(view, service), spec))
+        return await self._plan(service, new)
+
+    async def plan_service_rollback(self, ref: str, *, to: int | None = None) -> Plan:
+        """The same of a rollback."""
+        view = await self.read()
+        service = self.find_service(view, ref)
+        target = previous_of(view, service) if to is None else revision_of(view, service, to)
+        return await self._plan(service, self._accepted(view, target.spec))
+
+    async def _plan(self, service: Service, new: ServiceSpec) -> Plan:
+        """On a view that holds still, without an await since the service was read from it."""
+        view = self._store.hold()
+        return await worked_out(plan_update(view, service, new, self._env.clock.wall_ms()))
+
 
 def previous_of(view: View, service: Service) -> SpecVersion:
     """The spec that a rollback brings back. Raises FailedPreconditionError where there is none."""
@@ -70,10 +98,10 @@ def revision_of(view: View, service: Service, number: int) -> SpecVersion:
 
 
 def _rolled_back(view: View, service: Service, target: SpecVersion, now_ms: int) -> list[Change]:
-    """A job has no tasks to update: it begins its next iteration."""
+    """A job has no tasks to update: it begins its next iteration, unless it has a schedule."""
     row = replace(service, previous_spec_version=service.spec_version)
     if is_job(target.spec.mode):
-        row = next_iteration(row, now_ms)
+        row = with_update(row, target.spec, now_ms)
         return back_to(view, row, target, status=None, cause=ROLLBACK_ASKED)
     status = UpdateStatus(state=ROLLBACK_STARTED, started_ms=now_ms, message=ROLLBACK_ASKED)
     return back_to(view, row, target, status=status, cause=ROLLBACK_ASKED)
