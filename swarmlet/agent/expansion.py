@@ -1,4 +1,5 @@
-"""A task as its runtime sees it: templates expanded with what is known of this node."""
+"""A task as its runtime sees it: templates expanded with what is known of this node, and told
+which of its generic resources are the task's own."""
 
 from collections.abc import Callable
 
@@ -6,6 +7,7 @@ from msgspec.structs import replace
 
 from swarmlet.core.errors import InvalidArgumentError
 from swarmlet.model.expand import TaskContext, expand_task, has_templates
+from swarmlet.model.generic_resources import variables
 from swarmlet.model.node import NodeDescription
 from swarmlet.model.validate_mount import check_mounts
 from swarmlet.runtime.base import RuntimeProblemError
@@ -15,6 +17,7 @@ from swarmlet.wire.messages import AssignedTask
 def expanded(task: AssignedTask, describe: Callable[[], NodeDescription]) -> AssignedTask:
     """The task without templates; `describe` is asked only where there are some. Raises
     RuntimeProblemError where one does not fit, or makes a mount that is none."""
+    task = _told(task)
     container = task.spec.container_spec
     if container is None or not has_templates(container):
         return task
@@ -25,6 +28,15 @@ def expanded(task: AssignedTask, describe: Callable[[], NodeDescription]) -> Ass
     except InvalidArgumentError as error:
         raise RuntimeProblemError(error.message, error.remedy) from error
     return replace(task, spec=spec)
+
+
+def _told(task: AssignedTask) -> AssignedTask:
+    """The task with its generic resources among its variables, as SwarmKit's agents tell it."""
+    container = task.spec.container_spec
+    if container is None or not task.generic_resources:
+        return task
+    env = [*container.env, *variables(task.generic_resources)]
+    return replace(task, spec=replace(task.spec, container_spec=replace(container, env=env)))
 
 
 def context_of(task: AssignedTask, node: NodeDescription) -> TaskContext:

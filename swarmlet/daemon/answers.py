@@ -38,6 +38,10 @@ class EngineAnswers:
     def facts(self) -> EngineFacts:
         """The host's, with what the present runtime says of itself now."""
         described = self._runtime.describe()
+        generic = list(self._host.generic_resources)
+        described = replace(
+            described, resources=replace(described.resources, generic_resources=generic)
+        )
         return replace(
             self._host.facts,
             runtime=described,

@@ -19,6 +19,7 @@ from swarmlet.daemon.data_dir import DataDir
 from swarmlet.daemon.late_parts import load_parts
 from swarmlet.env.base import Env
 from swarmlet.model.address import Address
+from swarmlet.model.service import GenericResource
 from swarmlet.runtime.base import Runtime
 from swarmlet.wire.channel import NodeLink
 from swarmlet.wire.port import Gatekeeper, PortService
@@ -112,6 +113,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     raft_limits: "RaftLimits | None" = None
     listen_addr: str = ""  # of a node that is in a swarm already: other than it was
     advertise_addr: str = ""  # the same
+    generic_resources: tuple[GenericResource, ...] = ()  # for tasks, beside the runtime's
     choose: Callable[[Runtime], Awaitable[Runtime]] = keep_runtime  # at init, given the present one
     load_parts: Callable[[], None] = load_parts  # before this node is a manager
     kek: KekHolder = msgspec.field(default_factory=KekHolder)  # this process has the unlock key in

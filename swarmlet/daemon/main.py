@@ -6,7 +6,7 @@ import os
 import resource
 import signal
 import sys
-from typing import Final, NoReturn
+from typing import Final, NoReturn, TypeAlias
 
 import click
 
@@ -18,9 +18,12 @@ from swarmlet.daemon.logs import is_journal, levels_of, priority_of, start_loggi
 from swarmlet.daemon.notify import notifier
 from swarmlet.daemon.serve import serve
 from swarmlet.daemon.settings import RUNTIMES, Settings
+from swarmlet.model.generic_resources import parse_resources
 from swarmlet.runtime.process.kernel import prctl
 
 log = logging.getLogger("swarmlet.daemon")
+
+Option: TypeAlias = str | bool | tuple[str, ...]
 
 PR_SET_DUMPABLE: Final = 4  # prctl(2)
 
@@ -91,8 +94,15 @@ def _levels_checked(_ctx: click.Context, _param: click.Parameter, text: str) -> 
     metavar="ADDR",
     help="Of a node that is in a swarm: the address it tells others from now on.",
 )
+@click.option(
+    "--node-generic-resource",
+    "generic_resources",
+    multiple=True,
+    metavar="KIND=N|KIND=NAME",
+    help="What this node has for tasks to reserve: ssd=3, or gpu=GPU-1 and gpu=GPU-2 by name.",
+)
 @click.option("--check", is_flag=True, help="Read the options, say what is wrong, and end.")
-def daemon(data_dir: str, host: str, **options: str | bool) -> None:
+def daemon(data_dir: str, host: str, **options: Option) -> None:
     """Run this host's engine in the foreground.
 
     The other commands talk to it over its unix socket. Stopping it leaves its tasks running; the
@@ -122,7 +132,10 @@ def run() -> None:
         _die(SwarmError(error.format_message(), remedy), error.exit_code)
 
 
-def _settings(data_dir: str, host: str, options: dict[str, str | bool]) -> Settings:
+def _settings(data_dir: str, host: str, options: dict[str, Option]) -> Settings:
+    """Raises InvalidArgumentError."""
+    resources = options.pop("generic_resources")
+    assert isinstance(resources, tuple), "click collects what may be given often"
     where = os.path.abspath(data_dir or default_data_dir(os.environ, os.getuid()))
     address = host or os.environ.get("SWARMLET_HOST", "")
     address = address or default_host(os.environ, os.getuid(), os.path.exists, data_dir=where)
@@ -132,6 +145,7 @@ def _settings(data_dir: str, host: str, options: dict[str, str | bool]) -> Setti
     return Settings(
         data_dir=where,
         socket_path=socket_path(address),
+        generic_resources=tuple(parse_resources(resources)),
         open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
         **options,  # type: ignore[arg-type]
     )

@@ -6,6 +6,8 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
+from msgspec.structs import replace
+
 from swarmlet.agent.agent import Agent
 from swarmlet.api.engine import OwnCertificate
 from swarmlet.api.render.certificate import read_certificate
@@ -53,6 +55,7 @@ class NodeLife:
         on_info: Callable[[SwarmInfo], None],
     ) -> None:
         self._env, self._runtime, self._hostname = host.env, runtime, host.facts.hostname
+        self._generic = list(host.generic_resources)
         self._on_info = on_info
         self.own: OwnIdentity = papers.own
         keys: NodeKeys = papers.keys
@@ -115,7 +118,7 @@ class NodeLife:
         return NodeDescription(
             hostname=self._hostname,
             platform=Platform(architecture=facts.architecture, os=facts.os),
-            resources=facts.resources,
+            resources=replace(facts.resources, generic_resources=self._generic),
             engine=EngineDescription(
                 engine_version=facts.engine_version,
                 labels={RUNTIME_LABEL: facts.name},

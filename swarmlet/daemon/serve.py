@@ -49,6 +49,7 @@ async def serve(
             load_parts=parts.load,
             listen_addr=settings.listen_addr,
             advertise_addr=settings.advertise_addr,
+            generic_resources=settings.generic_resources,
         )
         engine = DaemonEngine(host, group)
         watch = group.create_task(engine.process.watch_loop(), name="loop-lag")

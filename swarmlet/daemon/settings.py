@@ -4,6 +4,8 @@ from typing import Final
 
 import msgspec
 
+from swarmlet.model.service import GenericResource
+
 RUNTIMES: Final = ("auto", "process", "docker", "oci")
 
 
@@ -25,3 +27,4 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     listen_addr: str = ""
     advertise_addr: str = ""
     open_files: int = 0
+    generic_resources: tuple[GenericResource, ...] = ()  # what tasks can reserve of this node

@@ -194,6 +194,7 @@ def assigned_task(view: View, task: Task) -> AssignedTask:
         task_name=task_name(spec.name, task),
         registry_auth=version.registry_auth,
         network_mode=_network_mode(view, template),
+        generic_resources=task.generic_resources,
     )
 
 

@@ -18,7 +18,7 @@ from swarmlet.model.join_token import JoinToken
 from swarmlet.model.network import Network
 from swarmlet.model.node import Node, NodeStatus
 from swarmlet.model.secret import Secret
-from swarmlet.model.service import Service, SpecVersion
+from swarmlet.model.service import GenericResource, Service, SpecVersion
 from swarmlet.model.task import Task, TaskStatus
 from swarmlet.model.volume import Volume
 
@@ -73,11 +73,12 @@ class Remove(_Change, frozen=True, kw_only=True):
 
 class Assign(_Change, frozen=True, kw_only=True):
     """The scheduler's choice: refused unless the task is PENDING without a node, or preset to this
-    one."""
+    one. `generic_resources`: what the task gets of them there."""
 
     id: TaskID
     node_id: NodeID
     message: str = "scheduler assigned task to node"
+    generic_resources: tuple[GenericResource, ...] = ()
 
 
 class SetStatus(_Change, frozen=True, kw_only=True):

@@ -19,6 +19,7 @@ from swarmlet.model.service import Service
 from swarmlet.model.task import Task, TaskState, TaskStatus
 from swarmlet.store.codec import (
     AssignRecord,
+    AssignWithRecord,
     ChangeRecord,
     CreateRecord,
     DesiredRecord,
@@ -133,6 +134,17 @@ class _Draft:
         self._write(table, change.id, old, None)
 
     def assign(self, change: AssignRecord) -> None:
+        old, fields = self._assigned_to(change)
+        self._rewrite_task(old, **fields)
+
+    def assign_with(self, change: AssignWithRecord) -> None:
+        old, fields = self._assigned_to(change)
+        self._rewrite_task(old, **fields, generic_resources=change.generic_resources)
+
+    def _assigned_to(
+        self, change: AssignRecord | AssignWithRecord
+    ) -> tuple[Task, dict[str, object]]:
+        """The task, and what of its row an assignment writes."""
         old = self._task(change.id)
         if old is None:
             raise missing(TASK, change.id)
@@ -148,7 +160,7 @@ class _Draft:
                 state=int(TaskState.ASSIGNED), at_ms=self._stamp_ms, message=message
             )
             self._assigned[message] = status
-        self._rewrite_task(old, node_id=node.id, status=status)
+        return old, {"node_id": node.id, "status": status}
 
     def set_status(self, change: StatusRecord) -> None:
         old, status = self._task(change.id), change.status
@@ -262,6 +274,7 @@ _VERBS: Final[dict[type[ChangeRecord], Callable[[_Draft, Any], None]]] = {
     UpdateRecord: _Draft.update,
     RemoveRecord: _Draft.remove,
     AssignRecord: _Draft.assign,
+    AssignWithRecord: _Draft.assign_with,
     StatusRecord: _Draft.set_status,
     DesiredRecord: _Draft.set_desired,
     NodeStatusRecord: _Draft.set_node_status,

@@ -34,7 +34,7 @@ from swarmlet.model.change import (
     Update,
 )
 from swarmlet.model.node import NodeStatus
-from swarmlet.model.service import SpecVersion
+from swarmlet.model.service import GenericResource, SpecVersion
 from swarmlet.model.task import TaskStatus
 
 ENTRY_VERSION: Final = 1
@@ -93,6 +93,15 @@ class NoteRecord(_Recorded, frozen=True, tag=8):
     attributes: tuple[tuple[str, str], ...]
 
 
+class AssignWithRecord(_Recorded, frozen=True, tag=9):
+    """An assignment with generic resources: a tag of its own, for the many have none."""
+
+    id: str
+    node_id: str
+    message: str
+    generic_resources: tuple[GenericResource, ...]
+
+
 class ExistsRecord(_Recorded, frozen=True, tag=1):
     table: int
     id: str
@@ -119,6 +128,7 @@ ChangeRecord: TypeAlias = (
     | DesiredRecord
     | NodeStatusRecord
     | NoteRecord
+    | AssignWithRecord
 )
 GuardRecord: TypeAlias = ExistsRecord | NotInUseRecord | PortFreeRecord
 
@@ -177,6 +187,9 @@ def _record_of(change: Change) -> ChangeRecord:  # noqa: PLR0911 - one return a 
             return UpdateRecord(number, msgspec.Raw(_encode(change.obj)), change.seen)
         case Assign():
             message = "" if change.message == _ASSIGNED_MESSAGE else change.message
+            if change.generic_resources:
+                given = change.generic_resources
+                return AssignWithRecord(change.id, change.node_id, message, given)
             return AssignRecord(change.id, change.node_id, message)
         case SetDesired():
             return DesiredRecord(change.id, change.desired, change.seen)
@@ -188,7 +201,7 @@ def _record_of(change: Change) -> ChangeRecord:  # noqa: PLR0911 - one return a 
             return NoteRecord(change.kind, change.action, change.id, change.attributes)
 
 
-def assigned_message(record: AssignRecord) -> str:
+def assigned_message(record: AssignRecord | AssignWithRecord) -> str:
     """The status message an assignment leaves."""
     return record.message or _ASSIGNED_MESSAGE
 

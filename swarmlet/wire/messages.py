@@ -7,7 +7,7 @@ import msgspec
 from swarmlet.core.ids import NodeID, ServiceID, TaskID
 from swarmlet.model.base import hidden
 from swarmlet.model.node import NodeDescription
-from swarmlet.model.service import TaskSpec
+from swarmlet.model.service import GenericResource, TaskSpec
 from swarmlet.model.task import NetworkAttachment, TaskStatus
 
 PROTOCOL_VERSION: Final = 1
@@ -97,6 +97,7 @@ class AssignedTask(msgspec.Struct, frozen=True, kw_only=True, array_like=True, g
     task_name: str = ""
     registry_auth: str = ""  # X-Registry-Auth for the image's registry, as the client gave it
     network_mode: str = ""  # the node's own network to join (host); "": the default one
+    generic_resources: tuple[GenericResource, ...] = ()  # what it got of the node's
 
 
 class AssignedPayload(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):

@@ -73,6 +73,12 @@ def wishes(texts):
     return found
 
 
+def named(resources):
+    """[(kind, name)] of the generic resources that have a name."""
+    pairs = (r.named_resource_spec for r in resources if r.named_resource_spec)
+    return [(pair.kind, pair.value) for pair in pairs]
+
+
 def descriptors(spec):
     preferences = spec.task_template.placement.preferences
     return [p.spread.spread_descriptor for p in preferences]
@@ -104,6 +110,8 @@ class Brute:
         self.total = Counter()
         self.of_service = defaultdict(Counter)
         self.failures = Counter()
+        self.held = defaultdict(list)  # node -> (kind, name) of generic resources tasks have
+        self.given = {}  # task -> what it gets of them, once it is placed here
         self._wants: dict[int, Counter] = {}
         for task in world.tasks.all():
             self._count(task)
@@ -129,6 +137,7 @@ class Brute:
         if node_id in self.nodes and TaskState.ASSIGNED <= state <= TaskState.RUNNING:
             spec = self.world.specs.get(f"{key[0]}@{key[1]}").spec
             self.hold(node_id, task.service_id, spec, task.desired <= TaskState.COMPLETE)
+            self.held[node_id] += named(task.generic_resources)
 
     def wants(self, spec) -> Counter:
         if id(spec) not in self._wants:
@@ -210,8 +219,26 @@ class Brute:
             if best is None:
                 break
             self.hold(best, service_id, spec, True)
+            self.given[task_id] = self._give(best, spec)
             placed.append((task_id, best))
         return placed
+
+    def _give(self, node_id, spec):
+        """(kind, name or number) for each generic resource the task reserves."""
+        has = self.nodes[node_id].description.resources.generic_resources
+        given = []
+        for resource in sorted(
+            spec.task_template.resources.reservations.generic_resources, key=str
+        ):
+            kind, count = (
+                resource.discrete_resource_spec.kind,
+                resource.discrete_resource_spec.value,
+            )
+            names = [pair for pair in named(has) if pair[0] == kind]
+            free = [pair for pair in names if pair not in self.held[node_id]]
+            given += free[:count] if names else [(kind, count)]
+        self.held[node_id] += [pair for pair in given if isinstance(pair[1], str)]
+        return given
 
     def _best(self, key, spec, passing, paths, first):
         mine = self.of_service[key[0]]

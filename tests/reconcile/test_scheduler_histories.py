@@ -6,6 +6,7 @@ how many histories; each is a seed, which a failure names.
 """
 
 import os
+from collections import defaultdict
 from contextlib import suppress
 from random import Random
 
@@ -79,7 +80,7 @@ def random_spec(rng, name):
     reserved = Resources(
         nano_cpus=rng.choice([0, 0, 1, 2]),
         memory_bytes=rng.choice([0, 0, 1, 3]),
-        generic_resources=rng.choice([[], [], [], [generic("gpu", 1)]]),
+        generic_resources=rng.choice([[], [], [], [generic("gpu", 1)], [generic("gpu", 2)]]),
     )
     spec = service_spec(
         name,
@@ -116,6 +117,15 @@ def random_spec(rng, name):
 
 def placements(decision):
     return sorted((c.id, c.node_id) for c in decision.changes if isinstance(c, Assign))
+
+
+def pieces(resources):
+    """[(kind, name or number)] of what a task got."""
+    found = []
+    for resource in resources:
+        by_name, counted = resource.named_resource_spec, resource.discrete_resource_spec
+        found.append((by_name.kind, by_name.value) if by_name else (counted.kind, counted.value))
+    return found
 
 
 class History:
@@ -241,9 +251,11 @@ class History:
         """Decide until at rest. Where nothing was said to be due, nothing may be found."""
         for _ in range(40):
             was_due, self.is_due = self.is_due, False
-            turns = list(Brute(self.world).turns())
+            brute = Brute(self.world)
+            turns = list(brute.turns())
             decision = self.decide()
             self.check(decision, turns)
+            self.check_given(decision, brute)
             assert was_due or not decision.changes, "work was there, and no event said so"
             if not decision.changes:
                 break
@@ -264,7 +276,7 @@ class History:
 
     def check(self, decision, turns) -> None:
         got = [(c.id, c.node_id) for c in decision.changes if isinstance(c, Assign)]
-        want = [pair for _, _, placed, _ in turns for pair in placed]
+        want = self.wanted = [pair for _, _, placed, _ in turns for pair in placed]
         specs = {t: spec for _, spec, placed, _ in turns for t, _ in placed}
         assert {t for t, _ in got} == {t for t, _ in want}
         plain = [t for t in specs if not specs[t].task_template.placement.preferences]
@@ -274,6 +286,18 @@ class History:
             assert sorted(n for t, n in got if t in ids) == sorted(n for _, n in placed), key
         told = {c.id for c in decision.changes if isinstance(c, SetStatus)}
         assert told.isdisjoint(specs)
+
+    def check_given(self, decision, brute) -> None:
+        """The same pieces go to the tasks of each node, by name where they have names."""
+        got, want = defaultdict(list), defaultdict(list)
+        for change in decision.changes:
+            if isinstance(change, Assign) and change.id in brute.given:
+                got[change.node_id] += pieces(change.generic_resources)
+        for node_id, task_id in ((n, t) for t, n in self.wanted):
+            want[node_id] += brute.given[task_id]
+        assert {n: sorted(map(str, g)) for n, g in got.items()} == {
+            n: sorted(map(str, g)) for n, g in want.items()
+        }
 
     def check_reasons(self) -> None:
         """At rest every task that waits bears a reason: the present one, where ports and limits do

@@ -164,13 +164,16 @@ class World:
             case Remove(table=table, id=row_id, seen=seen):
                 self._require(self._seen(table, row_id, seen), change)
                 return self.drop(table, row_id)
-            case Assign(id=task_id, node_id=node_id, message=message):
+            case Assign(id=task_id, node_id=node_id, message=message, generic_resources=given):
                 task = self.tasks.get(task_id)
                 self._require(task is not None and self.nodes.get(node_id) is not None, change)
                 self._require(task.status.state == TaskState.PENDING, change)
                 self._require(task.node_id in ("", node_id), change)
                 status = TaskStatus(state=TaskState.ASSIGNED, at_ms=self.now_ms, message=message)
-                return self.put(replace(task, node_id=node_id, status=status))
+                given = given or task.generic_resources
+                return self.put(
+                    replace(task, node_id=node_id, status=status, generic_resources=given)
+                )
             case SetStatus(id=task_id, status=status):
                 task = self.tasks.get(task_id)
                 if task is None or status.state < task.status.state or status == task.status:

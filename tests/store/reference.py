@@ -168,7 +168,8 @@ class Reference:
         if old.status.state != 64 or old.node_id not in ("", change.node_id):
             raise NoError("out-of-sequence")
         status = TaskStatus(state=192, at_ms=stamp_ms, message=change.message)
-        return replace(old, node_id=change.node_id, status=status)
+        given = change.generic_resources or old.generic_resources
+        return replace(old, node_id=change.node_id, status=status, generic_resources=given)
 
     def _forward(self, old: Any, new: Any) -> None:
         if isinstance(old, Task):

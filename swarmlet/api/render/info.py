@@ -92,7 +92,7 @@ def _render_host(facts: EngineFacts) -> dict[str, object]:
         "RegistryConfig": {},
         "NCPU": facts.cpus,
         "MemTotal": facts.memory_b,
-        "GenericResources": None,
+        "GenericResources": msgspec.to_builtins(facts.runtime.resources.generic_resources) or None,
         "DockerRootDir": facts.data_dir,
         "Name": facts.hostname,
         "Labels": [],

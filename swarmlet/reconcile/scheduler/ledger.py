@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from swarmlet.model.node import Node
+from swarmlet.model.service import GenericResource
 from swarmlet.model.task import Task, TaskState
 from swarmlet.reconcile.scheduler.group import Group
 from swarmlet.reconcile.scheduler.nodeset import NodeState
@@ -17,18 +18,21 @@ from swarmlet.reconcile.scheduler.pool import Pools
 
 class Claim(NamedTuple):
     """A task's hold on a node. `is_active`: still wanted; tasks that only have to stop hold their
-    resources and ports but count neither for their service nor for the node."""
+    resources and ports but count neither for their service nor for the node. `given`: the generic
+    resources that are its own."""
 
     node_id: str
     group: Group
     is_active: bool
+    given: tuple[GenericResource, ...] = ()
 
 
 def claim_of_row(task: Task, group: Group) -> Claim | None:
     """What a task's row says that it holds; None: nothing."""
     if not TaskState.ASSIGNED <= task.status.state <= TaskState.RUNNING:
         return None
-    return Claim(task.node_id, group, task.desired <= TaskState.COMPLETE)
+    is_active = task.desired <= TaskState.COMPLETE
+    return Claim(task.node_id, group, is_active, task.generic_resources)
 
 
 class Ledger:
@@ -98,7 +102,8 @@ class Ledger:
 
     def hold(self, task_id: str, state: NodeState, group: Group) -> None:
         """Count a task that is being placed; `count` with its row confirms or undoes it."""
-        claim = self._claims[task_id] = Claim(state.id, group, True)
+        given = state.claim(group.needs)
+        claim = self._claims[task_id] = Claim(state.id, group, True, given)
         self._add(claim, 1)
 
     def offer_fuller(self, node_ids: Iterable[str]) -> None:
@@ -112,6 +117,8 @@ class Ledger:
         if state is not None:
             state.hold(claim.group.needs, sign)
             state.total += sign * claim.is_active
+            if claim.given:
+                state.hold_names(claim.given, sign)
         if not claim.is_active:
             return
         group, node_id = claim.group, claim.node_id

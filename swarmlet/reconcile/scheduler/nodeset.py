@@ -1,8 +1,11 @@
 """Nodes as the scheduler counts them: what is free, what is held, how many tasks there are."""
 
+from collections.abc import Sequence
 from typing import Final
 
+from swarmlet.model.generic_resources import claimed, names_of
 from swarmlet.model.node import Node
+from swarmlet.model.service import GenericResource
 from swarmlet.reconcile.scheduler.filters import Filter, Needs, counts_of
 
 _PARTS: Final = 1_000  # fullness is compared in thousandths
@@ -11,21 +14,25 @@ _TOTAL_BITS: Final = 32
 
 class NodeState:
     """A node's free resources and its active tasks. Free amounts may fall below zero: a node can
-    shrink, and tasks bound to it hold what they hold."""
+    shrink, and tasks bound to it hold what they hold. `names`: of generic resources that have some;
+    `held`: by how many tasks each name is, which is one but for what was recorded elsewhere."""
 
-    __slots__ = ("cpu_nano", "generic", "id", "memory_b", "node", "ports", "total")
+    __slots__ = ("cpu_nano", "generic", "held", "id", "memory_b", "names", "node", "ports", "total")
 
     def __init__(self, node: Node) -> None:
         self.id, self.node, self.total = node.id, node, 0
         resources = node.description.resources
         self.cpu_nano, self.memory_b = resources.nano_cpus, resources.memory_bytes
         self.generic = counts_of(resources.generic_resources)
+        self.names = names_of(resources.generic_resources)
+        self.held: dict[tuple[str, str], int] = {}  # (kind, name)
         self.ports: dict[tuple[str, int], int] = {}  # how many tasks hold each
 
     def change(self, node: Node) -> None:
         """Take over the node's new row; what tasks hold stays held."""
         old, new = self.node.description.resources, node.description.resources
         self.node = node
+        self.names = names_of(new.generic_resources)
         self.cpu_nano += new.nano_cpus - old.nano_cpus
         self.memory_b += new.memory_bytes - old.memory_bytes
         for kind, count in counts_of(old.generic_resources).items():
@@ -43,6 +50,25 @@ class NodeState:
             self.ports[port] = self.ports.get(port, 0) + sign
             if not self.ports[port]:
                 del self.ports[port]
+
+    def claim(self, needs: Needs) -> tuple[GenericResource, ...]:
+        """What of its generic resources a task would get now; it fits."""
+        if not needs.generic:
+            return ()
+        given: list[GenericResource] = []
+        for kind, count in needs.generic:
+            names = self.names.get(kind)
+            free = names and [name for name in names if (kind, name) not in self.held]
+            given += claimed(kind, count, free)
+        return tuple(given)
+
+    def hold_names(self, given: Sequence[GenericResource], sign: int = 1) -> None:
+        """A task has these; with `sign` -1, no longer."""
+        for kind, names in names_of(given).items():
+            for name in names:
+                self.held[kind, name] = self.held.get((kind, name), 0) + sign
+                if not self.held[kind, name]:
+                    del self.held[kind, name]
 
     def lacks(self, needs: Needs) -> Filter | None:
         """The first filter the node fails for want of room; None: the task fits."""

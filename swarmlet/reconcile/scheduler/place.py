@@ -229,7 +229,7 @@ class SchedulerDecider:
             if reason:
                 changes.append(_explained(task, reason, moment))
             else:
-                changes.append(Assign(id=task_id, node_id=task.node_id))
+                changes.append(self._assign(task_id, task.node_id))
 
     def _try_node(self, view: View, task: Task) -> str:
         """Hold the task's own node for it; the reason where it does not fit there."""
@@ -257,7 +257,13 @@ class SchedulerDecider:
             self._waiting.stick(line, why_not(self._ledger, line.group))
         else:
             self._waiting.put_back(line)
-        return [Assign(id=task_id, node_id=NodeID(node_id)) for task_id, node_id in placed]
+        return [self._assign(task_id, node_id) for task_id, node_id in placed]
+
+    def _assign(self, task_id: TaskID, node_id: NodeID) -> Assign:
+        """What is held for the task, for the log."""
+        claim = self._ledger.claim_of(task_id)
+        assert claim is not None, f"task {task_id} was placed, and nothing is held for it"
+        return Assign(id=task_id, node_id=node_id, generic_resources=claim.given)
 
     def _explanations(self, view: View, moment: Moment) -> Iterator[SetStatus]:
         for task_id, reason in self._waiting.unexplained():
