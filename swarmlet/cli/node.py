@@ -56,6 +56,7 @@ node: Final = LazyGroup(
         "promote": "node_roles:promote",
         "demote": "node_roles:demote",
         "drain": "node_drain:drain",
+        "rebalance": "node_rebalance:rebalance",
         "rm": "node:rm",
         "why": "why:node",
     },

@@ -53,13 +53,21 @@ _SETTINGS: Final[tuple[tuple[str, Json, tuple[str, str], str], ...]] = (
         ("Raft", "KeepOldSnapshots"),
         "Old snapshots to keep; kept, without effect in this release.",
     ),
+    (
+        "--rebalance",
+        click.Choice(["on-join", "continuous", "off"]),
+        ("Labels", "swarmlet.rebalance"),
+        "Move running tasks for balance, of services that say nothing of it.",
+    ),
 )
+
+_METAVARS: Final = {type(DURATION_NS): "DURATION", click.IntRange: "N"}
 
 
 def _settings_options(command: F) -> F:
     command = external_ca_option(command)
     for flag, kind, _, text in reversed(_SETTINGS):
-        metavar = "DURATION" if kind is DURATION_NS else "N"
+        metavar = _METAVARS.get(type(kind))
         command = click.option(flag, type=kind, metavar=metavar, help=text)(command)
     return command
 

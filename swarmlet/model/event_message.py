@@ -39,7 +39,7 @@ def messages_of(view: View, events: Sequence[Event], at_ms: int) -> Iterator[Eve
     left it."""
     for event in events:
         describe = _DESCRIBED.get(event.table)
-        if describe is None:
+        if describe is None or _is_quiet(event):
             continue
         kind, name_of, changed = describe
         row = event.old if event.new is None else event.new
@@ -56,6 +56,14 @@ def messages_of(view: View, events: Sequence[Event], at_ms: int) -> Iterator[Eve
             attributes=attributes,
             at_ms=at_ms,
         )
+
+
+def _is_quiet(event: Event) -> bool:
+    """The rebalancer's note to itself in a node's row is nothing that happened to the node."""
+    old, new = event.old, event.new
+    if not isinstance(old, Node) or not isinstance(new, Node):
+        return False
+    return old.settled_ms != new.settled_ms
 
 
 def message_of_note(note: Note, at_ms: int) -> EventMessage:

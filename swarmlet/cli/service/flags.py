@@ -23,6 +23,7 @@ UPDATE: Final[Path] = ("UpdateConfig",)
 ROLLBACK: Final[Path] = ("RollbackConfig",)
 
 ON_DISCONNECT: Final = "swarmlet.on-disconnect"  # the service label that says it
+REBALANCE: Final = "swarmlet.rebalance"  # the same of rebalancing
 
 # What docker fills in as soon as one flag of a policy is given. The monitoring period is left out:
 # the cluster works out a better one than Docker's five seconds for a service that names none.
@@ -73,6 +74,20 @@ class Flag(NamedTuple):
         return self.names.split()[0].removeprefix("--").replace("-", "_")
 
 
+def rebalance(text: str) -> str:
+    """The way as it was given, if it is one; "" for the swarm's."""
+    from swarmlet.model.rebalance import rebalance_said_by
+
+    try:
+        rebalance_said_by({REBALANCE: text})
+    except InvalidArgumentError as error:
+        raise click.BadParameter(
+            f"{text!r} is none of on-join, continuous and off; the first two may be followed by "
+            "even-single."
+        ) from error
+    return text
+
+
 def on_disconnect(text: str) -> str:
     """The rule as it was given, if it is one; "" for the default."""
     from swarmlet.model.on_disconnect import said_by
@@ -112,6 +127,13 @@ FLAGS: Final[tuple[Flag, ...]] = (
         on_disconnect,
         "On an unreachable node: keep, 'stop-after 30s', never-replace.",
         "RULE",
+    ),
+    Flag(
+        "--rebalance",
+        ("Labels", REBALANCE),
+        rebalance,
+        "Move running tasks for balance: on-join, continuous, off.",
+        "WAY",
     ),
     Flag("--update-parallelism", (*UPDATE, "Parallelism"), _COUNT, "Tasks at once; 0: all.", "N"),
     Flag("--update-delay", (*UPDATE, "Delay"), DURATION_NS, "Wait between them.", "DURATION"),
