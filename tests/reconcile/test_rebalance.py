@@ -14,9 +14,7 @@ from swarmlet.model.rebalance import LABEL, Rebalance, rebalance_said_by
 from swarmlet.model.service import (
     Placement,
     PlacementPreference,
-    ReplicatedMode,
     RestartPolicy,
-    ServiceMode,
     SpreadOver,
     UpdateConfig,
     UpdateStatus,
@@ -27,6 +25,7 @@ from swarmlet.reconcile.balance_books import PATIENCE_MS
 from swarmlet.reconcile.balance_plan import planned_moves
 from swarmlet.reconcile.deciders import all_deciders
 from swarmlet.reconcile.rebalance import CHECK_PERIOD_MS, MOVES_PER_MINUTE, RebalanceDecider
+from swarmlet.reconcile.why.services import explain_service
 from tests.reconcile.explained import answer_of
 from tests.reconcile.world import Ids, Leader, World, assert_at_rest, node, replace, service_spec
 
@@ -455,8 +454,23 @@ def test_event_says_what_moves_where_and_why():
     assert list(told) == sorted(told)
 
 
-def mode_of(replicas):
-    return ServiceMode(replicated=ReplicatedMode(replicas=replicas))
+@pytest.mark.parametrize(
+    ("order", "words"), [("", "until the other does"), ("stop-first", "first")]
+)
+def test_why_says_which_task_moves(order, words):
+    cluster = Cluster(1)
+    cluster.create(replicas=4, mode="continuous", update_config=UpdateConfig(order=order))
+    cluster.come("n2")
+    cluster.leader.run_for(CHECK_PERIOD_MS)
+    web = cluster.world.services.get("web")
+    answer = answer_of(explain_service(cluster.world, web, cluster.world.now_ms))
+    (reason,) = (one for one in answer.reasons if one.code == "rebalancing")
+    assert reason.sentence.startswith("web.")
+    assert "moves away from host-n1 for balance" in reason.sentence
+    assert reason.sentence.endswith(f"{words}.")
+    cluster.pass_s(60)
+    after = answer_of(explain_service(cluster.world, web, cluster.world.now_ms))
+    assert "rebalancing" not in [one.code for one in after.reasons]
 
 
 @settings(max_examples=25, deadline=None)
