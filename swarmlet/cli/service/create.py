@@ -60,7 +60,9 @@ def _repeated_options(command: F) -> F:
 @click.option(
     "--mode", type=click.Choice(MODES), default=MODES[0], show_default=True, help="Kind of service."
 )
-@click.option("--max-concurrent", type=click.IntRange(min=0), metavar="N", help="Of a job.")
+@click.option(
+    "--max-concurrent", type=click.IntRange(min=0), metavar="N", help="How many run at once (jobs)."
+)
 @click.option("--entrypoint", default="", metavar="COMMAND", help="Instead of the image's own.")
 @click.option("--health-cmd", default="", metavar="COMMAND", help="A command that checks a task.")
 @click.option("--no-healthcheck", is_flag=True, help="Without the image's own check.")
@@ -73,7 +75,7 @@ def _repeated_options(command: F) -> F:
 @timeout_option
 @click.pass_obj
 def create(client: Client, /, *, image: str, arguments: tuple[str, ...], **options: Json) -> None:
-    """Create a service and wait until its tasks run.
+    """Create a service and wait until its tasks run, or those of a job have ended.
 
     The image `host` runs a command of the nodes' own files, where the process runtime is.
     """

@@ -70,6 +70,7 @@ def build(
     if env := values.environment(options["env"], options["env_file"]):
         container["Env"] = env
     set_flags(spec, options)
+    check_job(spec)
     _set_repeated(spec, options)
     set_health(spec, options)
     if ports := [port for text in options["publish"] for port in values.ports_of(text)]:
@@ -104,6 +105,17 @@ def mode_of(options: Mapping[str, Json]) -> Object:
     if most is not None:
         raise click.UsageError("--max-concurrent goes with --mode replicated-job alone.")
     return {"Replicated": {} if replicas is None else {"Replicas": replicas}}
+
+
+def check_job(spec: Object) -> None:
+    """Raises click.UsageError for a job with settings of an update."""
+    mode = spec.get("Mode") or {}
+    is_job = mode.get("ReplicatedJob") is not None or mode.get("GlobalJob") is not None
+    if is_job and (spec.get("UpdateConfig") or spec.get("RollbackConfig")):
+        raise click.UsageError(
+            "The --update-... and --rollback-... flags do not go with a job: every update of it "
+            "begins its next iteration."
+        )
 
 
 def set_health(spec: Object, options: Mapping[str, Json]) -> None:
