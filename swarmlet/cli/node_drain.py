@@ -107,7 +107,8 @@ def _show_moves(name: str, moves: Sequence[Object]) -> None:
 
 
 def _name_of(task: Mapping[str, object]) -> str:
-    return f"{task['ServiceName']}.{task['Slot']}"
+    slot = f".{task['Slot']}" if task["Slot"] else ""
+    return f"{task['ServiceName']}{slot}"
 
 
 def _target(move: Object) -> str:

@@ -1,5 +1,6 @@
 """What a drain of a node will do, and what it has not done yet: for people who ask, and for
-commands that wait. The doing is the replicated decider's, by the rules of `moving`."""
+commands that wait. The doing is the deciders' of each mode; of replicated services by the rules of
+`moving`."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -7,6 +8,7 @@ from typing import Final
 import msgspec
 
 from swarmlet.core.ids import NodeID, ServiceID, TaskID
+from swarmlet.model.job import is_job
 from swarmlet.model.node import Node, NodeState
 from swarmlet.model.task import STATE_NAMES, Task, TaskState
 from swarmlet.model.view import View, spec_of, task_spec_of
@@ -14,12 +16,13 @@ from swarmlet.reconcile.base import Steps
 from swarmlet.reconcile.moving import is_moving, why_stop_first
 from swarmlet.reconcile.restart import may_restart, policy_of
 from swarmlet.reconcile.scheduler.preview import Place, places_without
-from swarmlet.reconcile.slots import is_wanted, replicas_of
+from swarmlet.reconcile.slots import is_wanted
 
 START_FIRST: Final = "start-first"
 STOP_FIRST: Final = "stop-first"
 STOP: Final = "stop"
 STAY: Final = "stay"
+BOUND: Final = "its service has one task on each node"
 UNMOVED: Final = "its service's mode is one that no drain moves"
 
 
@@ -114,7 +117,10 @@ def _way(view: View, task: Task) -> tuple[str, str]:
     service = view.services.get(task.service_id)
     if service is None:
         return STOP, "its service was removed"
-    if replicas_of(spec_of(view, service)) is None:
+    mode = spec_of(view, service).mode
+    if mode.global_ is not None:
+        return STOP, BOUND
+    if is_job(mode):
         return STAY, UNMOVED
     slot = [
         other
@@ -137,7 +143,7 @@ def _waits_for(view: View, node: Node, task: Task) -> tuple[str, bool]:
         return "it is being stopped", False
     if node.spec.availability != "drain":
         return "nothing: the node is not drained", False
-    if service is not None and replicas_of(spec_of(view, service)) is None:
+    if service is not None and is_job(spec_of(view, service).mode):
         return f"nothing: {UNMOVED}", True
     return _waits_for_another(view, task)
 

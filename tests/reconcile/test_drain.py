@@ -302,7 +302,7 @@ def test_moves_say_how_each_task_goes_and_where_to():
 def test_moves_of_what_no_service_moves_say_so():
     cluster = Cluster()
     made = cluster.world.specs.get("web@1")
-    mode = ServiceMode(global_=Empty())
+    mode = ServiceMode(global_job=Empty())
     cluster.world.put(replace(made, spec=replace(made.spec, mode=mode)))
     assert cluster.ways("n1")[0][1:3] == ("stay", "its service's mode is one that no drain moves")
     cluster.drain("n1")

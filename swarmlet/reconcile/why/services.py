@@ -9,6 +9,8 @@ from swarmlet.model.view import View, spec_of
 from swarmlet.reconcile.base import Steps
 from swarmlet.reconcile.slots import is_wanted, newest, replicas_of
 from swarmlet.reconcile.why.answers import Groups, Reason, ServiceWhy, Verdict, worst
+from swarmlet.reconcile.why.everywhere import Reach, reach_of, reach_reasons
+from swarmlet.reconcile.why.moves import move_reasons
 from swarmlet.reconcile.why.tasks import Sight, failed_lately, is_running, reason_of
 from swarmlet.reconcile.why.words import counted, span
 
@@ -22,14 +24,10 @@ def explain_service(view: View, service: Service, now_ms: int) -> Steps[ServiceW
     """All of it, in time linear in its tasks, and in those of the nodes where it asks for room."""
     sight, spec = Sight(view, now_ms), spec_of(view, service)
     slots = yield from _slots(view, service)
+    reach = None if spec.mode.global_ is None else (yield from reach_of(view, spec))
+    meant = slots if reach is None else _meant(slots, reach)
+    running, shown = yield from _look(view, slots, meant)
     waiting, lately = Groups(), Groups()
-    shown: list[tuple[Task, Sequence[Task]]] = []
-    running = 0
-    for number, slot in enumerate(slots.values(), 1):
-        if number % SLICE_TASKS == 0:
-            yield
-        running += any(is_running(view, task) for task in slot)
-        shown += ((task, slot) for task in _in_question(view, slot))
     yield from sight.prepare(task for task, _ in shown)
     for number, (task, slot) in enumerate(shown, 1):
         if number % SLICE_TASKS == 0:
@@ -42,7 +40,12 @@ def explain_service(view: View, service: Service, now_ms: int) -> Steps[ServiceW
         for task in slot:
             if task.id not in named and failed_lately(task, now_ms):
                 lately.add(sight.ref(task), reason_of(sight, task, slot))
-    return _answer(service, spec, sight, (slots, running), (waiting, lately))
+    wanted = _wanted(spec, meant, reach)
+    reasons = list(_own_reasons(service, spec, sight.now_ms, wanted, len(meant)))
+    reasons += move_reasons(view, shown, service.name)
+    if reach is not None:
+        reasons += reach_reasons(reach, wanted)
+    return _answer(service, (running, wanted), reasons, (waiting, lately))
 
 
 def _slots(view: View, service: Service) -> Steps[Slots]:
@@ -57,6 +60,20 @@ def _slots(view: View, service: Service) -> Steps[Slots]:
     return {place: found[place] for place in sorted(found)}
 
 
+def _look(
+    view: View, slots: Slots, meant: Slots
+) -> Steps[tuple[int, list[tuple[Task, Sequence[Task]]]]]:
+    """In how many slots a task runs; and the tasks that are in question, each with its slot."""
+    running, shown = 0, list[tuple[Task, Sequence[Task]]]()
+    for number, (place, slot) in enumerate(slots.items(), 1):
+        if number % SLICE_TASKS == 0:
+            yield
+        running += any(is_running(view, task) for task in slot)
+        if place in meant:
+            shown += ((task, slot) for task in _in_question(view, slot))
+    return running, shown
+
+
 def _in_question(view: View, slot: Sequence[Task]) -> Iterator[Task]:
     """The tasks of a slot that should run and do not; where none should, the last that did."""
     wanted = [task for task in slot if is_wanted(task) or task.desired == TaskState.COMPLETE]
@@ -68,17 +85,32 @@ def _in_question(view: View, slot: Sequence[Task]) -> Iterator[Task]:
         yield newest(slot)
 
 
+def _meant(slots: Slots, reach: Reach) -> Slots:
+    """Of a global service: the places where something is wanted, or would be."""
+    open_ids = dict.fromkeys(reach.open_ids)
+    return {
+        place: slot
+        for place, slot in slots.items()
+        if place[1] in open_ids or any(map(is_wanted, slot))
+    }
+
+
+def _wanted(spec: ServiceSpec, meant: Slots, reach: Reach | None) -> int:
+    """How many tasks should run."""
+    replicas = replicas_of(spec)
+    if replicas is not None:
+        return replicas
+    open_ids = () if reach is None else reach.open_ids
+    return len(meant) + sum((0, node_id) not in meant for node_id in open_ids)
+
+
 def _answer(
     service: Service,
-    spec: ServiceSpec,
-    sight: Sight,
-    found: tuple[Slots, int],
+    found: tuple[int, int],
+    reasons: Sequence[Reason],
     groups: tuple[Groups, Groups],
 ) -> ServiceWhy:
-    (slots, running), (waiting, lately) = found, groups
-    replicas = replicas_of(spec)
-    wanted = len(slots) if replicas is None else replicas
-    reasons = tuple(_own_reasons(service, spec, sight.now_ms, wanted, len(slots)))
+    (running, wanted), (waiting, lately) = found, groups
     shown, beyond = waiting.most_first()
     failed, _ = lately.most_first()
     return ServiceWhy(
@@ -87,7 +119,7 @@ def _answer(
         verdict=worst([waiting.verdict(), *(reason.verdict for reason in reasons)]),
         running=running,
         wanted=wanted,
-        reasons=reasons,
+        reasons=tuple(reasons),
         waiting=shown,
         lately=failed,
         unshown=beyond,

@@ -11,6 +11,7 @@ from swarmlet.model.view import View
 from swarmlet.reconcile.allocator.needs import missing, spec_version_of
 from swarmlet.reconcile.base import Steps
 from swarmlet.reconcile.disconnect import NEVER_MS
+from swarmlet.reconcile.instances import siblings_of
 from swarmlet.reconcile.restart import (
     due_ms,
     ended_ms,
@@ -32,6 +33,7 @@ from swarmlet.reconcile.why.answers import (
     Verdict,
     ref_of,
 )
+from swarmlet.reconcile.why.everywhere import why_not_there
 from swarmlet.reconcile.why.placement import placement, why_not_on, why_unplaced
 from swarmlet.reconcile.why.standing import on_absent_node
 from swarmlet.reconcile.why.words import counted, left, name_of, span
@@ -93,12 +95,7 @@ def explain_task(view: View, task: Task, now_ms: int) -> Steps[TaskWhy]:
 
 def slot_of(view: View, task: Task) -> list[Task]:
     """The tasks of its slot that are not leaving; of a global service those of its node."""
-    found = view.tasks.scan("slot", (task.service_id, task.slot))
-    return [
-        one
-        for one in found
-        if one.desired < TaskState.REMOVE and (task.slot or one.node_id == task.node_id)
-    ]
+    return [one for one in siblings_of(view, task) if one.desired < TaskState.REMOVE]
 
 
 def waits_for_a_node(view: View, task: Task) -> bool:
@@ -261,7 +258,7 @@ def why_held_back(sight: Sight, task: Task, slot: Sequence[Task]) -> Reason:
 def _why_after_others(sight: Sight, task: Task, slot: Sequence[Task]) -> Reason | None:
     """Of a task whose delay is over: what of its slot is still to stop first, if anything is."""
     view, now_ms = sight.view, sight.now_ms
-    rows = view.tasks.scan("slot", (task.service_id, task.slot))
+    rows = siblings_of(view, task)
     others = [one for one in slot if one.id != task.id and not is_wanted(one)]
     others += [one for one in rows if one.desired >= TaskState.REMOVE]
     due = due_ms(task, others, view, task.created_ms)
@@ -330,7 +327,8 @@ def _why_unwanted(sight: Sight, task: Task, slot: Sequence[Task]) -> Reason:
     if not has_stopped(task):
         return _why_stopping(sight, task)
     if task.desired < TaskState.REMOVE and _is_last(task, slot):
-        return why_given_up(sight, task, slot)
+        kept_out = why_not_there(sight.view, task, sight.now_ms)
+        return kept_out or why_given_up(sight, task, slot)
     age = _age(sight, task)
     if task.status.state in FAILURES:
         where = _where(sight.view.nodes.get(task.node_id)) if task.node_id else "no node"
