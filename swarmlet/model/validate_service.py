@@ -10,6 +10,7 @@ from typing import Final
 
 from swarmlet.core.errors import InvalidArgumentError
 from swarmlet.core.limits import CPU_NANO_MIN, MEMORY_MIN_B, PORT_MAX
+from swarmlet.model.constraint import SERVICE_KEY
 from swarmlet.model.constraint import parse as parse_constraint
 from swarmlet.model.expand import check_templates
 from swarmlet.model.job import is_job
@@ -29,6 +30,7 @@ from swarmlet.model.service import (
     TaskSpec,
     UpdateConfig,
 )
+from swarmlet.model.strategy import strategy_of
 from swarmlet.model.validate import check_dns_name, check_driver, check_labels
 from swarmlet.model.validate_container import check_container
 
@@ -50,6 +52,8 @@ def check_service(spec: ServiceSpec) -> None:
     check_labels(spec.labels)
     said_by(spec.labels)
     rebalance_said_by(spec.labels)
+    strategy_of(spec.labels)
+    _check_affinity(spec)
     _check_mode(spec.mode)
     _check_job(spec)
     check_schedule(spec)
@@ -224,7 +228,22 @@ def _check_placement(placement: Placement) -> None:
                 "Placement.Preferences: Spread.SpreadDescriptor must be given",
                 remedy="Name a label to spread over, such as node.labels.zone.",
             )
+        if preference.spread.spread_descriptor.strip().lower().startswith(f"{SERVICE_KEY}="):
+            parse_constraint(preference.spread.spread_descriptor)
     not_negative(placement.max_replicas, "Placement.MaxReplicas")
+
+
+def _check_affinity(spec: ServiceSpec) -> None:
+    """A service that must run beside itself never begins."""
+    placement = spec.task_template.placement
+    for text in placement.constraints if placement is not None else ():
+        asked = parse_constraint(text)
+        is_own = asked.key.lower() == SERVICE_KEY and asked.value.lower() == spec.name.lower()
+        if is_own and asked.is_equal:
+            raise InvalidArgumentError(
+                f"constraint '{text}': a service cannot wait for itself to be there",
+                remedy=f"Write service!={spec.name} for one task a node, or name another service.",
+            )
 
 
 # Ports -------------------------------------------------------------------------------------------

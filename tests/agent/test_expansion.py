@@ -3,12 +3,15 @@
 import asyncio
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from swarmlet.agent.expansion import context_of, expanded
+from swarmlet.core.ids import NodeID
 from swarmlet.env.real import RealDisk
 from swarmlet.model.container import ContainerSpec, Mount
 from swarmlet.model.node import NodeDescription
-from swarmlet.model.service import Platform
+from swarmlet.model.service import GenericResource, NamedGenericResource, Platform
 from swarmlet.model.task import TaskState as S
 from swarmlet.wire.messages import AssignedTask
 from tests.agent.fake_runtime import FakeRuntime
@@ -92,3 +95,27 @@ def test_task_whose_templates_do_not_fit_is_rejected_with_the_reason(tmp_path, c
     runtime, manager = run_task(tmp_path, container, S.REJECTED)
     assert words in manager.statuses["t1"].err
     assert not runtime.seen
+
+
+@pytest.mark.parametrize(
+    ("slot", "is_numbered", "shown"),
+    [(3, False, "3"), (0, False, "node-1"), (0, True, "0"), (2, True, "2")],
+)
+def test_templates_name_the_first_slot_of_a_job_and_the_node_of_a_task_without_one(
+    slot, is_numbered, shown
+):
+    """SwarmKit shows the node's id for both, so that the first task of a job knows no number."""
+    task = msgspec.structs.replace(
+        assigned("t1"), slot=slot, node_id=NodeID("node-1"), is_numbered=is_numbered
+    )
+    assert context_of(task, NODE).slot == shown
+
+
+@pytest.mark.parametrize("env", [[], ["ARCH={{.Node.Platform.Architecture}}"]])
+def test_task_is_told_of_its_generic_resources(env):
+    gpu = GenericResource(named_resource_spec=NamedGenericResource(kind="gpu", value="GPU-1"))
+    container = ContainerSpec(image="host", env=env)
+    task = msgspec.structs.replace(assigned("t1", container=container), generic_resources=(gpu,))
+    told = expanded(task, lambda: NODE).spec.container_spec.env
+    assert told[-1] == "DOCKER_RESOURCE_GPU=GPU-1"
+    assert len(told) == len(env) + 1

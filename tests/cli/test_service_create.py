@@ -350,3 +350,18 @@ def test_stale_version_is_said_with_the_remedy(swarmlet, swarm, web):
         1,
         "Error: update out of sequence\n  Try: Read it again.\n",
     )
+
+
+def test_strategy_and_wishes_beside_services_are_sent_in_dockers_words(swarmlet, daemon):
+    wishes = ("--placement-pref", "service==cache", "--placement-pref", "service!=batch")
+    flags = ("--detach", "--no-resolve-image", "--strategy", "binpack", *wishes)
+    swarmlet("service", "create", *flags, "--constraint", "service!=db", "host", "sleep")
+    sent = daemon.posted()[-1].body
+    assert sent["Labels"] == {"swarmlet.strategy": "binpack"}
+    assert sent["TaskTemplate"]["Placement"] == {
+        "Constraints": ["service!=db"],
+        "Preferences": [
+            {"Spread": {"SpreadDescriptor": "service==cache"}},
+            {"Spread": {"SpreadDescriptor": "service!=batch"}},
+        ],
+    }

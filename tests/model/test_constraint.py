@@ -42,6 +42,7 @@ NODE = Node(
             Constraint("node.labels.x", True, "*.(a|b)?+[c]\\^$/-_:"),
         ),
         ("NODE.ID==n1", Constraint("NODE.ID", True, "n1")),
+        ("service != web", Constraint("service", False, "web")),
         ("node.ip!=2001:db8::/32", Constraint("node.ip", False, "2001:db8::/32")),
     ],
 )
@@ -165,3 +166,14 @@ def test_parse_answers_any_text_with_a_constraint_or_a_refusal(text):
 )
 def test_matches_is_the_opposite_for_the_opposite_operator(key, value):
     assert matches(parse(f"{key}=={value}"), NODE) != matches(parse(f"{key}!={value}"), NODE)
+
+
+@pytest.mark.parametrize("text", ["service==web", "Service!=web"])
+def test_row_of_a_node_does_not_answer_what_is_asked_of_services(text):
+    assert matches(parse(text), NODE)
+
+
+def test_misspelt_service_key_is_refused_with_the_one_that_is_meant():
+    with pytest.raises(InvalidArgumentError, match="unknown key 'servise'") as caught:
+        parse("servise==web")
+    assert caught.value.remedy == "Did you mean service?"

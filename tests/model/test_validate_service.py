@@ -368,3 +368,29 @@ def test_no_spec_raises_anything_but_a_refusal(task, spec):
         check_service(msgspec.structs.replace(spec, task_template=task, name="web"))
     except InvalidArgumentError as refused:
         assert refused.message  # noqa: PT017 - most are refused, none without a sentence
+
+
+def placed(constraints=(), preferences=()):
+    descriptors = [{"Spread": {"SpreadDescriptor": text}} for text in preferences]
+    return {"Constraints": list(constraints), "Preferences": descriptors}
+
+
+@pytest.mark.parametrize(
+    ("labels", "placement", "sentence"),
+    [
+        ({}, placed(["service==web"]), "cannot wait for itself"),
+        ({}, placed(["SERVICE == WEB"]), "cannot wait for itself"),
+        ({}, placed((), ["service=web"]), "expected one operator"),
+        ({}, placed((), ["service=="]), "is invalid"),
+        ({"swarmlet.strategy": "random"}, placed(), "no strategy"),
+    ],
+)
+def test_placement_that_means_nothing_is_refused(labels, placement, sentence):
+    with pytest.raises(InvalidArgumentError, match=sentence):
+        check_service(service(Labels=labels, task={"Placement": placement}))
+
+
+def test_placement_beside_other_services_is_accepted():
+    placement = placed(["service!=web", "service==db"], ["service==cache", "node.labels.zone"])
+    labels = {"swarmlet.strategy": "binpack"}
+    check_service(service(Labels=labels, task={"Placement": placement}))

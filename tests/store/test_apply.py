@@ -28,7 +28,7 @@ from swarmlet.model.config import Config
 from swarmlet.model.network import Network
 from swarmlet.model.node import NodeStatus
 from swarmlet.model.secret import Secret
-from swarmlet.model.service import Service, SpecVersion
+from swarmlet.model.service import GenericResource, NamedGenericResource, Service, SpecVersion
 from swarmlet.model.task import Task, TaskStatus
 from swarmlet.store import store as store_module
 from tests.store.worlds import (
@@ -165,6 +165,17 @@ def test_assignment_is_shared_and_stamped(direct):
     )
     assert one.status is two.status
     assert one.node_id is two.node_id is nodes.get("n0").id
+
+
+def test_assignment_gives_the_task_its_generic_resources(direct):
+    gpu = GenericResource(named_resource_spec=NamedGenericResource(kind="gpu", value="GPU-1"))
+    direct.apply(Create(obj=node()), Create(obj=task("t0")), Create(obj=task("t1")))
+    with_gpu = Assign(id="t0", node_id="n0", generic_resources=(gpu,))
+    assert direct.apply(with_gpu, Assign(id="t1", node_id="n0")) == ""
+    tasks = direct.store.view().tasks
+    assert tasks.get("t0").generic_resources == (gpu,)
+    assert tasks.get("t1").generic_resources == ()
+    assert tasks.get("t0").status is tasks.get("t1").status
 
 
 @pytest.mark.parametrize(

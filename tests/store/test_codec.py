@@ -24,10 +24,12 @@ from swarmlet.model.change import (
 from swarmlet.model.config import Config, ConfigSpec
 from swarmlet.model.node import NodeStatus
 from swarmlet.model.secret import Secret
+from swarmlet.model.service import GenericResource, NamedGenericResource
 from swarmlet.model.task import NetworkAttachment, Task, TaskStatus
 from swarmlet.store import codec
 from swarmlet.store.codec import (
     AssignRecord,
+    AssignWithRecord,
     CreateRecord,
     DesiredRecord,
     ExistsRecord,
@@ -71,6 +73,7 @@ ROWS = (
     config(),
     volume(),
 )
+GPU = GenericResource(named_resource_spec=NamedGenericResource(kind="gpu", value="GPU-1"))
 STATUS = TaskStatus(state=512, at_ms=START_MS, message="started", container_id="c" * 64, pid=4711)
 
 
@@ -97,6 +100,7 @@ def test_every_verb_and_guard_survives_the_log():
         SetDesired(id=TASK_ID, desired=640, seen=9),
         SetNodeStatus(id=NODE_ID, status=NodeStatus(state=2, addr="10.0.0.1")),
         Note(kind="task", action="exec", id=TASK_ID, attributes=(("who", "root"),)),
+        Assign(id=TASK_ID, node_id=NODE_ID, generic_resources=(GPU,)),
         guards=(
             Exists(table=Secret, id="x0"),
             NotInUse(table=Config, id="c0"),
@@ -115,6 +119,7 @@ def test_every_verb_and_guard_survives_the_log():
         DesiredRecord(TASK_ID, 640, 9),
         NodeStatusRecord(NODE_ID, NodeStatus(state=2, addr="10.0.0.1")),
         NoteRecord("task", "exec", TASK_ID, (("who", "root"),)),
+        AssignWithRecord(TASK_ID, NODE_ID, "", (GPU,)),
     ]
     assert entry.guards == (
         ExistsRecord(6, "x0"),

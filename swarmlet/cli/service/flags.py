@@ -22,7 +22,9 @@ HEALTH: Final[Path] = (*CONTAINER, "Healthcheck")
 UPDATE: Final[Path] = ("UpdateConfig",)
 ROLLBACK: Final[Path] = ("RollbackConfig",)
 
+STRATEGY: Final = "swarmlet.strategy"  # the service label that says how nodes are chosen
 ON_DISCONNECT: Final = "swarmlet.on-disconnect"  # the service label that says it
+SCHEDULE: Final = "swarmlet.schedule"  # the same of schedules, and with a word after it of each part
 REBALANCE: Final = "swarmlet.rebalance"  # the same of rebalancing
 
 # What docker fills in as soon as one flag of a policy is given. The monitoring period is left out:
@@ -122,11 +124,38 @@ FLAGS: Final[tuple[Flag, ...]] = (
         "DURATION",
     ),
     Flag(
+        "--strategy",
+        ("Labels", STRATEGY),
+        click.Choice(["spread", "binpack"]),
+        "Emptiest node first, or the fullest with room.",
+    ),
+    Flag(
         "--on-disconnect",
         ("Labels", ON_DISCONNECT),
         on_disconnect,
         "On an unreachable node: keep, 'stop-after 30s', never-replace.",
         "RULE",
+    ),
+    Flag("--schedule", ("Labels", SCHEDULE), str, "When a job runs: '0 */6 * * *'.", "CRON"),
+    Flag(
+        "--schedule-timezone",
+        ("Labels", f"{SCHEDULE}.timezone"),
+        str,
+        "Whose clock that is: Europe/Berlin. UTC where nothing is said.",
+        "ZONE",
+    ),
+    Flag(
+        "--concurrency",
+        ("Labels", f"{SCHEDULE}.concurrency"),
+        click.Choice(["allow", "forbid", "replace"]),
+        "What a scheduled run does while an earlier one goes on.",
+    ),
+    Flag(
+        "--starting-deadline",
+        ("Labels", f"{SCHEDULE}.starting-deadline"),
+        str,
+        "How late it may still start: 10m.",
+        "DURATION",
     ),
     Flag(
         "--rebalance",
@@ -208,6 +237,9 @@ def set_flags(spec: Object, options: dict[str, Json]) -> None:
         for field, default in POLICY_DEFAULTS.get(flag.path[:-1], {}).items():
             place.setdefault(field, default)
         place[flag.path[-1]] = value
+    if options.get("schedule") == "":  # with all that belongs to it
+        labels = spec["Labels"]
+        spec["Labels"] = {key: labels[key] for key in labels if not key.startswith(SCHEDULE)}
 
 
 def at(spec: Object, path: Path) -> Object:

@@ -85,10 +85,16 @@ def _placement(placement: Object) -> list[str]:
         lines.append(f" Constraints:\t[{' '.join(constraints)}]")
     spreads = [p["Spread"]["SpreadDescriptor"] for p in placement.get("Preferences") or []]
     if spreads:
-        lines.append(f" Preferences:\t[{' '.join(f'spread={spread}' for spread in spreads)}]")
+        lines.append(f" Preferences:\t[{' '.join(map(_preference, spreads))}]")
     if placement.get("MaxReplicas"):
         lines.append(f" Max Replicas Per Node:\t{placement['MaxReplicas']}")
     return lines
+
+
+def _preference(descriptor: str) -> str:
+    """As the command line says it."""
+    beside = descriptor.lower().startswith(("service==", "service!="))
+    return descriptor if beside else f"spread={descriptor}"
 
 
 def _policy(title: str, word: str, policy: Object | None) -> list[str]:

@@ -223,10 +223,14 @@ def kind_of(resource: Object) -> str:
 
 
 def preference_of(text: str) -> Object:
+    """spread=node.labels.zone, service==web or service!=web."""
     strategy, _, descriptor = text.partition("=")
+    if text.lower().startswith(("service==", "service!=")):  # as docker's client could say it too
+        strategy, descriptor = "spread", text
     if strategy != "spread" or not descriptor:
         raise click.UsageError(
-            f"Invalid value for --placement-pref: {text!r} is not spread=node.labels.KEY."
+            f"Invalid value for --placement-pref: {text!r} is not spread=node.labels.KEY, "
+            "service==NAME or service!=NAME."
         )
     return {"Spread": {"SpreadDescriptor": descriptor}}
 
