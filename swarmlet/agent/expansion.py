@@ -51,5 +51,5 @@ def context_of(task: AssignedTask, node: NodeDescription) -> TaskContext:
         architecture=node.platform.architecture,
         task_id=task.id,
         task_name=task.task_name,
-        slot=str(task.slot or task.node_id),
+        slot=str(task.slot if task.slot or task.is_numbered else task.node_id),
     )

@@ -195,6 +195,7 @@ def assigned_task(view: View, task: Task) -> AssignedTask:
         registry_auth=version.registry_auth,
         network_mode=_network_mode(view, template),
         generic_resources=task.generic_resources,
+        is_numbered=spec.mode.replicated_job is not None,
     )
 
 

@@ -98,6 +98,7 @@ class AssignedTask(msgspec.Struct, frozen=True, kw_only=True, array_like=True, g
     registry_auth: str = ""  # X-Registry-Auth for the image's registry, as the client gave it
     network_mode: str = ""  # the node's own network to join (host); "": the default one
     generic_resources: tuple[GenericResource, ...] = ()  # what it got of the node's
+    is_numbered: bool = False  # slot 0 is a slot, as the first of a replicated job
 
 
 class AssignedPayload(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
