@@ -24,7 +24,7 @@ ROLLBACK: Final[Path] = ("RollbackConfig",)
 
 STRATEGY: Final = "swarmlet.strategy"  # the service label that says how nodes are chosen
 ON_DISCONNECT: Final = "swarmlet.on-disconnect"  # the service label that says it
-SCHEDULE: Final = "swarmlet.schedule"  # the same of schedules, and with a word after it of each part
+SCHEDULE: Final = "swarmlet.schedule"  # of schedules; longer ones of what belongs to one
 REBALANCE: Final = "swarmlet.rebalance"  # the same of rebalancing
 
 # What docker fills in as soon as one flag of a policy is given. The monitoring period is left out:
@@ -239,7 +239,8 @@ def set_flags(spec: Object, options: dict[str, Json]) -> None:
         place[flag.path[-1]] = value
     if options.get("schedule") == "":  # with all that belongs to it
         labels = spec["Labels"]
-        spec["Labels"] = {key: labels[key] for key in labels if not key.startswith(SCHEDULE)}
+        kept = (key for key in labels if key != SCHEDULE and not key.startswith(f"{SCHEDULE}."))
+        spec["Labels"] = {key: labels[key] for key in kept}
 
 
 def at(spec: Object, path: Path) -> Object:

@@ -37,9 +37,16 @@ def is_job(service: Object) -> bool:
     return mode.get("ReplicatedJob") is not None or mode.get("GlobalJob") is not None
 
 
+def has_schedule(service: Object) -> bool:
+    labels = service["Spec"].get("Labels") or {}
+    return bool(labels.get("swarmlet.schedule", "").strip())
+
+
 def runs_at_all(service: Object) -> bool:
     """Whether there is something to wait for: a job that may run nothing has no end, and one that
-    has a schedule has none before its first run."""
+    has a schedule runs when that says so."""
+    if has_schedule(service):
+        return False
     job = (service["Spec"].get("Mode") or {}).get("ReplicatedJob")
     most = (1, 1) if job is None else (job.get("MaxConcurrent", 1), job.get("TotalCompletions", 1))
     return all(most) and service.get("JobStatus") is not None
