@@ -9,6 +9,7 @@ in that order, and rebalancing comes to an end.
 """
 
 from collections.abc import Iterator, Sequence
+from heapq import heapify, heappop
 from typing import Final, NamedTuple
 
 from swarmlet.core.ids import TaskID
@@ -26,7 +27,7 @@ from swarmlet.reconcile.restart import policy_of
 from swarmlet.reconcile.rollout import end_of
 from swarmlet.reconcile.scheduler.group import Group
 from swarmlet.reconcile.scheduler.pipeline import place
-from swarmlet.reconcile.scheduler.spread import path_of
+from swarmlet.reconcile.scheduler.spread import Path, path_of
 from swarmlet.reconcile.slots import Dirt, is_wanted, replicas_of
 
 STEADY_MS: Final = 30_000
@@ -68,11 +69,12 @@ _EVEN: Final = Verdict()
 
 
 class _Side(NamedTuple):
-    """A node as a move sees it: the spread branches it hangs on, each with the service's tasks
-    there, the service's tasks on it, and all tasks."""
+    """A node as a move sees it: the spread branches it hangs on, with how many of the service's
+    tasks each has; the service's tasks on it, and all tasks."""
 
-    node: Node
-    branches: tuple[tuple[str, int], ...]
+    node_id: str
+    path: Path
+    branches: tuple[int, ...]
     own: int
     total: int
 
@@ -85,95 +87,135 @@ def verdict_on(view: View, books: Books, service: Service, rule: Rebalance, now_
     group = books.group_of(service, spec)
     if not replicas or group.is_packed:
         return _EVEN
-    target = _target(books, group, now_ms)
-    if target is None:
+    target_id = _target(books, group, now_ms)
+    if target_id is None:
         return _EVEN
-    for source, reason in _sources(books, group, target):
-        tasks = _tasks_on(view, books, service, source.node)
+    crowd = _Crowd(books, group)
+    target, nodes = crowd.side(target_id), books.ledger.nodes
+    for source in crowd.sources(target):
+        tasks = _tasks_on(view, books, service, nodes[source.node_id].node)
         if not tasks:
             continue
         task = max(tasks, key=lambda one: (not _rests(one, now_ms), one.created_ms, one.id))
         why = why_stop_first(view, service, task)
-        way = STOP_FIRST if why else START_FIRST
-        move = Move(task, source.node, target.node, reason, way, why)
+        move = Move(
+            task,
+            nodes[source.node_id].node,
+            nodes[target_id].node,
+            crowd.reason(source, target),
+            STOP_FIRST if why else START_FIRST,
+            why,
+        )
         return _judged(view, books, service, rule, (move, spec, replicas), now_ms)
     return _EVEN
 
 
+def cost_of(books: Books, group: Group) -> int:
+    """Of a verdict, in nodes looked at."""
+    is_known = books.ledger.pools.peek(group.pool_key) is not None
+    return (
+        1 + len(books.ledger.hosts_of(group.service_id)) + len(books.ledger.nodes) * (not is_known)
+    )
+
+
 def rule_for(spec: ServiceSpec, cluster: Cluster, *, is_asked: bool) -> Rebalance | None:
-    """What the service says of rebalancing; None where it is left alone. `is_asked`: a user wants
-    tasks to be moved once, of every service that does not forbid it."""
+    """What a replicated service says of rebalancing; None where it is left alone. `is_asked`: a
+    user wants tasks to be moved once, of every service that does not forbid it."""
+    if replicas_of(spec) is None:
+        return None
     rule = rebalance_of(spec, cluster)
     return rule if rule.is_on or (is_asked and rule.mode != OFF) else None
 
 
-def _target(books: Books, group: Group, now_ms: int) -> _Side | None:
+def _target(books: Books, group: Group, now_ms: int) -> str | None:
     """Where the scheduler would put one more task, unless the group's tasks keep failing there."""
     placed = place(books.ledger, group, [_STAND_IN], now_ms)
     books.ledger.count(_STAND_IN, None)
-    if not placed:
+    if not placed or any(node_id == placed[0][1] for node_id, _ in group.faulty_nodes(now_ms)):
         return None
-    node_id = placed[0][1]
-    if any(failed_on == node_id for failed_on, _ in group.faulty_nodes(now_ms)):
-        return None
-    return _side(books, group, node_id, _branch_counts(books, group))
+    return placed[0][1]
 
 
-def _branch_counts(books: Books, group: Group) -> dict[tuple[str, ...], int]:
-    counts: dict[tuple[str, ...], int] = {}
-    if group.spread:
-        for node_id, tasks in books.ledger.hosts_of(group.service_id).items():
-            path = path_of(books.ledger.nodes[node_id].node, group.spread)
+class _Crowd:
+    """Where a service's tasks are."""
+
+    def __init__(self, books: Books, group: Group) -> None:
+        self._nodes, self._spread = books.ledger.nodes, group.spread
+        self._hosts = books.ledger.hosts_of(group.service_id)
+        self._counts: dict[Path, int] = {}
+        for node_id, tasks in self._hosts.items() if group.spread else ():
+            path = self._path(node_id)
             for depth in range(1, len(path) + 1):
-                counts[path[:depth]] = counts.get(path[:depth], 0) + tasks
-    return counts
+                self._counts[path[:depth]] = self._counts.get(path[:depth], 0) + tasks
+
+    def side(self, node_id: str) -> _Side:
+        path = self._path(node_id)
+        branches = tuple(self._counts.get(path[:depth], 0) for depth in range(1, len(path) + 1))
+        own, total = self._hosts.get(node_id, 0), self._nodes[node_id].total
+        return _Side(node_id, path, branches, own, total)
+
+    def sources(self, target: _Side) -> Iterator[_Side]:
+        """The nodes a move from which to the target is worth it, the most crowded first."""
+        found = list(self._crowded(target) if not self._spread else self._astray(target))
+        heapify(found)
+        while found:
+            _, node_id = heappop(found)
+            if _may_be_left(self._nodes[node_id].node):
+                yield self.side(node_id)
+
+    def _crowded(self, target: _Side) -> Iterator[tuple[tuple[int, ...], str]]:
+        """By the least loss; without branches, which is quick."""
+        nodes, own_min, total_min = self._nodes, target.own + 1, target.total + 1
+        for node_id, own in self._hosts.items():
+            if own < own_min:
+                continue
+            total = nodes[node_id].total
+            if (own > own_min or total > total_min) and node_id != target.node_id:
+                yield (own_min - own, total_min - total), node_id
+
+    def _astray(self, target: _Side) -> Iterator[tuple[tuple[int, ...], str]]:
+        for node_id in self._hosts:
+            gains = _gains(self.side(node_id), target)
+            if next(filter(None, gains), 0) > 0 and node_id != target.node_id:
+                yield tuple(-gain for gain in gains), node_id
+
+    def reason(self, source: _Side, target: _Side) -> str:
+        """What becomes more even."""
+        gains = _gains(source, target)
+        level = next(number for number, gain in enumerate(gains) if gain)
+        if level < len(self._spread):
+            here, there = source.path[level] or "(none)", target.path[level] or "(none)"
+            tasks, fewer = source.branches[level], target.branches[level]
+            return f"{tasks} of its tasks have {self._spread[level]} {here}, {fewer} {there}"
+        here, there = (name_of(self._nodes[one.node_id].node) for one in (source, target))
+        if level == len(self._spread):
+            return f"{source.own} of its tasks run on {here}, {target.own} on {there}"
+        return f"{here} runs {source.total} tasks of all services, {there} {target.total}"
+
+    def _path(self, node_id: str) -> Path:
+        return path_of(self._nodes[node_id].node, self._spread) if self._spread else ()
 
 
-def _side(books: Books, group: Group, node_id: str, counts: dict[tuple[str, ...], int]) -> _Side:
-    state = books.ledger.nodes[node_id]
-    path = path_of(state.node, group.spread)
-    branches = tuple((path[depth], counts.get(path[: depth + 1], 0)) for depth in range(len(path)))
-    own = books.ledger.hosts_of(group.service_id).get(node_id, 0)
-    return _Side(state.node, branches, own, state.total)
-
-
-def _sources(books: Books, group: Group, target: _Side) -> Iterator[tuple[_Side, str]]:
-    """The nodes a move from which to the target is worth it, the most crowded first, and why."""
-    counts = _branch_counts(books, group)
-    found: list[tuple[tuple[int, ...], str, _Side, str]] = []
-    for node_id in books.ledger.hosts_of(group.service_id):
-        source = _side(books, group, node_id, counts)
-        if node_id == target.node.id or not _may_be_left(source.node):
-            continue
-        gains = tuple(_gains(group, source, target))
-        first = next((number for number, (gain, _) in enumerate(gains) if gain), None)
-        if first is not None and gains[first][0] > 0:
-            ranks = tuple(-gain for gain, _ in gains)
-            found.append((ranks, node_id, source, gains[first][1]))
-    for _, _, source, reason in sorted(found, key=lambda one: one[:2]):
-        yield source, reason
+def _gains(source: _Side, target: _Side) -> tuple[int, ...]:
+    """By how much a move narrows each difference, less the one by which it turns around; 0 for
+    branches that both hang on."""
+    apart = next(
+        (
+            n
+            for n, ends in enumerate(zip(source.path, target.path, strict=True))
+            if ends[0] != ends[1]
+        ),
+        len(source.path),
+    )
+    pairs = zip(source.branches, target.branches, strict=True)
+    levels = (more - fewer - 1 if n >= apart else 0 for n, (more, fewer) in enumerate(pairs))
+    return (*levels, source.own - target.own - 1, source.total - target.total - 1)
 
 
 def _may_be_left(node: Node) -> bool:
     """A drained node gets rid of its tasks in any case; of one that is not there nobody knows; on
     one that is paused they are to stay."""
     return node.status.state == NodeState.READY and node.spec.availability in ("", "active")
-
-
-def _gains(group: Group, source: _Side, target: _Side) -> Iterator[tuple[int, str]]:
-    """By how much a move narrows each difference, less the one by which it turns around."""
-    is_apart = False
-    for label, (here, tasks), (there, fewer) in zip(
-        group.spread, source.branches, target.branches, strict=True
-    ):
-        is_apart = is_apart or here != there
-        words = f"{tasks} of its tasks have {label} {here or '(none)'}, "
-        yield (tasks - fewer - 1 if is_apart else 0), f"{words}{fewer} {there or '(none)'}"
-    here, there = name_of(source.node), name_of(target.node)
-    own = f"{source.own} of its tasks run on {here}, {target.own} on {there}"
-    yield source.own - target.own - 1, own
-    total = f"{here} runs {source.total} tasks of all services, {there} {target.total}"
-    yield source.total - target.total - 1, total
 
 
 def name_of(node: Node) -> str:

@@ -64,17 +64,20 @@ class Books:
         self._counted: dict[str, _Counted] = {}
         self._tallies: dict[str, Tally] = {}
         self._moved: dict[str, int] = {}  # who made place, or gave up, and when
-        for node in sorted(view.nodes.all(), key=lambda node: node.id):
-            self.ledger.set_node(node.id, node)
         self._unfilled: list[NodeID] = sorted((n.id for n in view.nodes.all()), reverse=True)
         for task in view.tasks.scan("unassigned", True):
             self.look(view, task.id)
 
     def fill(self, view: View, tasks_max: int) -> bool:
-        """Count what some more nodes run; whether all are counted."""
+        """Count some more nodes and what they run; whether all are counted."""
         looked_at = 0
         while self._unfilled and looked_at < tasks_max:
-            for task in list(view.tasks.scan("node", self._unfilled.pop())):
+            node = view.nodes.get(self._unfilled.pop())
+            if node is None:
+                continue
+            self.ledger.set_node(node.id, node)
+            looked_at += 1
+            for task in list(view.tasks.scan("node", node.id)):
                 self.look(view, task.id)
                 looked_at += 1
         return not self._unfilled

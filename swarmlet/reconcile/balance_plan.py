@@ -10,13 +10,13 @@ from swarmlet.core.ids import NodeID, ServiceID, TaskID
 from swarmlet.model.rebalance import OFF, Rebalance
 from swarmlet.model.service import Service
 from swarmlet.model.view import View, cluster_of, spec_of
-from swarmlet.reconcile.balance import Move, Verdict, rule_for, verdict_on
+from swarmlet.reconcile.balance import Move, Verdict, cost_of, rule_for, verdict_on
 from swarmlet.reconcile.balance_books import Books
 from swarmlet.reconcile.base import Steps
 
 MOVES_MAX: Final = 1_000  # that are worked out
 SLICE_TASKS: Final = 1_000
-SLICE_SERVICES: Final = 20
+SLICE_NODES: Final = 5_000
 _FORBIDDEN: Final = Rebalance(mode=OFF)
 
 
@@ -41,14 +41,19 @@ def planned_moves(view: View, now_ms: int) -> Steps[tuple[PlannedMove, ...]]:
     books = Books(view)
     while not books.fill(view, SLICE_TASKS):
         yield
-    services = sorted(view.services.all(), key=lambda one: one.id)
+    services = sorted(
+        view.services.all(), key=lambda one: books.group_of(one, spec_of(view, one)).sort_key
+    )
     made: list[PlannedMove] = []
     hindered: dict[str, PlannedMove] = {}
     goes_on = True
     while goes_on:
         before = len(made)
-        for number, service in enumerate(services, 1):
-            if number % SLICE_SERVICES == 0:
+        looked_at = 0
+        for service in services:
+            looked_at += cost_of(books, books.group_of(service, spec_of(view, service)))
+            if looked_at >= SLICE_NODES:
+                looked_at = 0
                 yield
             found = _verdict(view, books, service, now_ms)
             if found.move is None:

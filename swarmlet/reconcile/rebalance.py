@@ -30,18 +30,19 @@ from swarmlet.model.rebalance import CONTINUOUS, ON_JOIN, Rebalance
 from swarmlet.model.service import Service, SpecVersion
 from swarmlet.model.task import Task, TaskState
 from swarmlet.model.view import View, cluster_of, spec_of, task_spec_of
-from swarmlet.reconcile.balance import START_FIRST, Move, name_of, rule_for, verdict_on
+from swarmlet.reconcile.balance import START_FIRST, Move, cost_of, name_of, rule_for, verdict_on
 from swarmlet.reconcile.balance_books import PATIENCE_MS, Books
 from swarmlet.reconcile.base import REST, Decision, Key, Moment
 from swarmlet.reconcile.moves import hand_over, needs_of_new
 from swarmlet.reconcile.restart import due_ms, policy_of, released, successor
 from swarmlet.reconcile.rollout import end_of
+from swarmlet.reconcile.scheduler.group import SortKey
 from swarmlet.reconcile.slots import is_wanted
 
 MOVES_PER_MINUTE: Final = 10
 MOVING_MAX: Final = 5
-SLICE_TASKS: Final = 2_000  # counted in one turn, until all are
-SLICE_SERVICES: Final = 50  # looked at in one turn
+SLICE_TASKS: Final = 1_000  # counted in one turn, until all are
+SLICE_NODES: Final = 5_000  # looked at in one turn, for as many services as that takes
 CHECK_PERIOD_MS: Final = 2_000  # between two looks at all services
 ASKED_FOR_MS: Final = 3_600_000  # a user's wish is given up: some service never came to rest
 
@@ -191,7 +192,7 @@ class RebalanceDecider:
             due_ms = end_of(self._swept_ms, CHECK_PERIOD_MS, now_ms)
             if due_ms:
                 return _by(kept, due_ms)
-            self._begin(now_ms)
+            self._begin(view, books, now_ms)
         moved = self._look_at_some(view, books, moment)
         if moved is not None:
             return moved
@@ -204,17 +205,26 @@ class RebalanceDecider:
         return self._is_stirred or is_time
 
     def _look_at_some(self, view: View, books: Books, moment: Moment) -> Decision | None:
-        for _ in range(SLICE_SERVICES):
-            if not self._sweep:
-                break
-            moved = self._look_at(view, books, self._sweep[-1], moment)
-            if moved is not None:
-                return moved  # the service stays: it is looked at again where this is refused
+        looked_at = 0
+        while self._sweep and looked_at < SLICE_NODES:
+            service = view.services.get(self._sweep[-1])
+            if service is not None:
+                looked_at += cost_of(books, books.group_of(service, spec_of(view, service)))
+                moved = self._look_at(view, books, service, moment)
+                if moved is not None:
+                    return moved  # the service stays: it is looked at again where this is refused
             self._sweep.pop()
         return None
 
-    def _begin(self, now_ms: int) -> None:
-        self._sweep = sorted(filter(self._is_due, self._rules), reverse=True)
+    def _begin(self, view: View, books: Books, now_ms: int) -> None:
+        """Those with equal needs follow each other: they share what is known of the nodes."""
+
+        def order(service_id: ServiceID) -> SortKey:
+            service = view.services.get(service_id)
+            assert service is not None, f"service {service_id} is gone, and nobody said so"
+            return books.group_of(service, spec_of(view, service)).sort_key
+
+        self._sweep = sorted(filter(self._is_due, self._rules), key=order, reverse=True)
         self._swept_ms, self._look_again_ms = now_ms, None
         self._is_stirred = self._is_held = False
 
@@ -223,11 +233,11 @@ class RebalanceDecider:
         return mode == CONTINUOUS or mode != ON_JOIN or bool(self._came)
 
     def _look_at(
-        self, view: View, books: Books, service_id: ServiceID, moment: Moment
+        self, view: View, books: Books, service: Service, moment: Moment
     ) -> Decision | None:
         """A move of the service's; None: there is none now."""
-        service, rule = view.services.get(service_id), self._rules.get(service_id)
-        if service is None or rule is None:
+        rule = self._rules.get(service.id)
+        if rule is None:
             return None
         found = verdict_on(view, books, service, rule, moment.now_ms)
         if found.move is not None and not found.hindrance:
