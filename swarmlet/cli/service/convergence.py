@@ -28,6 +28,7 @@ STATES: Final = (
 )
 RUNNING: Final = STATES.index("running")
 _NUMBERS: Final = {state: number for number, state in enumerate(STATES)}
+UNKNOWN_CAUSE: Final = "it was over before anybody looked"
 _WAITING: Final = ("new", "allocated", "pending")
 _FAILURES: Final = ("failed", "rejected")
 
@@ -41,7 +42,8 @@ class Line(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """`verb` says what goes on, `blocked` why a task finds no place, `trouble` which failed last.
+    """`verb` says what goes on, `blocked` why a task finds no place, `trouble` which failed last;
+    `title` is the whole headline where it is not that of a service.
 
     Each is empty where there is nothing to say.
     """
@@ -52,6 +54,7 @@ class Progress(NamedTuple):
     verb: str
     blocked: str
     trouble: str
+    title: str = ""
 
     @property
     def is_converged(self) -> bool:
@@ -59,7 +62,9 @@ class Progress(NamedTuple):
 
     @property
     def headline(self) -> str:
-        return f"overall progress: {self.verb}{self.running} out of {self.wanted} tasks"
+        return (
+            self.title or f"overall progress: {self.verb}{self.running} out of {self.wanted} tasks"
+        )
 
 
 def progress_of(service: Object, tasks: Sequence[Object], nodes: Iterable[Object]) -> Progress:
@@ -131,16 +136,33 @@ def _update_state(service: Object) -> str:
     return str((service.get("UpdateStatus") or {}).get("State", ""))
 
 
-def check_update(service: Object, progress: Progress) -> bool:
-    """Whether the update's own state ends the wait. Raises where it failed."""
-    state = _update_state(service)
-    said = str((service.get("UpdateStatus") or {}).get("Message", "")) or "no reason was given"
+def is_under_way(service: Object) -> bool:
+    """Whether an update or a rollback has not come to its end."""
+    return _update_state(service) in ("updating", "rollback_started")
+
+
+def rollback_cause(service: Object) -> str:
+    """What a rollback that is under way says of itself; "" where there is none."""
+    return _said(service) if _update_state(service) == "rollback_started" else ""
+
+
+def check_update(service: Object, progress: Progress, failure: str) -> bool:
+    """Whether the update's own state ends the wait. Raises where it failed: `failure` says why it
+    was rolled back, and is empty where a rollback is what was asked for."""
+    state, said = _update_state(service), _said(service) or "no reason was given"
     name = service["Spec"]["Name"]
     if state in ("paused", "rollback_paused"):
         what = "rollback" if state.startswith("rollback") else "update"
         raise CommandError(
             f"service {what} paused: {said}", f"`swarmlet service ps {name}` shows its tasks."
         )
-    if state == "rollback_completed" and progress.is_converged:
-        raise RolledBackError(f"The update of {name} failed and was rolled back: {said}")
+    if state == "rollback_completed" and progress.is_converged and failure:
+        raise RolledBackError(
+            f"The update of {name} failed and was rolled back: {failure}",
+            f"`swarmlet service diff {name}` shows what it had changed.",
+        )
     return state == "completed" and not progress.is_converged
+
+
+def _said(service: Object) -> str:
+    return str((service.get("UpdateStatus") or {}).get("Message", ""))

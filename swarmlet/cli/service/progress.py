@@ -15,11 +15,22 @@ from swarmlet.cli.options import filters_of
 from swarmlet.cli.service.convergence import (
     RUNNING,
     STATES,
+    UNKNOWN_CAUSE,
     Line,
     Progress,
     check_update,
+    is_under_way,
     progress_of,
+    rollback_cause,
 )
+from swarmlet.cli.service.job_progress import (
+    check_job,
+    has_schedule,
+    is_job,
+    job_progress_of,
+    runs_at_all,
+)
+from swarmlet.cli.service.schedule import next_run
 from swarmlet.cli.units import seconds
 from swarmlet.cli.world import mono_s, sleep_s
 
@@ -47,15 +58,18 @@ class Display(Protocol):
         ...
 
 
-def wait_as_asked(client: Client, service_id: str, options: Mapping[str, Json]) -> None:
-    """Wait as `--detach`, `--quiet` and `--timeout` say. Raises what `wait` raises."""
+def wait_as_asked(
+    client: Client, service_id: str, options: Mapping[str, Json], *, is_rollback: bool = False
+) -> None:
+    """Wait as `--detach`, `--quiet` and `--timeout` say; `is_rollback`: for a rollback that was
+    asked for. Raises what `wait` raises."""
     if options["detach"]:
         return
     total_s = seconds(options["timeout"]) or float("inf")
     patience = Patience(total_s, min(total_s, PLACEMENT_PATIENCE_S))
     display: Display = _Silence() if options["quiet"] else _display()
     try:
-        wait(client, service_id, display, patience)
+        wait(client, service_id, display, patience, is_rollback=is_rollback)
     except KeyboardInterrupt:
         click.echo(
             "\nOperation continuing in background.\n"
@@ -65,19 +79,33 @@ def wait_as_asked(client: Client, service_id: str, options: Mapping[str, Json]) 
         raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
 
 
-def wait(client: Client, service_id: str, display: Display, patience: Patience) -> None:
-    """Return when all tasks run and have kept running for the monitoring period.
+def wait(
+    client: Client,
+    service_id: str,
+    display: Display,
+    patience: Patience,
+    *,
+    is_rollback: bool = False,
+) -> None:
+    """Return when all tasks run and have kept running for the monitoring period, and the update
+    that brought them, if any, has come to its end; of a job when its tasks have ended well.
 
-    Raises PlacementError, TimedOutError, RolledBackError, or CommandError for a paused update.
+    Raises PlacementError, TimedOutError, RolledBackError unless the rollback was asked for, or
+    CommandError for a paused update.
     """
+    cause = ""
     start_s = mono_s()
     stable_since_s: float | None = None
     placed_at_s = start_s
     while True:
         service, progress = _look(client, service_id)
+        if is_job(service):
+            _wait_for_job(client, service_id, display, patience)
+            return
         now_s = mono_s()
         display.show(progress)
-        if check_update(service, progress):
+        cause = rollback_cause(service) or cause
+        if check_update(service, progress, "" if is_rollback else cause or UNKNOWN_CAUSE):
             return
         placed_at_s = placed_at_s if progress.blocked else now_s
         if not progress.is_converged:
@@ -90,6 +118,30 @@ def wait(client: Client, service_id: str, display: Display, patience: Patience) 
         sleep_s(POLL_PERIOD_S)
 
 
+def _wait_for_job(client: Client, service_id: str, display: Display, patience: Patience) -> None:
+    """Until its present iteration has ended. Raises CommandError where a task was given up."""
+    start_s = placed_at_s = mono_s()
+    while True:
+        service = client.get(f"/services/{quote(service_id)}")
+        if has_schedule(service):
+            display.say(next_run(client, service))
+            return
+        if not runs_at_all(service):
+            return
+        tasks = client.get("/tasks", **filters_of({"service": {service["ID"]: True}}))
+        progress = job_progress_of(service, tasks)
+        now_s = mono_s()
+        display.show(progress.shown)
+        if check_job(service, progress):
+            display.say("job complete")
+            return
+        placed_at_s = placed_at_s if progress.shown.blocked else now_s
+        waited_s = (now_s - start_s, now_s - placed_at_s)
+        done = f"{progress.completed} of {progress.places} tasks of {{}} are complete"
+        _check_patience(service, progress.shown, patience, waited_s, done)
+        sleep_s(POLL_PERIOD_S)
+
+
 def _look(client: Client, service_id: str) -> tuple[Object, Progress]:
     service = client.get(f"/services/{quote(service_id)}")
     wanted = {"service": {service["ID"]: True}, "_up-to-date": {"true": True}}
@@ -99,6 +151,9 @@ def _look(client: Client, service_id: str) -> tuple[Object, Progress]:
 
 def _is_stable(service: Object, display: Display, stable_s: float) -> bool:
     """Whether the tasks have run long enough; says what is still to be waited for."""
+    if is_under_way(service):
+        display.say("verify: Watching the tasks until the update is complete...")
+        return False
     monitor_ns = (service["Spec"].get("UpdateConfig") or {}).get("Monitor", 0)
     left_s = (seconds(monitor_ns) or MONITOR_S) - stable_s
     if left_s > 0:
@@ -109,8 +164,13 @@ def _is_stable(service: Object, display: Display, stable_s: float) -> bool:
 
 
 def _check_patience(
-    service: Object, progress: Progress, patience: Patience, waited_s: tuple[float, float]
+    service: Object,
+    progress: Progress,
+    patience: Patience,
+    waited_s: tuple[float, float],
+    done: str = "",
 ) -> None:
+    """`done`: how far it is, with {} for the service's name."""
     name, (total_s, unplaced_s) = service["Spec"]["Name"], waited_s
     remedy = (
         f"The service stays and goes on as soon as it can: `swarmlet service why {name}` says what "
@@ -120,11 +180,8 @@ def _check_patience(
         raise PlacementError(f"Tasks of {name} cannot be placed: {progress.blocked}", remedy)
     if total_s >= patience.total_s:
         why = f"; the last failure: {progress.trouble}" if progress.trouble else ""
-        raise TimedOutError(
-            f"After {total_s:.0f} s {progress.running} of {progress.wanted} tasks of {name} "
-            f"run{why}",
-            remedy,
-        )
+        done = done or f"{progress.running} of {progress.wanted} tasks of {{}} run"
+        raise TimedOutError(f"After {total_s:.0f} s {done.format(name)}{why}", remedy)
 
 
 # Displays ---------------------------------------------------------------------------------------

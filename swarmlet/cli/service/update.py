@@ -5,7 +5,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from swarmlet.cli.client import Client, Json, Object
+from swarmlet.cli.client import Client, Headers, Json, Object
 from swarmlet.cli.labels import changed_labels
 from swarmlet.cli.lazy import example
 from swarmlet.cli.names import complete_service
@@ -24,7 +24,8 @@ from swarmlet.cli.service.listing import find, mode_of
 from swarmlet.cli.service.lists import change_lists, list_options
 from swarmlet.cli.service.progress import wait_as_asked
 from swarmlet.cli.service.scale import post_update
-from swarmlet.cli.service.spec import set_health, words_of
+from swarmlet.cli.service.seen import check_version, if_version_option
+from swarmlet.cli.service.spec import check_job, set_health, words_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -53,24 +54,47 @@ def _repeated_options(command: F) -> F:
     return command
 
 
+_OPTIONS: Final = (
+    click.option(
+        "--replicas", type=click.IntRange(min=0), metavar="N", help="How many tasks to run."
+    ),
+    click.option(
+        "--max-concurrent",
+        type=click.IntRange(min=0),
+        metavar="N",
+        help="How many run at once (jobs).",
+    ),
+    click.option("--image", default="", help="The image to run."),
+    click.option("--args", "arguments", metavar="COMMAND", help="The command's arguments."),
+    click.option("--entrypoint", metavar="COMMAND", help="Instead of the image's own."),
+    click.option("--health-cmd", default="", metavar="COMMAND", help="A command that checks it."),
+    click.option("--no-healthcheck", is_flag=True, help="Without the image's own check."),
+    click.option("--force", is_flag=True, help="Replace the tasks even where nothing changed."),
+    _repeated_options,
+    list_options,
+    flag_options,
+    click.option("--with-registry-auth", is_flag=True, help="Send nodes the registry's login."),
+    click.option("--no-resolve-image", is_flag=True, help="Do not pin the image's digest."),
+)
+
+
+def spec_options(command: F) -> F:
+    """All that says what the service is to be: the flags of `update`, and of `plan`."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
 @click.command(
     epilog=example(
-        "swarmlet service update --replicas 5 web", "swarmlet service update --label-add team=a web"
+        "swarmlet service update --replicas 5 web",
+        "swarmlet service update --label-add team=a web",
+        "swarmlet service update --if-version 57 --image nginx:2 web",
     )
 )
 @click.argument("name", metavar="SERVICE", shell_complete=complete_service)
-@click.option("--replicas", type=click.IntRange(min=0), metavar="N", help="How many tasks to run.")
-@click.option("--image", default="", help="The image to run.")
-@click.option("--args", "arguments", metavar="COMMAND", help="The command's arguments.")
-@click.option("--entrypoint", metavar="COMMAND", help="Instead of the image's own.")
-@click.option("--health-cmd", default="", metavar="COMMAND", help="A command that checks a task.")
-@click.option("--no-healthcheck", is_flag=True, help="Without the image's own check.")
-@click.option("--force", is_flag=True, help="Replace the tasks even where nothing changed.")
-@_repeated_options
-@list_options
-@flag_options
-@click.option("--with-registry-auth", is_flag=True, help="Send nodes the registry's login.")
-@click.option("--no-resolve-image", is_flag=True, help="Do not pin the image's digest.")
+@spec_options
+@if_version_option
 @click.option("-q", "--quiet", is_flag=True, help="Wait without saying how it goes.")
 @detach_option
 @timeout_option
@@ -78,11 +102,9 @@ def _repeated_options(command: F) -> F:
 def update(client: Client, /, *, name: str, **options: Json) -> None:
     """Change a service."""
     found = find(client, name)
+    check_version(found, options["if_version"])
     spec = found["Spec"]
-    change(client, spec, options)
-    headers = references.auth_headers(spec, is_asked=options["with_registry_auth"])
-    must_pin = options["image"] and not options["no_resolve_image"]
-    doubt = references.pin_image(client, spec, headers) if must_pin else ""
+    headers, doubt = apply(client, spec, options)
     post_update(client, found, spec, headers)
     if doubt:
         click.echo(doubt, err=True)
@@ -90,14 +112,20 @@ def update(client: Client, /, *, name: str, **options: Json) -> None:
     wait_as_asked(client, found["ID"], options)
 
 
+def apply(client: Client, spec: Object, options: Mapping[str, Json]) -> tuple[Headers, str]:
+    """Change `spec` as `spec_options` say. The headers to send it with, and a doubt about its
+    image, or none."""
+    change(client, spec, options)
+    headers = references.auth_headers(spec, is_asked=options["with_registry_auth"])
+    must_pin = options["image"] and not options["no_resolve_image"]
+    return headers, references.pin_image(client, spec, headers) if must_pin else ""
+
+
 def change(client: Client, spec: Object, options: Mapping[str, Json]) -> None:
     """Apply the flags to `spec`. Asks the daemon only for the ids of what is named."""
-    if options["replicas"] is not None:
-        mode = spec.get("Mode") or {}
-        if mode.get("Replicated") is None:
-            raise click.UsageError(f"--replicas does not go with a {mode_of(spec)} service.")
-        mode["Replicated"]["Replicas"] = options["replicas"]
+    _change_mode(spec, options["replicas"], options["max_concurrent"])
     set_flags(spec, dict(options))
+    check_job(spec)
     set_health(spec, options)
     _change_command(spec, options)
     _change_labels(spec, ("Labels",), options, "label")
@@ -108,6 +136,23 @@ def change(client: Client, spec: Object, options: Mapping[str, Json]) -> None:
     if options["force"]:
         task = at(spec, TASK)
         task["ForceUpdate"] = task.get("ForceUpdate", 0) + 1
+
+
+def _change_mode(spec: Object, replicas: int | None, most: int | None) -> None:
+    mode = spec.get("Mode") or {}
+    job = mode.get("ReplicatedJob")
+    if most is not None:
+        if job is None:
+            raise click.UsageError(f"--max-concurrent does not go with a {mode_of(spec)} service.")
+        job["MaxConcurrent"] = most
+    if replicas is None:
+        return
+    if job is not None:
+        job["TotalCompletions"] = replicas
+    elif mode.get("Replicated") is not None:
+        mode["Replicated"]["Replicas"] = replicas
+    else:
+        raise click.UsageError(f"--replicas does not go with a {mode_of(spec)} service.")
 
 
 def _change_command(spec: Object, options: Mapping[str, Json]) -> None:
