@@ -3,7 +3,8 @@
 Attributes are moby's (daemon/events.go): every message has the object's name; an update of a
 service also image, replicas and updatestate, one of a node availability, role and state, each as
 `.old` and `.new` where it changed. What lists hide is not told either. Of a node there is also
-`message`, what is said of its state where that is new. Tasks are in `task_event`.
+`message`, what is said of its state where that is new; of a job what became of its runs. Tasks are
+in `task_event`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +14,7 @@ import msgspec
 
 from swarmlet.model.change import Event, Note
 from swarmlet.model.config import Config
+from swarmlet.model.job_history import told_changes
 from swarmlet.model.network import Network
 from swarmlet.model.node import NODE_STATE_NAMES, Node
 from swarmlet.model.secret import Secret
@@ -107,6 +109,9 @@ def _service_changes(view: View, old: Service, new: Service) -> Iterator[tuple[s
     if before is not None and now is not None and before is not now:
         yield from _pair("image", _image(before), _image(now))
         yield from _pair("replicas", _replicas(before), _replicas(now))
+    if new.job_history is not old.job_history:
+        for word, runs in told_changes(old, new).items():
+            yield f"run.{word}", runs
     if new.update_status is None:
         return
     state = new.update_status.state

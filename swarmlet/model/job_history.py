@@ -77,6 +77,30 @@ def decided(service: Service, schedule: str, decided_ms: int) -> Service:
     return replace(service, job_history=history)
 
 
+def told_changes(old: Service, new: Service) -> dict[str, str]:
+    """What happened to a job's runs between two rows, in words: `started`, and each outcome, with
+    the iterations, or with how many fires began no run."""
+    before = {_name_of(run): run for run in history_of(old).runs}
+    words: dict[str, list[str]] = {}
+    passed_over: dict[str, int] = {}
+    for run in history_of(new).runs:
+        known = before.get(_name_of(run))
+        if run.iteration < 0:
+            more = run.count - (0 if known is None else known.count)
+            passed_over[run.outcome] = passed_over.get(run.outcome, 0) + more
+            continue
+        if known is None:
+            words.setdefault("started", []).append(str(run.iteration))
+        if run.outcome and (known is None or not known.outcome):
+            words.setdefault(run.outcome, []).append(str(run.iteration))
+    told = {word: ",".join(iterations) for word, iterations in words.items()}
+    return told | {word: str(fires) for word, fires in passed_over.items() if fires}
+
+
+def _name_of(run: JobRun) -> tuple[int, int]:
+    return run.iteration, run.scheduled_ms if run.iteration < 0 else 0
+
+
 def _with_run(service: Service, run: JobRun) -> Service:
     after = _with_runs(service, (*history_of(service).runs, run))
     history = replace(history_of(after), recorded=run.iteration)

@@ -226,8 +226,8 @@ class JobRun(Record, frozen=True, kw_only=True):
     `trigger`: service (made or updated), manual or schedule; `outcome`: "" while it goes on, then
     complete, failed or replaced; skipped (an earlier run was going on) or missed (nobody could
     start it in time) stand for `count` fires in a row from `scheduled_ms` on, given up by
-    `ended_ms`. `exit_codes`: (code, tasks that ended with it), of its tasks that ran to an end; `err`: why the
-    last of them that failed did.
+    `ended_ms`. `exit_codes`: (code, tasks that ended with it), of its tasks that ran to an end;
+    `err`: why the last of them that failed did.
     """
 
     iteration: int = -1

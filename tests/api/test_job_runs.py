@@ -135,3 +135,18 @@ async def test_what_is_no_job_has_no_runs(api, method):
 async def test_runs_of_no_service_are_not_found(api):
     assert (await api("GET", PATH))[0] == 404
     assert (await api("POST", PATH))[0] == 404
+
+
+async def test_events_tell_of_runs(api):
+    await api("POST", "/services/create", DAILY)
+    await api("POST", PATH)
+    row = row_of(api)
+    over = [replace(run, outcome="complete") for run in row.job_history.runs]
+    await put(api, ended(row, over))
+    seen = api.world.store.history.read()
+    told = [m.attributes for one in seen for m in one.messages if m.kind == "service"]
+    assert told == [
+        {"name": "job"},
+        {"name": "job", "run.started": "1"},
+        {"name": "job", "run.complete": "1"},
+    ]
