@@ -98,12 +98,14 @@ class _Turn:
         self._pool = ledger.pools.pool(group.pool_key)
         self._placed: list[Placed] = []
         self._aside: list[NodeState] = []
-        self._known: dict[str, tuple[int, int]] = {}  # node -> (failures, tasks of the service)
+        self._known: dict[str, int] = {}  # node -> tasks of the service
+        self._failures = dict(group.faulty_nodes(now_ms))
         self._heaps: dict[Path, list[_Entry]] = {}  # of known nodes, by leaf
+        self._unseen: dict[Path, int] = {}  # leaf -> nodes there that are not known
         self._order: dict[Path, list[Path]] = {}  # branch -> its children, the best node's first
         self._taken: list[Path] = []  # branches, those above first
         self._branch: dict[Path, int] = {}  # branch -> tasks of the service under it
-        self._know(now_ms)
+        self._know()
 
     def run(self) -> list[Placed]:
         self._fill((), len(self._ids))
@@ -114,16 +116,27 @@ class _Turn:
         self._ledger.offer_fuller(node_id for _, node_id in self._placed)
         return self._placed
 
-    def _know(self, now_ms: int) -> None:
-        known = self._known
-        for node_id, failures in self._group.faulty_nodes(now_ms):
-            known[node_id] = (failures, 0)
-        for node_id, tasks in self._ledger.hosts_of(self._group.service_id).items():
-            known[node_id] = (known[node_id][0] if node_id in known else 0, tasks)
-        for node_id, (failures, tasks) in known.items():
+    def _know(self) -> None:
+        hosts = self._ledger.hosts_of(self._group.service_id)
+        if not self._failures and not self._group.spread:
+            self._know_hosts(hosts)
+            return
+        self._know_of(dict.fromkeys(self._failures, 0) | hosts)
+
+    def _know_hosts(self, hosts: dict[str, int]) -> None:
+        """The same where nothing matters but how many tasks there are: for the many."""
+        self._known = dict(hosts)
+        nodes, leaves = self._ledger.nodes, self._pool.passing.leaf
+        heap = [(0, 0, n, nodes[host].total, host) for host, n in hosts.items() if host in leaves]
+        heapify(heap)
+        self._heaps[()] = heap
+
+    def _know_of(self, known: dict[str, int]) -> None:
+        self._known = known
+        for node_id, tasks in known.items():
             state = self._ledger.nodes.get(node_id)
             if state is not None:
-                self._put(state, failures, tasks)
+                self._put(state, self._failures.get(node_id, 0), tasks)
         for heap in self._heaps.values():
             heapify(heap)
 
@@ -208,16 +221,21 @@ class _Turn:
         return len(self._placed) - before
 
     def _fill_unknown(self, leaf: Path, heap: list[_Entry], end: int) -> None:
-        while len(self._placed) < end:
+        unseen = self._unseen.get(leaf)
+        if unseen is None:  # the leaf's first turn: its known nodes are all in the heap
+            unseen = self._pool.passing.sizes.get(leaf, 0) - len(heap)
+        while unseen and len(self._placed) < end:
             state = self._pool.take(leaf)
             if state is None:
-                return
+                break
             self._aside.append(state)
             if state.id in self._known:
                 continue
+            unseen -= 1
             self._give(state)
-            self._known[state.id] = (0, 1)
+            self._known[state.id] = 1
             heappush(heap, (0, 0, 1, state.total, state.id))
+        self._unseen[leaf] = unseen
 
     def _fill_known(self, heap: list[_Entry], end: int) -> None:
         nodes, needs, limit = self._ledger.nodes, self._group.needs, self._group.max_replicas
@@ -239,17 +257,18 @@ class _Turn:
 class _RankedTurn(_Turn):
     """A turn in which a known node may be better than an unknown one: affinities, packing."""
 
-    def _know(self, now_ms: int) -> None:
+    def _know(self) -> None:
         affinity, name = self._group.affinity, self._group.service_name
         self._must = tuple(term for term in affinity.must if term.service != name)
         self._rather = tuple(term for term in affinity.rather if term.service != name)
         self._own_must = tuple(term for term in affinity.must if term.service == name)
         self._own_rather = tuple(term for term in affinity.rather if term.service == name)
         self._base = sum(term.is_near for term in affinity.rather)  # unmet where nothing runs
+        known = dict.fromkeys(self._failures, 0)
         for term in (*self._must, *self._rather):
             for hosts in self._ledger.hosts_named(term.service):
-                self._known.update(dict.fromkeys(hosts, (0, 0)))
-        super()._know(now_ms)
+                known.update(dict.fromkeys(hosts, 0))
+        self._know_of(known | self._ledger.hosts_of(self._group.service_id))
 
     def _entry(self, state: NodeState, failures: int, tasks: int) -> _Entry | None:
         limit = self._group.max_replicas
@@ -297,8 +316,7 @@ class _RankedTurn(_Turn):
 
     def _give_ranked(self, state: NodeState, heap: list[_Entry]) -> None:
         self._give(state)
-        failures, tasks = self._known.get(state.id, (0, 0))
-        self._known[state.id] = (failures, tasks + 1)
-        entry = self._entry(state, failures, tasks + 1)
+        tasks = self._known[state.id] = self._known.get(state.id, 0) + 1
+        entry = self._entry(state, self._failures.get(state.id, 0), tasks)
         if entry is not None:
             heappush(heap, entry)

@@ -38,6 +38,7 @@ class Passing:
     def __init__(self, fixed: Fixed, spread: Spread, nodes: Mapping[str, NodeState]) -> None:
         self.fixed, self.spread, self.nodes = fixed, spread, nodes
         self.leaf: dict[str, Path] = {}
+        self.sizes: dict[Path, int] = {}  # nodes on each leaf
         self.failed: dict[Filter, int] = {}
         self._failing: dict[str, Filter] = {}
         for node_id in nodes:
@@ -45,7 +46,9 @@ class Passing:
 
     def recheck(self, node_id: str) -> None:
         """Look again at a node that came, changed or went."""
-        self.leaf.pop(node_id, None)
+        leaf = self.leaf.pop(node_id, None)
+        if leaf is not None:
+            self.sizes[leaf] -= 1
         before = self._failing.pop(node_id, None)
         if before is not None:
             self.failed[before] -= 1
@@ -57,7 +60,8 @@ class Passing:
             self._failing[node_id] = failed
             self.failed[failed] = self.failed.get(failed, 0) + 1
             return
-        self.leaf[node_id] = path_of(state.node, self.spread)
+        leaf = self.leaf[node_id] = path_of(state.node, self.spread)
+        self.sizes[leaf] = self.sizes.get(leaf, 0) + 1
 
 
 class Pool:
