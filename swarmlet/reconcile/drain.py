@@ -13,7 +13,8 @@ from swarmlet.model.node import Node, NodeState
 from swarmlet.model.task import STATE_NAMES, Task, TaskState
 from swarmlet.model.view import View, spec_of, task_spec_of
 from swarmlet.reconcile.base import Steps
-from swarmlet.reconcile.moving import is_moving, why_stop_first
+from swarmlet.reconcile.instances import is_bound
+from swarmlet.reconcile.moving import has_plan, is_moving, why_stop_first
 from swarmlet.reconcile.restart import may_restart, policy_of
 from swarmlet.reconcile.scheduler.preview import Place, places_without
 from swarmlet.reconcile.slots import is_wanted
@@ -21,16 +22,16 @@ from swarmlet.reconcile.slots import is_wanted
 START_FIRST: Final = "start-first"
 STOP_FIRST: Final = "stop-first"
 STOP: Final = "stop"
-STAY: Final = "stay"
+FINISH: Final = "finish"
 BOUND: Final = "its service has one task on each node"
-UNMOVED: Final = "its service's mode is one that no drain moves"
+UNTIL_ITS_END: Final = "it is of a job, and runs to its end where the deadline lets it"
 
 
 class Move(msgspec.Struct, frozen=True, kw_only=True):
     """What becomes of a task. `way`: another runs before it stops (start-first), after it
-    (stop-first), or not at all (stop); a task of a service that nothing moves stays. `reason` says
-    why it is not start-first. `to`: where the other would go now; "": nowhere, for `problem`, or
-    there is none."""
+    (stop-first), or not at all (stop); a task of a job that runs goes on to its end (finish).
+    `reason` says why it is not start-first. `to`: where the other would go now; "": nowhere, for
+    `problem`, or there is none."""
 
     task_id: TaskID
     service_id: ServiceID
@@ -57,7 +58,7 @@ class Left(msgspec.Struct, frozen=True, kw_only=True):
 def moves_of(view: View, node: Node, now_ms: int) -> Steps[tuple[Move, ...]]:
     """What a drain with a plan would do with the node's tasks if it began now. O(nodes and tasks of
     the swarm)."""
-    tasks = [task for task in _tasks_on(view, node) if is_wanted(task)]
+    tasks = [task for task in _tasks_on(view, node) if task.desired <= TaskState.COMPLETE]
     ways = {task.id: _way(view, task) for task in tasks}
     moving = [task for task in tasks if ways[task.id][0] in (START_FIRST, STOP_FIRST)]
     places = yield from places_without(view, node, moving, now_ms)
@@ -118,10 +119,10 @@ def _way(view: View, task: Task) -> tuple[str, str]:
     if service is None:
         return STOP, "its service was removed"
     mode = spec_of(view, service).mode
-    if mode.global_ is not None:
+    if is_job(mode) and task.status.state == TaskState.RUNNING:
+        return FINISH, UNTIL_ITS_END
+    if is_bound(mode):
         return STOP, BOUND
-    if is_job(mode):
-        return STAY, UNMOVED
     slot = [
         other
         for other in view.tasks.scan("slot", (task.service_id, task.slot))
@@ -139,13 +140,18 @@ def _waits_for(view: View, node: Node, task: Task) -> tuple[str, bool]:
     service = view.services.get(task.service_id)
     if node.status.state == NodeState.DOWN:
         return "its node is down, and tells once it is back", False
-    if not is_wanted(task):
+    if task.desired > TaskState.COMPLETE:
         return "it is being stopped", False
     if node.spec.availability != "drain":
         return "nothing: the node is not drained", False
     if service is not None and is_job(spec_of(view, service).mode):
-        return f"nothing: {UNMOVED}", True
+        return _waits_of_job(node, task), False
     return _waits_for_another(view, task)
+
+
+def _waits_of_job(node: Node, task: Task) -> str:
+    may_end = has_plan(node) and task.status.state == TaskState.RUNNING
+    return "its end: it is of a job" if may_end else "it is about to be stopped"
 
 
 def _waits_for_another(view: View, task: Task) -> tuple[str, bool]:

@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swarmlet.core.ids import NodeID, TaskID
-from swarmlet.model.base import Empty
 from swarmlet.model.node import DrainPlan, Node, NodeState
 from swarmlet.model.on_disconnect import LABEL
 from swarmlet.model.service import (
@@ -15,7 +14,6 @@ from swarmlet.model.service import (
     Resources,
     RestartPolicy,
     Service,
-    ServiceMode,
     UpdateConfig,
 )
 from swarmlet.model.task import Task, TaskState
@@ -299,14 +297,8 @@ def test_moves_say_how_each_task_goes_and_where_to():
     assert cluster.ways("n1")[0][1:4] == ("stop", "its restart policy grants no successor", "")
 
 
-def test_moves_of_what_no_service_moves_say_so():
+def test_moves_of_a_removed_service_are_stops():
     cluster = Cluster()
-    made = cluster.world.specs.get("web@1")
-    mode = ServiceMode(global_job=Empty())
-    cluster.world.put(replace(made, spec=replace(made.spec, mode=mode)))
-    assert cluster.ways("n1")[0][1:3] == ("stay", "its service's mode is one that no drain moves")
-    cluster.drain("n1")
-    assert cluster.left("n1")[0][1] == "nothing: its service's mode is one that no drain moves"
     cluster.world.drop(Service, "web")
     assert cluster.ways("n1")[0][1:3] == ("stop", "its service was removed")
 

@@ -20,7 +20,7 @@ class DrainSpec(ApiStruct, frozen=True, kw_only=True):
 
 
 class MoveJson(ApiStruct, frozen=True, kw_only=True):
-    """`way` is start-first, stop-first, stop or stay; `to` null where there is no place for a
+    """`way` is start-first, stop-first, stop or finish; `to` null where there is no place for a
     replacement now, which `problem` says, or none is made."""
 
     task_id: str

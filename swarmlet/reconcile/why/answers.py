@@ -21,8 +21,8 @@ class Verdict(StrEnum):
 
 
 class FilterCount(msgspec.Struct, frozen=True, kw_only=True):
-    """How many nodes a filter keeps out first. `filter`: ready, runtime, constraint, platform,
-    resource, host-port, affinity or max-replicas; `what` as `Shortage.what`."""
+    """How many nodes a filter keeps out first. `filter`: ready, runtime, plugin, constraint,
+    platform, resource, host-port, affinity or max-replicas; `what` as `Shortage.what`."""
 
     filter: str
     what: str
@@ -206,8 +206,9 @@ def worst(verdicts: Iterable[Verdict]) -> Verdict:
     return max(verdicts, key=order.index, default=Verdict.WELL)
 
 
-def ref_of(task: Task, service_name: str, hostname: str) -> TaskRef:
-    place = task.slot or hostname or task.node_id
+def ref_of(task: Task, service_name: str, hostname: str, *, is_numbered: bool = False) -> TaskRef:
+    """`is_numbered`: slot 0 is a slot, as the first of a replicated job."""
+    place = task.slot if task.slot or is_numbered else hostname or task.node_id
     return TaskRef(
         id=task.id,
         name=f"{service_name}.{place}",

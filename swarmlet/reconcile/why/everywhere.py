@@ -12,6 +12,7 @@ from swarmlet.model.task import Task
 from swarmlet.model.view import View, spec_of
 from swarmlet.reconcile.base import Steps
 from swarmlet.reconcile.eligibility import Standing, standing_of
+from swarmlet.reconcile.instances import is_bound
 from swarmlet.reconcile.restart import ended_ms
 from swarmlet.reconcile.why.answers import Reason, Verdict
 from swarmlet.reconcile.why.words import counted, listed, name_of, span
@@ -81,10 +82,10 @@ def reach_reasons(reach: Reach, wanted: int) -> Iterator[Reason]:
 
 
 def why_not_there(view: View, task: Task, now_ms: int) -> Reason | None:
-    """Of the last task of a global service on a node where nothing is wanted: what keeps the node
-    out; None where nothing does, or the service is of another mode."""
+    """Of the last task of a global service or job on a node where nothing is wanted: what keeps
+    the node out; None where nothing does, or the service is of another mode."""
     service = view.services.get(task.service_id)
-    if service is None or spec_of(view, service).mode.global_ is None:
+    if service is None or not is_bound(spec_of(view, service).mode):
         return None
     node = view.nodes.get(task.node_id)
     word = _what_keeps_out(node, spec_of(view, service))

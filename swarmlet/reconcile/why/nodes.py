@@ -23,8 +23,9 @@ from swarmlet.reconcile.why.answers import (
     Verdict,
     worst,
 )
+from swarmlet.reconcile.why.iterations import slot_of
 from swarmlet.reconcile.why.standing import is_flapping, state_sentence, waited_for
-from swarmlet.reconcile.why.tasks import Sight, failed_lately, is_running, reason_of, slot_of
+from swarmlet.reconcile.why.tasks import Sight, failed_lately, is_running, reason_of
 from swarmlet.reconcile.why.words import counted, left, name_of, span
 
 SLICE_TASKS: Final = 500

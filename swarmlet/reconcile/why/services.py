@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
+from swarmlet.model.job import is_job
 from swarmlet.model.service import Service, ServiceSpec
 from swarmlet.model.task import Task, TaskState
 from swarmlet.model.view import View, spec_of
@@ -10,6 +11,7 @@ from swarmlet.reconcile.base import Steps
 from swarmlet.reconcile.slots import is_wanted, newest, replicas_of
 from swarmlet.reconcile.why.answers import Groups, Reason, ServiceWhy, Verdict, worst
 from swarmlet.reconcile.why.everywhere import Reach, reach_of, reach_reasons
+from swarmlet.reconcile.why.jobs import explain_job
 from swarmlet.reconcile.why.moves import move_reasons
 from swarmlet.reconcile.why.tasks import Sight, failed_lately, is_running, reason_of
 from swarmlet.reconcile.why.words import counted, span
@@ -23,6 +25,8 @@ Slots = Mapping[tuple[int, str], Sequence[Task]]
 def explain_service(view: View, service: Service, now_ms: int) -> Steps[ServiceWhy]:
     """All of it, in time linear in its tasks, and in those of the nodes where it asks for room."""
     sight, spec = Sight(view, now_ms), spec_of(view, service)
+    if is_job(spec.mode):
+        return (yield from explain_job(view, service, now_ms))
     slots = yield from _slots(view, service)
     reach = None if spec.mode.global_ is None else (yield from reach_of(view, spec))
     meant = slots if reach is None else _meant(slots, reach)

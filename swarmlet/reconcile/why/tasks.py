@@ -7,18 +7,16 @@ from swarmlet.core.limits import RESTART_RESET_AFTER_MS
 from swarmlet.model.node import Node, NodeState
 from swarmlet.model.service import ServiceSpec
 from swarmlet.model.task import Task, TaskState
-from swarmlet.model.view import View
+from swarmlet.model.view import View, spec_of
 from swarmlet.reconcile.allocator.needs import missing, spec_version_of
 from swarmlet.reconcile.base import Steps
 from swarmlet.reconcile.disconnect import NEVER_MS
-from swarmlet.reconcile.instances import siblings_of
 from swarmlet.reconcile.restart import (
     due_ms,
     ended_ms,
     has_stopped,
     is_held_back,
     may_restart,
-    policy_of,
 )
 from swarmlet.reconcile.scheduler.group import GroupKey
 from swarmlet.reconcile.scheduler.room import Room
@@ -34,6 +32,12 @@ from swarmlet.reconcile.why.answers import (
     ref_of,
 )
 from swarmlet.reconcile.why.everywhere import why_not_there
+from swarmlet.reconcile.why.iterations import (
+    restart_policy_of,
+    rows_beside,
+    slot_of,
+    why_over,
+)
 from swarmlet.reconcile.why.placement import placement, why_not_on, why_unplaced
 from swarmlet.reconcile.why.standing import on_absent_node
 from swarmlet.reconcile.why.words import counted, left, name_of, span
@@ -77,7 +81,10 @@ class Sight:
         service = self.view.services.get(task.service_id)
         node = self.view.nodes.get(task.node_id) if task.node_id else None
         name = task.service_id if service is None else service.name
-        return ref_of(task, name, "" if node is None else name_of(node))
+        spec = None if service is None else spec_of(self.view, service)
+        is_numbered = spec is not None and spec.mode.replicated_job is not None
+        where = "" if node is None else name_of(node)
+        return ref_of(task, name, where, is_numbered=is_numbered)
 
 
 def explain_task(view: View, task: Task, now_ms: int) -> Steps[TaskWhy]:
@@ -91,11 +98,6 @@ def explain_task(view: View, task: Task, now_ms: int) -> Steps[TaskWhy]:
         service_name=task.service_id if service is None else service.name,
         reason=reason_of(sight, task, slot_of(view, task)),
     )
-
-
-def slot_of(view: View, task: Task) -> list[Task]:
-    """The tasks of its slot that are not leaving; of a global service those of its node."""
-    return [one for one in siblings_of(view, task) if one.desired < TaskState.REMOVE]
 
 
 def waits_for_a_node(view: View, task: Task) -> bool:
@@ -258,8 +260,8 @@ def why_held_back(sight: Sight, task: Task, slot: Sequence[Task]) -> Reason:
 def _why_after_others(sight: Sight, task: Task, slot: Sequence[Task]) -> Reason | None:
     """Of a task whose delay is over: what of its slot is still to stop first, if anything is."""
     view, now_ms = sight.view, sight.now_ms
-    rows = siblings_of(view, task)
-    others = [one for one in slot if one.id != task.id and not is_wanted(one)]
+    rows = rows_beside(view, task)
+    others = [one for one in slot if one.id != task.id and one.desired > TaskState.COMPLETE]
     others += [one for one in rows if one.desired >= TaskState.REMOVE]
     due = due_ms(task, others, view, task.created_ms)
     if due <= max(now_ms, task.start_at_ms):
@@ -326,6 +328,8 @@ def _why_unwanted(sight: Sight, task: Task, slot: Sequence[Task]) -> Reason:
     """It is to stop, or has."""
     if not has_stopped(task):
         return _why_stopping(sight, task)
+    if over := why_over(sight.view, task, slot, sight.now_ms):
+        return over
     if task.desired < TaskState.REMOVE and _is_last(task, slot):
         kept_out = why_not_there(sight.view, task, sight.now_ms)
         return kept_out or why_given_up(sight, task, slot)
@@ -360,7 +364,7 @@ def why_given_up(sight: Sight, task: Task, slot: Sequence[Task]) -> Reason:
     """Of the last task of a slot in which nothing is wanted."""
     made_from = spec_version_of(sight.view, task)
     assert made_from is not None, f"task {task.id} has a spec"
-    policy = policy_of(made_from.spec.task_template)
+    policy = restart_policy_of(made_from.spec)
     how, age = _ending(task), _age(sight, task)
     if may_restart(task, policy, slot):
         return _plain(task, "restarting", f"Ended {age} ago ({how}); the next one follows.")
