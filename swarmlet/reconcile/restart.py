@@ -116,7 +116,7 @@ def failures_in_row(task: Task) -> int:
 
 def _was_cut_off(task: Task) -> bool:
     """Whether its agent stopped it unasked, having lost every manager (`disconnect`)."""
-    return task.status.state == TaskState.SHUTDOWN and task.desired <= TaskState.RUNNING
+    return task.status.state == TaskState.SHUTDOWN and task.desired <= TaskState.COMPLETE
 
 
 def delay_ms(task: Task, policy: Policy) -> int:

@@ -204,6 +204,14 @@ def test_a_task_that_waits_for_its_restart_keeps_its_turn():
     assert scene.completed() == [(0, 0), (0, 1), (0, 2)]
 
 
+def test_a_task_that_its_agent_stopped_for_want_of_a_manager_is_followed_at_once():
+    scene = Scene(job_mode(1))
+    (row,) = scene.running()
+    scene.end(row, SHUTDOWN)
+    (after,) = scene.running()
+    assert (after.replaces, after.attempt) == (row.id, 0)
+
+
 def test_a_job_opens_a_thousand_slots_at_a_time():
     world = World()
     add_job(world, job_mode(ENTRY_CHANGES_MAX + 1))
