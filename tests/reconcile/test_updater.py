@@ -373,8 +373,7 @@ def test_end_of_an_update_leads_the_reaper_to_its_slots():
 # Economy ----------------------------------------------------------------------------------------
 def test_services_at_rest_are_not_looked_at():
     cluster = Cluster(3, parallelism=3)
-    decider = cluster.leader.deciders[1]
-    assert isinstance(decider, UpdaterDecider)
+    decider = next(d for d in cluster.leader.deciders if isinstance(d, UpdaterDecider))
     events = cluster.world.report(cluster.wanted()[0].id, FAILED)
     assert [list(decider.keys_of(event, cluster.world)) for event in events] == [[]]
     cluster.leader.tell(events)

@@ -233,7 +233,8 @@ class History:
     def check_index(self) -> None:
         """What the updater keeps is what a look at all tasks would find."""
         service = self.cluster.service
-        kept = self.cluster.leader.deciders[1]._rollouts.get(service.id)
+        updater = next(d for d in self.cluster.leader.deciders if d.name == "updater")
+        kept = updater._rollouts.get(service.id)
         if kept is None or kept.spec_version != service.spec_version:
             return
         kept.refresh(self.world)
