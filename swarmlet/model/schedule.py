@@ -134,9 +134,9 @@ def status_at_first(spec: ServiceSpec, now_ms: int) -> JobStatus | None:
     return no_iteration_yet() if is_scheduled(spec) else first_iteration(now_ms)
 
 
-def with_update(service: Service, spec: ServiceSpec, now_ms: int) -> Service:
-    """The row of a service that gets this spec: the next iteration of a job begins, unless a
-    schedule says when. What has begun goes on where one does."""
-    if not is_job(spec.mode) or is_scheduled(spec):
+def with_update(service: Service, old: ServiceSpec, new: ServiceSpec, now_ms: int) -> Service:
+    """The row of a service that gets a new spec: the next iteration of a job begins, unless a
+    schedule says when, or did. What has begun goes on then."""
+    if not is_job(new.mode) or is_scheduled(old) or is_scheduled(new):
         return service
     return next_iteration(service, now_ms)

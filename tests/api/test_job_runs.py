@@ -101,10 +101,16 @@ async def test_an_update_of_a_job_with_a_schedule_begins_no_run(api):
     assert status == 200
     _, shown = await api("GET", "/services/job")
     assert shown["JobStatus"]["JobIteration"] == {}
-    path = f"/services/{made['ID']}/update?version={shown['Version']['Index']}"
-    assert (await api("POST", path, JOB))[0] == 200
-    _, shown = await api("GET", "/services/job")
-    assert shown["JobStatus"]["JobIteration"] == {"Index": 1}, "without a schedule it runs"
+
+
+async def test_taking_the_schedule_away_begins_no_run_but_the_update_after_it_does(api):
+    await api("POST", "/services/create", DAILY)
+    for iteration in ({}, {"Index": 1}):
+        _, shown = await api("GET", "/services/job")
+        path = f"/services/job/update?version={shown['Version']['Index']}"
+        assert (await api("POST", path, JOB))[0] == 200
+        _, shown = await api("GET", "/services/job")
+        assert shown["JobStatus"]["JobIteration"] == iteration
 
 
 @pytest.mark.parametrize(

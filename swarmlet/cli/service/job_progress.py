@@ -14,6 +14,7 @@ from swarmlet.cli.service.convergence import STATES, Line, Progress
 
 _WAITING: Final = ("new", "allocated", "pending")
 _WANTED: Final = STATES[: STATES.index("complete") + 1]
+NEVER: Final = "0001-"  # how a time that never was begins
 _FAILURES: Final = ("failed", "rejected", "orphaned")
 
 
@@ -43,13 +44,15 @@ def has_schedule(service: Object) -> bool:
 
 
 def runs_at_all(service: Object) -> bool:
-    """Whether there is something to wait for: a job that may run nothing has no end, and one that
-    has a schedule runs when that says so."""
+    """Whether there is something to wait for: a job that may run nothing has no end, one that has a
+    schedule runs when that says so, and one that has lost its schedule may never have run."""
     if has_schedule(service):
         return False
     job = (service["Spec"].get("Mode") or {}).get("ReplicatedJob")
     most = (1, 1) if job is None else (job.get("MaxConcurrent", 1), job.get("TotalCompletions", 1))
-    return all(most) and service.get("JobStatus") is not None
+    status = service.get("JobStatus")
+    has_begun = status is not None and not status.get("LastExecution", "").startswith(NEVER)
+    return has_begun and all(most)
 
 
 def job_progress_of(service: Object, tasks: Iterable[Object]) -> JobProgress:

@@ -101,7 +101,7 @@ def _rolled_back(view: View, service: Service, target: SpecVersion, now_ms: int)
     """A job has no tasks to update: it begins its next iteration, unless it has a schedule."""
     row = replace(service, previous_spec_version=service.spec_version)
     if is_job(target.spec.mode):
-        row = with_update(row, target.spec, now_ms)
+        row = with_update(row, spec_of(view, service), target.spec, now_ms)
         return back_to(view, row, target, status=None, cause=ROLLBACK_ASKED)
     status = UpdateStatus(state=ROLLBACK_STARTED, started_ms=now_ms, message=ROLLBACK_ASKED)
     return back_to(view, row, target, status=status, cause=ROLLBACK_ASKED)

@@ -88,7 +88,7 @@ class ServiceVerbs(ControlBase):
         new = self._accepted(view, new)
         if registry_auth is None:
             registry_auth = _kept_auth(view, service, auth_from)
-        service = with_update(service, new, self._env.clock.wall_ms())
+        service = with_update(service, old.spec, new, self._env.clock.wall_ms())
         changes = _update(view, service, old, replace(old, spec=new, registry_auth=registry_auth))
         await self._commit_spec(f"service {ref}", changes, service.id, new)
         return ()
