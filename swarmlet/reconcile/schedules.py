@@ -18,7 +18,7 @@ from swarmlet.core.errors import InvalidArgumentError
 from swarmlet.core.limits import ENTRY_CHANGES_MAX, MS_PER_S, TASK_HISTORY_RETENTION
 from swarmlet.model.change import Event, SetDesired, Update
 from swarmlet.model.cron import Due
-from swarmlet.model.job import BESIDE_MAX, is_job
+from swarmlet.model.job import BESIDE_MAX, is_job, open_iterations
 from swarmlet.model.job_history import (
     MISSED,
     REPLACED,
@@ -260,7 +260,7 @@ def _stale(view: View, service: Service) -> Iterator[SetDesired]:
     """Tasks of runs that are over, but of the last few, as many as the swarm keeps of a slot."""
     limit = cluster_of(view).spec.orchestration.task_history_retention_limit
     kept = TASK_HISTORY_RETENTION if limit is None else limit
-    present = {run.iteration for run in going_on(service)}
+    present = {*open_iterations(service), *(run.iteration for run in going_on(service))}
     last = service.job_status.iteration if service.job_status is not None else 0
     if kept < 0:
         return
