@@ -46,6 +46,13 @@ def failing(node, spec) -> str:
     )
     if not can_run:
         return "runtime"
+    for kind, name in plugins(spec):
+        offered = [p for p in node.description.engine.plugins if p.type == kind]
+        if kind == "Log" and not offered:
+            continue
+        has_any = bool(node.description.engine.plugins)
+        if has_any and not {name, f"{name}:latest"} & {p.name for p in offered}:
+            return "missing plugin"
     placement = template.placement
     for text in placement.constraints:
         key, want = (part.strip() for part in text.replace("!=", "==").split("=="))
@@ -71,6 +78,14 @@ def wishes(texts):
         if key == "service":
             found.add((want, "!=" not in text))
     return found
+
+
+def plugins(spec):
+    template = spec.task_template
+    found = [("Log", template.log_driver.name)] if template.log_driver else []
+    volumes = [m.volume_options.driver_config.name for m in template.container_spec.mounts]
+    found += [("Volume", name) for name in volumes]
+    return [(kind, name) for kind, name in found if name not in ("none", "local")]
 
 
 def named(resources):
@@ -279,6 +294,7 @@ class Brute:
         order = [
             "not available for new tasks",
             "runtime",
+            "missing plugin",
             "scheduling constraints not satisfied",
             "unsupported platform",
             "insufficient resources",

@@ -13,8 +13,10 @@ from random import Random
 import pytest
 
 from swarmlet.core.ids import ServiceID
+from swarmlet.model.base import Driver
 from swarmlet.model.change import Assign, SetStatus
-from swarmlet.model.node import NodeState
+from swarmlet.model.container import Mount, VolumeOptions
+from swarmlet.model.node import NodeState, Plugin
 from swarmlet.model.service import (
     DiscreteGenericResource,
     EndpointSpec,
@@ -49,7 +51,8 @@ def named(kind, name):
 
 def random_node(rng, number):
     gpus = rng.choice([(), (), (generic("gpu", 2),), (named("gpu", "a"), named("gpu", "b"))])
-    return node(
+    plugins = rng.choice([(), (), ("Volume rex:latest",), ("Log syslog", "Volume rex"), ("Log x",)])
+    row = node(
         f"n{number:02}",
         labels=rng.choice([{}, {"dc": rng.choice("abc"), "rack": rng.choice("xy")}]),
         state=rng.choice([NodeState.READY] * 9 + [NodeState.DOWN, NodeState.DISCONNECTED]),
@@ -61,6 +64,20 @@ def random_node(rng, number):
         runtimes=rng.choice(["process"] * 8 + ["process,oci", "docker", ""]),
         engine_labels=rng.choice([{}, {"disk": "ssd"}]),
     )
+    listed = [Plugin(type=kind, name=name) for kind, name in map(str.split, plugins)]
+    engine = replace(row.description.engine, plugins=listed)
+    return replace(row, description=replace(row.description, engine=engine))
+
+
+def random_plugins(rng, spec):
+    """Now and then the log goes to a driver, or a volume comes from one."""
+    template = spec.task_template
+    driver = rng.choice([None] * 5 + [Driver(name="syslog"), Driver(name="none")])
+    volume = VolumeOptions(driver_config=Driver(name=rng.choice(["rex", "rex", "local"])))
+    mounts = [Mount(type="volume", source="v", target="/v", volume_options=volume)]
+    container = replace(template.container_spec, mounts=rng.choice([[], [], [], mounts]))
+    template = replace(template, log_driver=driver, container_spec=container)
+    return replace(spec, task_template=template)
 
 
 def random_spec(rng, name):
@@ -112,7 +129,8 @@ def random_spec(rng, name):
         ),
     )
     is_packed = rng.random() < 0.2
-    return replace(spec, labels={"swarmlet.strategy": "binpack"} if is_packed else {})
+    spec = replace(spec, labels={"swarmlet.strategy": "binpack"} if is_packed else {})
+    return random_plugins(rng, spec)
 
 
 def placements(decision):

@@ -6,7 +6,7 @@ the task's image. What only the node's own row decides is asked first and rememb
 what changes with every placement is asked each time (`NodeState.lacks`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from typing import Final, NamedTuple
 
@@ -15,6 +15,7 @@ from swarmlet.model.node import RUNTIME_LABEL, Node, NodeState
 from swarmlet.model.reference import HOST_IMAGES
 from swarmlet.model.service import GenericResource, Placement, Resources, ServiceSpec
 from swarmlet.reconcile.allocator.needs import is_ingress, ports_of
+from swarmlet.reconcile.scheduler.plugins import Plugin, missing_plugins, plugins_of
 from swarmlet.reconcile.slots import satisfies
 
 _ARCHITECTURES: Final[Mapping[str, str]] = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -25,12 +26,13 @@ class Filter(IntEnum):
 
     READY = 0
     RUNTIME = 1
-    CONSTRAINT = 2
-    PLATFORM = 3
-    RESOURCE = 4
-    HOST_PORT = 5
-    AFFINITY = 6
-    MAX_REPLICAS = 7
+    PLUGIN = 2
+    CONSTRAINT = 3
+    PLATFORM = 4
+    RESOURCE = 5
+    HOST_PORT = 6
+    AFFINITY = 7
+    MAX_REPLICAS = 8
 
 
 class Fixed(NamedTuple):
@@ -39,6 +41,7 @@ class Fixed(NamedTuple):
     runtimes: tuple[str, ...] = ()
     constraints: tuple[str, ...] = ()
     platforms: tuple[tuple[str, str], ...] = ()  # (os, architecture), "" for any
+    plugins: tuple[Plugin, ...] = ()
 
 
 class Needs(NamedTuple):
@@ -51,8 +54,9 @@ class Needs(NamedTuple):
     fixed: Fixed = Fixed()
 
 
-def needs_of(spec: ServiceSpec) -> Needs:
-    """What a task made from `spec` needs: reservations, never limits."""
+def needs_of(spec: ServiceSpec, networks: Sequence[str] = ()) -> Needs:
+    """What a task made from `spec` needs: reservations, never limits. `networks`: the drivers of
+    those it joins."""
     template = spec.task_template
     resources = template.resources
     reserved = (resources and resources.reservations) or Resources()
@@ -70,6 +74,7 @@ def needs_of(spec: ServiceSpec) -> Needs:
                     for platform in (template.placement or Placement()).platforms
                 )
             ),
+            plugins=plugins_of(spec, networks),
         ),
     )
 
@@ -111,6 +116,8 @@ def failing(node: Node, fixed: Fixed) -> Filter | None:
         return Filter.READY
     if not has_runtime(node, fixed):
         return Filter.RUNTIME
+    if fixed.plugins and missing_plugins(node, fixed.plugins):
+        return Filter.PLUGIN
     if not satisfies(node, fixed.constraints):
         return Filter.CONSTRAINT
     return None if runs_on(node, fixed) else Filter.PLATFORM
@@ -153,6 +160,7 @@ def explain(counts: Mapping[Filter, int], needs: Needs) -> str:
 
 
 _WORDS: Final[Mapping[Filter, str]] = {
+    Filter.PLUGIN: "missing plugin",
     Filter.CONSTRAINT: "scheduling constraints not satisfied",
     Filter.PLATFORM: "unsupported platform",
     Filter.RESOURCE: "insufficient resources",

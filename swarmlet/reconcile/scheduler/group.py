@@ -1,7 +1,7 @@
 """Groups: all tasks of one spec version are equal, so they are placed together."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final, TypeAlias
 
 from swarmlet.core.ids import ServiceID
@@ -43,11 +43,12 @@ class Group:
         "spread",
     )
 
-    def __init__(self, key: GroupKey, spec: ServiceSpec) -> None:
+    def __init__(self, key: GroupKey, spec: ServiceSpec, networks: Sequence[str] = ()) -> None:
+        """`networks`: the drivers of the networks its tasks join."""
         placement = spec.task_template.placement or _NO_PLACEMENT
         self.key, self.service_id = key, key[0]
         self.service_name = spec.name.lower()
-        self.needs = needs_of(spec)
+        self.needs = needs_of(spec, networks)
         self.spread = spread_of(placement.preferences)
         self.affinity = affinity_of(placement)
         is_packed = spec.labels.get(LABEL, "").strip() == BINPACK

@@ -26,6 +26,7 @@ from swarmlet.reconcile.scheduler.group import Group, GroupKey
 from swarmlet.reconcile.scheduler.ledger import Claim, Ledger, claim_of_row
 from swarmlet.reconcile.scheduler.nodeset import NodeState
 from swarmlet.reconcile.scheduler.pipeline import fits, place, why_not
+from swarmlet.reconcile.scheduler.plugins import network_drivers
 from swarmlet.reconcile.scheduler.waiting import Line, Preset, Waiting, group_key
 
 PENDING: Final[Key] = ("pending",)
@@ -190,7 +191,8 @@ class SchedulerDecider:
         if group is None:
             made_from = spec_version_of(view, task)
             if made_from is not None:
-                group = self._groups[key] = Group(key, made_from.spec)
+                drivers = network_drivers(view, made_from.spec)
+                group = self._groups[key] = Group(key, made_from.spec, drivers)
         return group
 
     # What to do -----------------------------------------------------------------------------
@@ -280,9 +282,10 @@ def _explained(task: Task, reason: str, moment: Moment) -> SetStatus:
 
 
 def _has_failed(task: Task) -> bool:
-    """Whether the task failed on a node that the scheduler chose."""
+    """Whether the task failed on a node. Of one that was made for its node it makes no difference;
+    the first task of a job has slot 0."""
     failed = task.status.state in (TaskState.FAILED, TaskState.REJECTED)
-    return failed and bool(task.node_id) and bool(task.slot)
+    return failed and bool(task.node_id)
 
 
 def _matters(node: Node) -> tuple[object, ...]:

@@ -12,6 +12,7 @@ from swarmlet.reconcile.base import Steps
 from swarmlet.reconcile.scheduler.group import Group, GroupKey
 from swarmlet.reconcile.scheduler.ledger import Ledger, claim_of_row
 from swarmlet.reconcile.scheduler.nodeset import NodeState
+from swarmlet.reconcile.scheduler.plugins import network_drivers
 from swarmlet.reconcile.scheduler.waiting import group_key
 
 SLICE_TASKS: Final = 1_000
@@ -39,7 +40,7 @@ class Room:
     def group_of(self, key: GroupKey, spec: ServiceSpec) -> Group:
         """What tasks of this spec version need."""
         if key not in self._groups:
-            self._groups[key] = Group(key, spec)
+            self._groups[key] = Group(key, spec, network_drivers(self._view, spec))
         return self._groups[key]
 
     def know(self, node: Node) -> NodeState:

@@ -20,6 +20,7 @@ from swarmlet.reconcile.scheduler.group import Group
 from swarmlet.reconcile.scheduler.ledger import Ledger
 from swarmlet.reconcile.scheduler.nodeset import NodeState as Counted
 from swarmlet.reconcile.scheduler.pipeline import unmet
+from swarmlet.reconcile.scheduler.plugins import missing_plugins
 from swarmlet.reconcile.slots import satisfies
 
 CPU: Final = "cpu"
@@ -27,9 +28,9 @@ MEMORY: Final = "memory"
 
 
 class Shortage(NamedTuple):
-    """One thing a node lacks. `what`: its state or availability, runtimes, a constraint, platforms,
-    cpu, memory, a generic resource's kind, a port as 80/tcp, a service as service==web, or the
-    limit of replicas.
+    """One thing a node lacks. `what`: its state or availability, runtimes, a plugin, a constraint,
+    platforms, cpu, memory, a generic resource's kind, a port as 80/tcp, a service as service==web,
+    or the limit of replicas.
 
     `missing` in the unit of what is short (nano CPUs, bytes, pieces), of `wanted`; 0 of what is no
     amount.
@@ -63,6 +64,8 @@ def fixed_shortages(node: Node, fixed: Fixed) -> Iterator[Shortage]:
         yield Shortage(Filter.READY, node.spec.availability)
     if not has_runtime(node, fixed):
         yield Shortage(Filter.RUNTIME, " or ".join(fixed.runtimes))
+    for kind, name in missing_plugins(node, fixed.plugins):
+        yield Shortage(Filter.PLUGIN, f"{kind.lower()} plugin {name}")
     for text in fixed.constraints:
         if not satisfies(node, (text,)):
             yield Shortage(Filter.CONSTRAINT, text)

@@ -16,6 +16,7 @@ _KINDS: Final = {"cpu": "CPU"}
 _OF_ONE: Final = {
     "ready": "is {}",
     "runtime": "has no {} runtime",
+    "plugin": "has no {}",
     "constraint": "does not satisfy {}",
     "platform": "is not {}",
     "resource": "lacks {}",
@@ -63,6 +64,8 @@ def remedy_for(nearest: Nearest, service_name: str) -> str:
             is_asked = lack.what in AS_ASKED
             verb = "update --availability active" if is_asked else "why"
             help_it = f"`swarmlet node {verb} {node}`"
+        case "plugin":
+            help_it = f"a node with the {lack.what}"
         case "constraint" | "affinity":
             help_it = _label_remedy(lack.what, node, service_name)
         case "resource":

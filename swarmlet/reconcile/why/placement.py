@@ -40,6 +40,7 @@ _EASE: Final = (
     Filter.AFFINITY,
     Filter.CONSTRAINT,
     Filter.READY,
+    Filter.PLUGIN,
     Filter.PLATFORM,
     Filter.RUNTIME,
 )
