@@ -9,7 +9,17 @@ from swarmlet.model.job_history import begun, decided, ended, going_on, not_run
 from swarmlet.model.service import JobRun, Service
 from swarmlet.reconcile.why.answers import Verdict
 from swarmlet.reconcile.why.schedules import schedule_reasons
-from tests.reconcile.test_schedules import HOUR_MS, MINUTE_MS, NOON_MS, job_spec
+from swarmlet.reconcile.why.services import explain_service
+from tests.reconcile.test_schedules import (
+    FAILED,
+    HOUR_MS,
+    MINUTE_MS,
+    NOON_MS,
+    end,
+    job,
+    job_spec,
+    scene,
+)
 
 KEY = "0 * * * * UTC"
 IDLE = Service(
@@ -78,3 +88,30 @@ def test_what_was_skipped_before_the_last_run_is_past():
     service = begun(service, NOON_MS, JobRun(trigger="manual"), is_beside=False)
     over = [replace(run, outcome="complete") for run in going_on(service)]
     assert [r.code for r in said(ended(service, over), job_spec("@hourly"))] == ["scheduled"]
+
+
+def explained(world):
+    steps = explain_service(world, job(world), world.now_ms)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+def test_a_job_that_waits_for_its_first_run_is_well():
+    world, _ = scene()
+    found = explained(world)
+    assert (found.verdict, found.running, found.wanted) == (Verdict.WELL, 0, 0)
+    assert [reason.code for reason in found.reasons] == ["scheduled"]
+
+
+def test_a_run_that_failed_is_said_beside_the_next():
+    world, leader = scene()
+    leader.run_for(30 * MINUTE_MS)
+    leader.tell(end(world, FAILED))
+    leader.run()
+    given_up, next_one = explained(world).reasons
+    assert given_up.code == "given-up"
+    assert given_up.remedy == "`swarmlet service run --now job` begins the next iteration"
+    assert next_one.code == "scheduled"

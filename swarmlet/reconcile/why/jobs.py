@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 
 from swarmlet.model.job import job_status_of, open_iterations
+from swarmlet.model.schedule import is_scheduled
 from swarmlet.model.service import Service, ServiceSpec
 from swarmlet.model.task import Task, TaskState
 from swarmlet.model.view import View, spec_of
@@ -17,6 +18,7 @@ from swarmlet.reconcile.jobs import completions_of, concurrency_of
 from swarmlet.reconcile.slots import newest
 from swarmlet.reconcile.why.answers import Groups, Reason, ServiceWhy, Verdict, worst
 from swarmlet.reconcile.why.everywhere import reach_of, reach_reasons
+from swarmlet.reconcile.why.schedules import schedule_reasons
 from swarmlet.reconcile.why.tasks import Sight, failed_lately, is_running, reason_of
 from swarmlet.reconcile.why.words import counted, span
 
@@ -68,7 +70,7 @@ def explain_job(view: View, service: Service, now_ms: int) -> Steps[ServiceWhy]:
         for task in slot:
             if task.id not in named and failed_lately(task, now_ms):
                 lately.add(sight.ref(task), reason_of(sight, task, slot))
-    reasons = [*_how_far(service, spec, found, now_ms)]
+    reasons = [*_how_far(service, spec, found, now_ms), *schedule_reasons(service, spec, now_ms)]
     if is_global(spec):
         reach = yield from reach_of(view, spec)
         reasons += reach_reasons(reach, len(reach.open_ids) + len(words))
@@ -130,9 +132,14 @@ def _standing(
     return Reason(
         code="given-up",
         sentence=f"{sentence}, and {given_up} given up.",
-        remedy=f"`swarmlet service update --force {service.name}` begins the next iteration",
+        remedy=f"`swarmlet service {_again(spec)} {service.name}` begins the next iteration",
         since_ms=since_ms,
     )
+
+
+def _again(spec: ServiceSpec) -> str:
+    """What begins a run by hand: an update does not where there is a schedule."""
+    return "run --now" if is_scheduled(spec) else "update --force"
 
 
 def _answer(
