@@ -4,10 +4,12 @@ A decider (`base.Decider`) is told which rows changed, says which keys are worth
 a key with changes, reasons and perhaps an alarm; `manager/loop.py` commits them. Nothing here
 waits, logs, reads a clock or draws a number.
 
-Who writes what: `replicated` creates tasks and writes `desired`; `allocator` moves tasks from NEW
-to PENDING and writes a service's endpoint; `scheduler` writes `node_id` (by Assign) and why a task
-waits; `reaper` removes tasks and spec versions. `dispatch` only compares; `liveness` and
-`roll_call` decide, from facts and time, the node statuses that the dispatcher writes.
+Who writes what: the decider of a service's mode (`replicated`, `global_services`, `jobs`) and the
+`updater` create tasks and write `desired`; `enforcer` ends what its node does not suit any more;
+`allocator` moves tasks from NEW to PENDING and writes a service's endpoint; `scheduler` writes
+`node_id` (by Assign) and why a task waits; `reaper` removes tasks and spec versions. `dispatch`
+only compares; `liveness` and `roll_call` decide, from facts and time, the node statuses that the
+dispatcher writes.
 
 After a crash nothing is lost, because nothing is kept: the restart counter, the next attempt and
 the reasons are in the tasks' rows. What a decider holds is an index, filled again by `start`.
