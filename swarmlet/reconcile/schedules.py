@@ -11,14 +11,13 @@ and how it ended when its last task has. Keys: ("service", id).
 """
 
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from typing import Final
 
 from swarmlet.core.errors import InvalidArgumentError
-from swarmlet.core.limits import ENTRY_CHANGES_MAX, MS_PER_S, TASK_HISTORY_RETENTION
-from swarmlet.model.change import Event, SetDesired, Update
+from swarmlet.core.limits import MS_PER_S
+from swarmlet.model.change import Event, Update
 from swarmlet.model.cron import Due
-from swarmlet.model.job import BESIDE_MAX, is_job, open_iterations
+from swarmlet.model.job import BESIDE_MAX, is_job
 from swarmlet.model.job_history import (
     MISSED,
     REPLACED,
@@ -35,8 +34,8 @@ from swarmlet.model.job_history import (
 from swarmlet.model.node import Node
 from swarmlet.model.schedule import ALLOW, FORBID, Schedule, schedule_of
 from swarmlet.model.service import JobRun, Service, ServiceSpec
-from swarmlet.model.task import Task, TaskState
-from swarmlet.model.view import View, cluster_of, spec_of
+from swarmlet.model.task import Task
+from swarmlet.model.view import View, spec_of
 from swarmlet.reconcile.base import REST, Decision, Key, Moment
 from swarmlet.reconcile.job_ends import end_of, ends, is_down
 from swarmlet.reconcile.job_index import is_active
@@ -49,7 +48,7 @@ AHEAD_MAX_MS: Final = 24 * 3600 * MS_PER_S
 
 
 class SchedulesDecider:
-    """Writes `job_history`, begins iterations, and has tasks of runs long past removed.
+    """Writes `job_history`, and begins iterations.
 
     Its index: of each job's iterations, the tasks that have something to do.
     """
@@ -92,9 +91,6 @@ class SchedulesDecider:
         if after != service:
             update = Update(obj=after, seen=service.version)
             return Decision(changes=(update,), reasons=(reason or "its runs are recorded",))
-        stale = tuple(islice(_stale(view, service), ENTRY_CHANGES_MAX))
-        if stale:
-            return Decision(changes=stale, reasons=("their run is long over",), has_more=True)
         return Decision(wake_at_ms=self._wake_at_ms(service, wake_at_ms, moment))
 
     # What happened --------------------------------------------------------------------------
@@ -253,18 +249,3 @@ def run_now(view: View, service: Service, run: JobRun, now_ms: int) -> Service:
         replaced = [end_of(view, service, one, REPLACED, now_ms) for one in running]
         service = ended(service, replaced)
     return begun(service, now_ms, run, is_beside=is_beside and bool(running))
-
-
-# Tasks of runs long past -------------------------------------------------------------------------
-def _stale(view: View, service: Service) -> Iterator[SetDesired]:
-    """Tasks of runs that are over, but of the last few, as many as the swarm keeps of a slot."""
-    limit = cluster_of(view).spec.orchestration.task_history_retention_limit
-    kept = TASK_HISTORY_RETENTION if limit is None else limit
-    present = {*open_iterations(service), *(run.iteration for run in going_on(service))}
-    last = service.job_status.iteration if service.job_status is not None else 0
-    if kept < 0:
-        return
-    for task in view.tasks.scan("service", service.id):
-        is_old = task.job_iteration <= last - max(1, kept)
-        if is_old and task.job_iteration not in present and task.desired < TaskState.REMOVE:
-            yield SetDesired(id=task.id, desired=TaskState.REMOVE)
