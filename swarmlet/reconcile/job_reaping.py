@@ -6,11 +6,13 @@ its iterations together; what an open iteration is decided by always stays.
 
 from collections.abc import Iterator, Sequence
 
+from swarmlet.model.change import Event
 from swarmlet.model.job import open_iterations
 from swarmlet.model.service import Service, ServiceSpec
 from swarmlet.model.task import Task, TaskState
 from swarmlet.model.view import View, spec_of
-from swarmlet.reconcile.instances import Instance
+from swarmlet.reconcile.base import Key
+from swarmlet.reconcile.instances import Instance, instance_of, key_of
 from swarmlet.reconcile.job_index import Place, is_active
 from swarmlet.reconcile.job_run import is_global, tasks_at
 from swarmlet.reconcile.restart import ended_ms, has_stopped, policy_of
@@ -30,6 +32,19 @@ def surplus_of_job(view: View, service: Service, instance: Instance, limit: int)
         key=lambda t: (ended_ms(t), t.created_ms, t.id),
     )
     return old[: len(kept) - max(1, limit)]
+
+
+def keys_of_closed(event: Event, view: View) -> Iterator[Key]:
+    """The slots with tasks of iterations that this change of a service has closed. O(its tasks)."""
+    old, new = event.old, event.new
+    assert isinstance(old, Service | None)
+    assert isinstance(new, Service | None)
+    if old is None or new is None or new.job_status is None:
+        return
+    closed = {*open_iterations(old)} - {*open_iterations(new)}
+    for task in view.tasks.scan("service", new.id) if closed else ():
+        if task.job_iteration in closed:
+            yield key_of(new.id, instance_of(task))
 
 
 def _place(spec: ServiceSpec, instance: Instance) -> Place:

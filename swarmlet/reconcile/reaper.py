@@ -20,7 +20,7 @@ from swarmlet.model.update_status import is_updating
 from swarmlet.model.view import View, cluster_of, spec_of
 from swarmlet.reconcile.base import REST, Decision, Key, Moment
 from swarmlet.reconcile.instances import Instance, instance_in, instance_of, key_of, rows_of
-from swarmlet.reconcile.job_reaping import surplus_of_job
+from swarmlet.reconcile.job_reaping import keys_of_closed, surplus_of_job
 from swarmlet.reconcile.restart import ended_ms, policy_of
 from swarmlet.reconcile.slots import newest
 
@@ -44,11 +44,12 @@ class ReaperDecider:
     def keys_of(self, event: Event, view: View) -> Iterable[Key]:
         """A task that came, stopped or is to be removed: its slot. A service's change, the end of a
         version's last task: its specs. A new retention limit: all slots. The end of an update: the
-        slots it tried."""
+        slots it tried; of a job's iteration: those it had."""
         if event.table is Task:
             return _keys_of_task(event, view)
         if event.table is Service:
-            return [("specs", event.id), *_ended_update(event, view)]
+            ended = (*_ended_update(event, view), *keys_of_closed(event, view))
+            return [("specs", event.id), *ended]
         if event.table is Cluster and _limit(event.old) != _limit(event.new):
             return _all_slots(view)
         return ()

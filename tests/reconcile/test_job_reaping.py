@@ -100,3 +100,19 @@ def test_history_goes_when_the_next_iteration_has_ended():
     leader.tell(world.put(ended("new", 1, COMPLETE, iteration=1)))
     leader.run()
     assert [t.id for t in world.service_tasks()] == ["new"]
+
+
+def test_history_goes_when_its_iteration_is_open_no_longer():
+    world = World(history=1)
+    world.add_service()
+    world.update_service("web", replace(service_spec(), mode=MODES["replicated"]))
+    for number in range(3):
+        service = world.services.get("web")
+        world.put(next_iteration(service, world.now_ms, is_beside=True))
+        world.put(ended(f"t{number}", number, COMPLETE, iteration=number))
+    leader = Leader(world, [ReaperDecider()])
+    leader.run()
+    assert len(world.tasks) == 3
+    leader.tell(world.put(next_iteration(world.services.get("web"), world.now_ms)))
+    leader.run()
+    assert [t.id for t in world.service_tasks()] == ["t2"]
