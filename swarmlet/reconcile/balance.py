@@ -13,6 +13,7 @@ from heapq import heapify, heappop
 from typing import Final, NamedTuple
 
 from swarmlet.core.ids import TaskID
+from swarmlet.core.limits import FAULTY_NODE_FAILURES, FAULTY_NODE_WINDOW_MS
 from swarmlet.model.cluster import Cluster
 from swarmlet.model.node import Node, NodeState
 from swarmlet.model.on_disconnect import NEVER_REPLACE
@@ -89,7 +90,7 @@ def verdict_on(view: View, books: Books, service: Service, rule: Rebalance, now_
         return _EVEN
     target_id = _target(books, group, now_ms)
     if target_id is None:
-        return _EVEN
+        return _faults_pass(group, now_ms)
     crowd = _Crowd(books, group)
     target, nodes = crowd.side(target_id), books.ledger.nodes
     for source in crowd.sources(target):
@@ -107,7 +108,7 @@ def verdict_on(view: View, books: Books, service: Service, rule: Rebalance, now_
             why,
         )
         return _judged(view, books, service, rule, (move, spec, replicas), now_ms)
-    return _EVEN
+    return _faults_pass(group, now_ms)
 
 
 def cost_of(books: Books, group: Group) -> int:
@@ -134,6 +135,15 @@ def _target(books: Books, group: Group, now_ms: int) -> str | None:
     if not placed or any(node_id == placed[0][1] for node_id, _ in group.faulty_nodes(now_ms)):
         return None
     return placed[0][1]
+
+
+def _faults_pass(group: Group, now_ms: int) -> Verdict:
+    """Nothing is to be moved, as long as nothing goes where tasks failed lately."""
+    ends = [
+        sorted(group.failures[node_id])[-FAULTY_NODE_FAILURES] + FAULTY_NODE_WINDOW_MS
+        for node_id, _ in group.faulty_nodes(now_ms)
+    ]
+    return Verdict(wake_at_ms=max(min(ends), now_ms + 1)) if ends else _EVEN
 
 
 class _Crowd:

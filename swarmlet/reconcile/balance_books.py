@@ -79,6 +79,7 @@ class Books:
             looked_at += 1
             for task in list(view.tasks.scan("node", node.id)):
                 self.look(view, task.id)
+                self.note_failure(view, None, task)
                 looked_at += 1
         return not self._unfilled
 
@@ -106,7 +107,7 @@ class Books:
         """Where tasks failed lately the scheduler puts no others, and nothing is moved there."""
         if new is None or new.status.state not in _FAILURES or not new.node_id:
             return
-        was_known = old is None or old.status.state in _FAILURES
+        was_known = old is not None and old.status.state in _FAILURES
         group = self._group(view, new)
         if group is not None and not was_known:
             group.failed(new.node_id, ended_ms(new))
