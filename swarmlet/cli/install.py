@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Final, NamedTuple
 
@@ -63,15 +63,24 @@ unit_file_option = click.option(
 @click.option("--log-level", default="", metavar="LEVEL", help="The least important events to log.")
 @click.option("--log-format", default="", metavar="FORMAT", help="text or json.")
 @click.option("--allow-root-tasks", is_flag=True, help="Let services run processes as root.")
+@click.option(
+    "--node-generic-resource",
+    multiple=True,
+    metavar="KIND=N|KIND=NAME",
+    help="What this node has for tasks to reserve.",
+)
 @unit_file_option
 @click.pass_obj
-def install(client: Client, /, **chosen: str | bool) -> None:
+def install(
+    client: Client, /, *, node_generic_resource: tuple[str, ...], **chosen: str | bool
+) -> None:
     """Make the daemon a service that survives reboots, as a unit of systemd.
 
     As root for the host, otherwise for your own systemd. An unchanged unit is left alone, a
     different one shown and refused. Options of the daemon are written into the unit.
     """
-    options, place = _options(client, chosen), _place(str(chosen["unit_file"]))
+    pieces = [f"--node-generic-resource={text}" for text in node_generic_resource]
+    options, place = _options(client, chosen, pieces), _place(str(chosen["unit_file"]))
     if chosen["starts"] and (chosen["prints"] or not place.is_usual):
         raise click.UsageError("--now goes neither with --print nor with --unit-file.")
     _check(options)
@@ -116,12 +125,12 @@ def uninstall(*, force: bool, unit_file: str) -> None:
     click.echo(f"{place.path} is removed. Data and running tasks stay where they are.")
 
 
-def _options(client: Client, chosen: dict[str, str | bool]) -> UnitOptions:
+def _options(client: Client, chosen: dict[str, str | bool], pieces: Sequence[str]) -> UnitOptions:
     uid = os.getuid()
     data_dir = os.path.abspath(str(chosen["data_dir"]) or default_data_dir(os.environ, uid))
     named = str(chosen["host"]) or client.named
     host = named or default_host(os.environ, uid, os.path.exists, data_dir=data_dir)
-    others: list[str] = []
+    others: list[str] = [*pieces]
     for name in ("runtime", "docker_host", "log_level", "log_format"):
         if chosen[name]:
             others += [f"--{name.replace('_', '-')}", str(chosen[name])]

@@ -323,3 +323,16 @@ def test_ordinary_user_gets_a_unit_of_his_own(short_path, monkeypatch, capsys):
     seen = capsys.readouterr()
     assert "systemctl --user enable --now swarmlet" in seen.out
     assert "loginctl enable-linger" in seen.err
+
+
+def test_pieces_of_the_node_are_written_into_the_unit(swarmlet):
+    pieces = ("--node-generic-resource", "gpu=A", "--node-generic-resource", "gpu=B")
+    result = swarmlet("daemon", "install", "--print", *pieces)
+    assert result.code == 0
+    assert "--node-generic-resource=gpu=A --node-generic-resource=gpu=B" in result.out
+
+
+def test_pieces_that_mean_nothing_are_refused_before_a_unit_is_written(swarmlet):
+    result = swarmlet("daemon", "install", "--print", "--node-generic-resource", "gpu=1,gpu=2")
+    assert result.code != 0
+    assert "is counted once" in result.err
