@@ -56,7 +56,8 @@ class GlobalDecider:
         keys: dict[Key, None] = {}
         for service_id in self._services:
             for task in view.tasks.scan("service", service_id):
-                keys[key_of(service_id, instance_of(task))] = None
+                if view.nodes.get(task.node_id) is None:
+                    keys[_key(service_id, task.node_id)] = None
             keys.update((_key(service_id, node_id), None) for node_id in nodes)
         return keys
 
@@ -116,7 +117,7 @@ def is_global(view: View, service: Service | None) -> bool:
 
 
 def _key(service_id: str, node_id: str) -> Key:
-    return key_of(service_id, Instance(0, node_id))
+    return ("node", service_id, node_id)
 
 
 def _node_ids(view: View) -> list[str]:

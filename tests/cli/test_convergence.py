@@ -14,7 +14,14 @@ import pytest
 from swarmlet.cli.client import Client
 from swarmlet.cli.errors import CommandError, RolledBackError
 from swarmlet.cli.service import progress as progress_module
-from swarmlet.cli.service.convergence import STATES, check_update, progress_of
+from swarmlet.cli.service.convergence import (
+    NO_NODE,
+    STATES,
+    check_update,
+    is_under_way,
+    progress_of,
+    rollback_cause,
+)
 from swarmlet.cli.service.progress import Patience, bars, wait
 from tests.cli import recorded
 
@@ -67,6 +74,22 @@ def test_global_service_wants_one_task_a_node_and_at_least_one():
     assert progress_of(found, [task(0, "running")], [recorded.NODE]).is_converged
 
 
+def test_global_service_wants_what_an_update_has_yet_to_replace_too():
+    found = recorded.service(SERVICE_ID, "web", {"Global": {}})
+    nodes = [{**recorded.NODE, "ID": node_id} for node_id in ("n1", "n2", "n3")]
+    nodes[2]["Status"] = {"State": "down"}
+    done = recorded.task(SERVICE_ID, 0, "running", NodeID="n1")
+    others = [recorded.task(SERVICE_ID, 0, "running", NodeID=node["ID"]) for node in nodes]
+    seen = progress_of(found, [done], nodes, others)
+    assert (seen.running, seen.wanted, seen.is_converged) == (1, 2, False)
+
+
+def test_global_service_without_any_task_waits_for_a_node():
+    found = recorded.service(SERVICE_ID, "web", {"Global": {}})
+    assert progress_of(found, [], [recorded.NODE]).blocked == NO_NODE
+    assert progress_of(found, [task(0, "running")], [recorded.NODE]).blocked == ""
+
+
 def test_service_of_no_replicas_has_converged():
     assert progress_of(web(0), [], [recorded.NODE]).is_converged
 
@@ -89,7 +112,16 @@ def test_only_an_error_of_a_waiting_task_blocks():
 def test_update_that_failed_ends_the_wait(state, error, words):
     found = web(0, UpdateStatus={"State": state, "Message": "too many failed"})
     with pytest.raises(error, match=words):
-        check_update(found, progress_of(found, [], []))
+        check_update(found, progress_of(found, [], []), "too many failed")
+
+
+def test_rollback_that_was_asked_for_is_no_failure_once_it_has_ended():
+    found = web(0, UpdateStatus={"State": "rollback_started", "Message": "asked"})
+    assert (is_under_way(found), rollback_cause(found)) == (True, "asked")
+    assert not check_update(found, progress_of(found, [], []), "")
+    found = web(0, UpdateStatus={"State": "rollback_completed", "Message": "rollback completed"})
+    assert (is_under_way(found), rollback_cause(found)) == (False, "")
+    assert not check_update(found, progress_of(found, [], []), "")
 
 
 def test_last_failure_is_known_though_its_replacement_says_nothing_of_it():

@@ -28,6 +28,7 @@ STATES: Final = (
 )
 RUNNING: Final = STATES.index("running")
 _NUMBERS: Final = {state: number for number, state in enumerate(STATES)}
+NO_NODE: Final = "no node is meant for a task of it"
 UNKNOWN_CAUSE: Final = "it was over before anybody looked"
 _WAITING: Final = ("new", "allocated", "pending")
 _FAILURES: Final = ("failed", "rejected")
@@ -67,16 +68,31 @@ class Progress(NamedTuple):
         )
 
 
-def progress_of(service: Object, tasks: Sequence[Object], nodes: Iterable[Object]) -> Progress:
-    """The service's progress; a global service wants what its orchestrator made, at least one."""
+def is_global(service: Object) -> bool:
+    return (service["Spec"].get("Mode") or {}).get("Global") is not None
+
+
+def progress_of(
+    service: Object,
+    tasks: Sequence[Object],
+    nodes: Iterable[Object],
+    others: Iterable[Object] = (),
+) -> Progress:
+    """The service's progress; a global service wants what its orchestrator made, at least one.
+    `others`: its tasks that an update has yet to replace, whose nodes count, too."""
     spec = service["Spec"]
     replicated = (spec.get("Mode") or {}).get("Replicated")
-    field = "NodeID" if replicated is None else "Slot"
-    chosen = _chosen(tasks, field, _nodes_up(nodes))
+    field, up = "NodeID" if replicated is None else "Slot", _nodes_up(nodes)
+    chosen = _chosen(tasks, field, up)
     lines = tuple(_line(spec["Name"], place, chosen[place]) for place in sorted(chosen))
     running = sum(_is_running(task) for task in chosen.values())
-    wanted = max(1, len(chosen)) if replicated is None else int(replicated.get("Replicas", 1))
+    if replicated is None:
+        wanted = max(1, len(chosen.keys() | _chosen(others, field, up).keys()))
+    else:
+        wanted = int(replicated.get("Replicas", 1))
     blocked = next((line.error for line in lines if line.error and line.state in _WAITING), "")
+    if replicated is None and not chosen:
+        blocked = NO_NODE
     is_rollback = _update_state(service).startswith("rollback_")
     verb = "rolling back update: " if is_rollback else ""
     healed = [place for place, task in chosen.items() if _is_running(task)]

@@ -19,6 +19,7 @@ from swarmlet.cli.service.convergence import (
     Line,
     Progress,
     check_update,
+    is_global,
     is_under_way,
     progress_of,
     rollback_cause,
@@ -146,7 +147,11 @@ def _look(client: Client, service_id: str) -> tuple[Object, Progress]:
     service = client.get(f"/services/{quote(service_id)}")
     wanted = {"service": {service["ID"]: True}, "_up-to-date": {"true": True}}
     tasks = client.get("/tasks", **filters_of(wanted))
-    return service, progress_of(service, tasks, client.get("/nodes"))
+    others: list[Object] = []
+    if is_global(service):  # how many it wants nothing but its tasks tells
+        wanted = {"service": {service["ID"]: True}, "desired-state": {"running": True}}
+        others = client.get("/tasks", **filters_of(wanted))
+    return service, progress_of(service, tasks, client.get("/nodes"), others)
 
 
 def _is_stable(service: Object, display: Display, stable_s: float) -> bool:
