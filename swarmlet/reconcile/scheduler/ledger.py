@@ -6,7 +6,8 @@ a refused one is put right by counting the row again.
 """
 
 from collections.abc import Iterable
-from typing import NamedTuple
+
+import msgspec
 
 from swarmlet.model.node import Node
 from swarmlet.model.service import GenericResource
@@ -16,7 +17,7 @@ from swarmlet.reconcile.scheduler.nodeset import NodeState
 from swarmlet.reconcile.scheduler.pool import Pools
 
 
-class Claim(NamedTuple):
+class Claim(msgspec.Struct, frozen=True, gc=False):
     """A task's hold on a node. `is_active`: still wanted; tasks that only have to stop hold their
     resources and ports but count neither for their service nor for the node. `given`: the generic
     resources that are its own."""
