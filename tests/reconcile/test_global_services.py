@@ -7,7 +7,7 @@ import pytest
 
 from swarmlet.model.base import Empty
 from swarmlet.model.change import Event, Exists
-from swarmlet.model.node import Node, NodeState
+from swarmlet.model.node import DrainPlan, Node, NodeState
 from swarmlet.model.on_disconnect import LABEL
 from swarmlet.model.service import (
     Placement,
@@ -24,6 +24,7 @@ from swarmlet.reconcile.base import Moment
 from swarmlet.reconcile.deciders import all_deciders
 from swarmlet.reconcile.eviction import EVICTED
 from swarmlet.reconcile.global_services import GlobalDecider
+from swarmlet.reconcile.moving import is_moving
 from tests.reconcile.world import Ids, Leader, World, assert_at_rest, node, replace, service_spec
 
 RUNNING, SHUTDOWN, READY = TaskState.RUNNING, TaskState.SHUTDOWN, TaskState.READY
@@ -287,6 +288,56 @@ def test_never_replace_keeps_the_task_of_a_node_that_is_down():
     assert swarm.running() == ["n0", "n1", "n2"]
     swarm.set_node("n1", availability="drain")
     assert [t.desired for t in swarm.on("n1")] == [SHUTDOWN]
+
+
+def test_stop_after_lets_the_agent_stop_the_task_of_a_node_that_is_lost():
+    swarm = Swarm(labels={LABEL: "stop-after 30s"})
+    swarm.set_node("n1", state=NodeState.DOWN)
+    assert [t.desired for t in swarm.on("n1")] == [RUNNING]
+    swarm.pass_ms(120_000)
+    assert [t.desired for t in swarm.on("n1")] == [SHUTDOWN]
+
+
+def test_new_task_is_released_when_the_node_that_stops_the_old_one_is_lost():
+    swarm = Swarm(1, labels={LABEL: "stop-after 30s"})
+    swarm.set_node("n0", availability="drain")
+    swarm.set_node("n0")
+    swarm.pass_ms(600_000)
+    assert [t.desired for t in swarm.on("n0")] == [SHUTDOWN, READY]  # the old one may still run
+    swarm.set_node("n0", state=NodeState.DISCONNECTED)
+    swarm.pass_ms(120_000)
+    assert [t.desired for t in swarm.on("n0")] == [SHUTDOWN, RUNNING]
+
+
+def test_drain_with_a_plan_stops_the_task_at_once():
+    swarm = Swarm(2)
+    swarm.set_node("n1", availability="drain", drain=DrainPlan(began_ms=1))
+    (row,) = swarm.on("n1")
+    assert row.desired == SHUTDOWN
+    assert not is_moving(swarm.world, replace(row, desired=RUNNING))
+    assert len(swarm.wanted()) == 1
+
+
+def test_node_that_is_promoted_gets_the_task_for_managers():
+    swarm = Swarm(2, constraints=["node.role==manager"])
+    assert swarm.wanted() == []
+    swarm.set_node("n1", role="manager")
+    assert [t.node_id for t in swarm.wanted()] == ["n1"]
+
+
+def test_new_leader_removes_tasks_whose_node_went_meanwhile():
+    swarm = Swarm()
+    swarm.world.drop(Node, "n1")
+    swarm.lead()
+    assert swarm.on("n1") == []
+
+
+def test_change_of_a_service_that_is_not_its_spec_wakes_nothing():
+    swarm = Swarm()
+    decider = GlobalDecider()
+    decider.start(swarm.world)
+    (event,) = swarm.world.put(replace(swarm.service, update_status=None))
+    assert list(decider.keys_of(event, swarm.world)) == []
 
 
 def test_service_that_is_removed_takes_its_tasks_with_it():
