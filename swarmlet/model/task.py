@@ -64,7 +64,8 @@ class Task(Record, frozen=True, kw_only=True):
     replaces. A restart's successor has 0 there, unless it brings a new spec while an update is
     under way. `move_ms` is set by the rebalancer on a task that is to make place for one elsewhere;
     `moved_ms` on the one that came for it (the other's `move_ms`), and on one that nothing came for
-    in time: neither is moved again soon.
+    in time: neither is moved again soon. `short_runs` counts the runs in a row before it that ended
+    by themselves, well or not, within ten minutes.
     """
 
     id: TaskID
@@ -86,6 +87,7 @@ class Task(Record, frozen=True, kw_only=True):
     updated_from: int = 0
     move_ms: int = 0
     moved_ms: int = 0
+    short_runs: int = 0
 
 
 def task_name(service_name: str, task: Task) -> str:

@@ -19,6 +19,7 @@ from swarmlet.core.limits import (
     RESTART_DELAY_NS,
     RESTART_RESET_AFTER_MS,
 )
+from swarmlet.model.crash_loop import released_ms
 from swarmlet.model.node import Node, NodeState
 from swarmlet.model.service import RestartPolicy, Service, TaskSpec
 from swarmlet.model.task import Task, TaskState, TaskStatus
@@ -105,13 +106,21 @@ def failures_in_row(task: Task) -> int:
     counts as the first. A task that only has to move did not fail: its count moves along; nor did
     one that its agent stopped for want of a manager, nor one that its node does not suit any more.
     """
+    return 0 if task.status.state == TaskState.COMPLETE else _in_row(task, task.attempt)
+
+
+def short_runs(task: Task) -> int:
+    """The successor's `short_runs`: as `failures_in_row`, but a clean end counts too, for a service
+    that is to run on. It says what is a loop, and delays nothing."""
+    return _in_row(task, task.short_runs)
+
+
+def _in_row(task: Task, before: int) -> int:
     if not has_stopped(task) or _was_cut_off(task) or was_evicted(task):
-        return task.attempt
-    if task.status.state == TaskState.COMPLETE:
-        return 0
-    ran_ms = ended_ms(task) - max(task.created_ms, task.start_at_ms)
-    has_run = task.status.state == TaskState.FAILED  # REJECTED never started
-    return 1 if has_run and ran_ms >= RESTART_RESET_AFTER_MS else task.attempt + 1
+        return before
+    has_run = task.status.state in (TaskState.COMPLETE, TaskState.FAILED)  # REJECTED did not
+    is_long = ended_ms(task) - released_ms(task) >= RESTART_RESET_AFTER_MS
+    return 1 if has_run and is_long else before + 1
 
 
 def _was_cut_off(task: Task) -> bool:
@@ -154,6 +163,7 @@ def successor(task: Task, service: Service, policy: Policy, view: View, moment: 
         desired=TaskState.READY,
         status=TaskStatus(state=TaskState.NEW, at_ms=now, message="created"),
         attempt=failures_in_row(task),
+        short_runs=short_runs(task),
         start_at_ms=start_at_ms,
         replaces=task.id,
     )

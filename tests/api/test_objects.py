@@ -47,6 +47,9 @@ async def test_service_status_counts_its_tasks(api):
     await api.world.add_task(service_id, slot=2, state=TaskState.FAILED)
     _, (found,) = await api("GET", "/services?status=true")
     assert found["ServiceStatus"] == {"RunningTasks": 1, "DesiredTasks": 3, "CompletedTasks": 0}
+    await api.world.add_task(service_id, slot=3, short_runs=2)
+    _, (looping,) = await api("GET", "/services?status=true")
+    assert looping["ServiceStatus"]["CrashLoopingTasks"] == 1
     _, (bare,) = await api("GET", "/services?status=false")
     assert "ServiceStatus" not in bare
     status, answer = await api("GET", "/services?status=zzz")

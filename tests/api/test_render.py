@@ -241,7 +241,7 @@ def test_task_is_printed_as_docker_prints_it(shown):
         attached["Network"]["ID"]: network_of_attachment(attached["Network"])
         for attached in shown.get("NetworksAttachments", [])
     }
-    same(render_task(task_of(shown), render_spec(row), networks), shown)
+    same(render_task(task_of(shown), render_spec(row), networks, now_ms=0), shown)
 
 
 def test_task_prints_the_host_ports_it_was_given():
@@ -250,7 +250,7 @@ def test_task_prints_the_host_ports_it_was_given():
     task = replace(
         task_of(golden("tasks")[0]), status=TaskStatus(state=512, at_ms=AT_MS, ports=(port,))
     )
-    found = json.loads(msgspec.json.encode(render_task(task, render_spec(row), {})))
+    found = json.loads(msgspec.json.encode(render_task(task, render_spec(row), {}, now_ms=0)))
     assert found["Status"]["PortStatus"]["Ports"][0]["PublishedPort"] == 30_000
 
 

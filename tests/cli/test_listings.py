@@ -169,6 +169,17 @@ def test_service_ps_of_an_unknown_service_fails_with_a_remedy(swarmlet, swarm):
     )
 
 
+def test_service_ls_marks_what_crashes_in_a_loop(swarmlet, swarm):
+    web = recorded.services()[2]
+    web["Spec"]["Mode"] = {"Replicated": {"Replicas": 3}}
+    web["ServiceStatus"] = {"RunningTasks": 2, "DesiredTasks": 3, "CrashLoopingTasks": 1}
+    swarm.script["GET /services"] = (200, [web])
+    result = swarmlet("service", "ls", "--format", "{{.Replicas}}")
+    assert result.out == "2/3 (max 4 per node, 1 crash-looping)\n"
+    web["Spec"]["TaskTemplate"]["Placement"] = {}
+    assert swarmlet("service", "ls", "--format", "{{.Replicas}}").out == "2/3 (1 crash-looping)\n"
+
+
 def test_node_ps_lists_this_nodes_tasks(swarmlet, swarm):
     result = swarmlet("node", "ps")
     assert result.out == recorded.SERVICE_PS

@@ -9,7 +9,9 @@ from swarmlet.model.change import Create
 from swarmlet.model.config import Config, ConfigSpec
 from swarmlet.model.node import NodeState
 from swarmlet.model.service import (
+    EndpointSpec,
     JobStatus,
+    PortConfig,
     ReplicatedJobMode,
     ReplicatedMode,
     Service,
@@ -121,7 +123,7 @@ async def standing(mode, *tasks, iteration=None):
         task_of("other", "o1"),
     )
     service = swarm.view.services.get("sa")
-    status = service_status(swarm.view, service)
+    status = service_status(swarm.view, service, 0)
     assert status.desired == desired_tasks(swarm.view, service)
     return status.running, status.desired, status.completed
 
@@ -148,7 +150,7 @@ async def test_what_last_ran_on_a_node_that_is_down_does_not_count():
         task_of(made.id, "t2", node_id="away"),
     )
     service = swarm.view.services.get(made.id)
-    assert service_status(swarm.view, service).running == 1
+    assert service_status(swarm.view, service, 0).running == 1
 
 
 async def test_global_service_wants_what_the_orchestrator_wants():
@@ -180,7 +182,9 @@ async def test_refused_request_never_reaches_the_log():
     with pytest.raises(UnsupportedError):
         await swarm.control.create_service(
             ServiceSpec(
-                name="web", task_template=web().task_template, mode=ServiceMode(global_=Empty())
+                name="web",
+                task_template=web().task_template,
+                endpoint_spec=EndpointSpec(ports=[PortConfig(target_port=80)]),
             )
         )
     assert swarm.log.proposals == before

@@ -17,6 +17,7 @@ from swarmlet.reconcile.restart import (
     is_held_back,
     may_restart,
     policy_of,
+    short_runs,
     successor,
 )
 from tests.reconcile.world import World, node, task
@@ -109,6 +110,26 @@ def test_max_attempts_forgets_restarts_before_the_window():
 )
 def test_failures_in_row_grow_until_a_clean_end_or_ten_minutes(task_ended, count):
     assert failures_in_row(task_ended) == count
+
+
+@pytest.mark.parametrize(
+    ("task_ended", "count"),
+    [
+        (ended(FAILED, short_runs=0), 1),
+        (ended(COMPLETE, short_runs=3), 4),
+        (ended(REJECTED, short_runs=3), 4),
+        (ended(RUNNING, short_runs=3), 3),
+        (ended(COMPLETE, short_runs=3, at_ms=10 * MINUTES, created_ms=0), 1),
+        (ended(COMPLETE, short_runs=3, at_ms=10 * MINUTES, created_ms=0, start_at_ms=1), 4),
+        (ended(SHUTDOWN, short_runs=3), 3),  # for want of a manager
+    ],
+)
+def test_short_runs_grow_with_clean_ends_too_until_one_of_ten_minutes(task_ended, count):
+    assert short_runs(task_ended) == count
+    world = World()
+    world.add_service()
+    follower = successor(task_ended, world.services.get("web"), ANY, world, Moment(1, str))
+    assert follower.short_runs == count
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,7 @@ class ServiceStatusJson(ApiStruct, frozen=True, kw_only=True):
     running_tasks: int = always(0)
     desired_tasks: int = always(0)
     completed_tasks: int = always(0)
+    crash_looping_tasks: int = 0
 
 
 class JobStatusJson(ApiStruct, frozen=True, kw_only=True):
@@ -89,6 +90,7 @@ def _service_status(status: "ServiceStatus | None") -> ServiceStatusJson | None:
         running_tasks=status.running,
         desired_tasks=status.desired,
         completed_tasks=status.completed,
+        crash_looping_tasks=status.crash_looping,
     )
 
 

@@ -6,9 +6,10 @@ from swarmlet.api.render.common import ObjectVersion, rfc3339
 from swarmlet.api.render.network import AttachedNetworkJson, render_attached_network
 from swarmlet.api.render.spec import ShownSpec
 from swarmlet.model.base import ApiStruct, always
+from swarmlet.model.crash_loop import restart_note
 from swarmlet.model.network import Network
 from swarmlet.model.service import GenericResource, PortConfig, ServiceMode
-from swarmlet.model.task import STATE_NAMES, Task, TaskStatus
+from swarmlet.model.task import STATE_NAMES, Task
 
 
 class ContainerStatusJson(ApiStruct, frozen=True, kw_only=True):
@@ -56,13 +57,14 @@ class TaskJson(ApiStruct, frozen=True, kw_only=True):
 _NO_PORTS = PortStatusJson()
 
 
-def _status(status: TaskStatus) -> TaskStatusJson:
+def _status(task: Task, now_ms: int) -> TaskStatusJson:
+    status = task.status
     has_run = status.container_id or status.pid or status.exit_code
     return TaskStatusJson(
         timestamp=rfc3339(status.at_ms),
         state=STATE_NAMES[status.state],
         message=status.message,
-        err=status.err,
+        err=status.err or (restart_note(task, now_ms) if task.short_runs or task.attempt else ""),
         container_status=ContainerStatusJson(
             container_id=status.container_id, pid=status.pid, exit_code=status.exit_code
         )
@@ -76,8 +78,11 @@ def _is_job(mode: ServiceMode) -> bool:
     return mode.replicated_job is not None or mode.global_job is not None
 
 
-def render_task(task: Task, shown: ShownSpec, networks: dict[str, Network]) -> TaskJson:
-    """`networks` by id: attachments to others are left out, for nothing can be said of them."""
+def render_task(
+    task: Task, shown: ShownSpec, networks: dict[str, Network], *, now_ms: int
+) -> TaskJson:
+    """`networks` by id: attachments to others are left out, for nothing can be said of them. A task
+    of a crash loop says so where Docker's clients show errors, unless it has one of its own."""
     return TaskJson(
         id=task.id,
         version=ObjectVersion(index=task.version),
@@ -87,7 +92,7 @@ def render_task(task: Task, shown: ShownSpec, networks: dict[str, Network]) -> T
         service_id=task.service_id,
         slot=task.slot,
         node_id=task.node_id,
-        status=_status(task.status),
+        status=_status(task, now_ms),
         desired_state=STATE_NAMES[task.desired],
         networks_attachments=[
             AttachmentJson(

@@ -59,6 +59,7 @@ async def list_all(call: Call) -> web.Response:
         (service, spec_version(view, service.id, service.spec_version))
         for service in view.services.all()
     )
+    now_ms = control.now_ms()
     found = sorted(select_services(rows, filters), key=lambda row: row[0].id)
     return reply(
         [
@@ -66,7 +67,7 @@ async def list_all(call: Call) -> web.Response:
                 call,
                 view,
                 service,
-                status=service_status(view, service) if with_status else None,
+                status=service_status(view, service, now_ms) if with_status else None,
             )
             for service, _ in found
         ]

@@ -39,7 +39,7 @@ def _networks(view: View) -> dict[str, Network]:
 
 
 async def _render_all(
-    call: Call, rows: list[tuple[Task, SpecVersion]], networks: dict[str, Network]
+    call: Call, rows: list[tuple[Task, SpecVersion]], networks: dict[str, Network], now_ms: int
 ) -> list[TaskJson]:
     """Rows are frozen, so what was selected at one moment may be printed in slices."""
     printed: list[TaskJson] = []
@@ -47,7 +47,7 @@ async def _render_all(
         if start:
             await asyncio.sleep(0)
         printed += [
-            render_task(task, call.context.specs.of(row), networks)
+            render_task(task, call.context.specs.of(row), networks, now_ms=now_ms)
             for task, row in rows[start : start + SLICE_TASKS]
         ]
     return printed
@@ -59,7 +59,7 @@ async def list_all(call: Call) -> web.Response:
     view = await call.view(control)
     selected = select_tasks(view, _ids_for_names(control, view, filters))
     rows = sorted(selected, key=lambda row: row[0].id)
-    return reply(await _render_all(call, rows, _networks(view)))
+    return reply(await _render_all(call, rows, _networks(view), control.now_ms()))
 
 
 async def inspect(call: Call) -> web.Response:
@@ -67,7 +67,7 @@ async def inspect(call: Call) -> web.Response:
     view = await call.view(control)
     task = control.find_task(view, call.name)
     spec = call.context.specs.of(task_spec_version_of(view, task))
-    return reply(render_task(task, spec, _networks(view)))
+    return reply(render_task(task, spec, _networks(view), now_ms=control.now_ms()))
 
 
 async def logs(call: Call) -> web.StreamResponse:

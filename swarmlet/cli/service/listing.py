@@ -83,12 +83,15 @@ def _replicas(service: Object) -> str:
     running, desired = status.get("RunningTasks", 0), status.get("DesiredTasks", 0)
     completed, mode = status.get("CompletedTasks", 0), spec.get("Mode") or {}
     text = f"{running}/{desired}"
+    looping = status.get("CrashLoopingTasks", 0)
     if (job := mode.get("ReplicatedJob")) is not None:
         return f"{text} ({completed}/{job.get('TotalCompletions', 0)} completed)"
     if mode.get("GlobalJob") is not None:
         return f"{text} ({completed}/{desired + completed} completed)"
     most = ((spec.get("TaskTemplate") or {}).get("Placement") or {}).get("MaxReplicas", 0)
-    return f"{text} (max {most} per node)" if most else text
+    notes = [f"max {most} per node"] if most else []
+    notes += [f"{looping} crash-looping"] if looping else []
+    return f"{text} ({', '.join(notes)})" if notes else text
 
 
 def _ports(ports: list[Object]) -> str:

@@ -85,6 +85,10 @@ class ControlBase(Finders):
         """How long ago what this manager knows was sure to be the swarm's newest state."""
         return max(0, self._env.clock.wall_ms() - self._log.health().as_of_ms)
 
+    def now_ms(self) -> int:
+        """Wall time on this manager."""
+        return self._env.clock.wall_ms()
+
     def problem(self, *, after_s: float = LEADERLESS_S) -> SwarmError | None:
         """Why what needs a majority of the managers fails, where there has been none for so long.
         None while there is one, or an election may still bring it about."""

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from swarmlet.model.crash_loop import is_crash_looping
 from swarmlet.model.node import NodeState
 from swarmlet.model.service import Service, ServiceMode
 from swarmlet.model.task import Task, TaskState
@@ -9,11 +10,13 @@ from swarmlet.model.view import View, spec_of
 
 
 class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """`completed` counts the current iteration of a job, and is 0 for other services."""
+    """`completed` counts the current iteration of a job, and is 0 for other services;
+    `crash_looping` the tasks that are one of a loop."""
 
     running: int
     desired: int
     completed: int = 0
+    crash_looping: int = 0
 
 
 def desired_tasks(view: View, service: Service) -> int:
@@ -35,15 +38,21 @@ def _desired_everywhere(view: View, service: Service, mode: ServiceMode) -> int:
     )
 
 
-def service_status(view: View, service: Service) -> ServiceStatus:
+def service_status(view: View, service: Service, now_ms: int) -> ServiceStatus:
     """What Docker's ServiceStatus shows (SwarmKit's ListServiceStatuses); what last ran on a node
     that is down does not count, as in the docker CLI before there was a ServiceStatus."""
-    running = completed = 0
+    running = completed = looping = 0
     iteration = service.job_status.iteration if service.job_status is not None else None
     for task in view.tasks.scan("service", service.id):
         running += task.status.state == TaskState.RUNNING and not _is_lost(view, task)
         completed += task.status.state == TaskState.COMPLETE and task.job_iteration == iteration
-    return ServiceStatus(running=running, desired=desired_tasks(view, service), completed=completed)
+        looping += is_crash_looping(task, now_ms)
+    return ServiceStatus(
+        running=running,
+        desired=desired_tasks(view, service),
+        completed=completed,
+        crash_looping=looping,
+    )
 
 
 def _is_lost(view: View, task: Task) -> bool:
