@@ -18,6 +18,7 @@ class Cluster:
         for number in (1, 2, 3):
             self.world.put(node(f"n{number}"))
         self.replicas, self.number = replicas, 0
+        self.rollback: UpdateConfig | None = config.pop("rollback", None)
         self.policy, self.config = policy or RestartPolicy(), UpdateConfig(**config)
         spec = self.spec()
         self.world.add_service(replicas=replicas)
@@ -28,7 +29,7 @@ class Cluster:
 
     def spec(self, **template):
         made = service_spec("web", self.replicas, restart_policy=self.policy, **template)
-        return replace(made, update_config=self.config)
+        return replace(made, update_config=self.config, rollback_config=self.rollback)
 
     def lead(self) -> None:
         self.leader = Leader(self.world, all_deciders())
