@@ -4,6 +4,8 @@ are on the move. Kept up to date from rows, however often and in whatever order 
 
 from typing import Final, NamedTuple
 
+import msgspec
+
 from swarmlet.core.ids import NodeID, ServiceID, TaskID
 from swarmlet.model.node import Node
 from swarmlet.model.service import Service, ServiceSpec
@@ -127,7 +129,8 @@ class Books:
         """Move a task in thought."""
         claim = self.ledger.claim_of(task.id)
         assert claim is not None, f"task {task.id} runs, and is not counted"
-        self.ledger.count(task.id, claim._replace(node_id=node_id))
+        there = msgspec.structs.replace(claim, node_id=node_id, given=())
+        self.ledger.count(task.id, there)
         self.planned.add(task.id)
 
     def look(self, view: View, task_id: str) -> None:
@@ -141,7 +144,7 @@ class Books:
             return
         claim = claim_of_row(task, group)
         if claim is not None and task.move_ms:
-            claim = claim._replace(is_active=False)
+            claim = msgspec.structs.replace(claim, is_active=False)
         self.ledger.count(task_id, claim)
         is_running = is_wanted(task) and task.status.state == TaskState.RUNNING
         self._count(task_id, _Counted(task.service_id, is_wanted(task), is_running))
