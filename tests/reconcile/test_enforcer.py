@@ -23,6 +23,7 @@ from tests.reconcile.world import Leader, World, assert_at_rest, node, replace, 
 
 RUNNING, REJECTED, SHUTDOWN = TaskState.RUNNING, TaskState.REJECTED, TaskState.SHUTDOWN
 EU = {"zone": "eu"}
+EU_ONLY = ["node.labels.zone==eu"]
 
 
 def enforcer():
@@ -68,7 +69,7 @@ def ended(world, *events):
 
 
 def test_task_ends_where_its_node_loses_the_label_it_needs():
-    world = scene(task("t"), **needs(constraints=["node.labels.zone==eu"]))
+    world = scene(task("t"), **needs(constraints=EU_ONLY))
     assert ended(world) == []
     assert ended(world, *world.put(node("n1"))) == ["t"]
     status = world.tasks.get("t").status
@@ -85,13 +86,13 @@ def test_task_ends_where_its_node_loses_the_label_it_needs():
     ],
 )
 def test_task_on_a_node_that_takes_none_is_left_alone(how):
-    world = scene(task("t"), **needs(constraints=["node.labels.zone==eu"]))
+    world = scene(task("t"), **needs(constraints=EU_ONLY))
     assert ended(world, *world.put(node("n1", **how))) == []
 
 
 @pytest.mark.parametrize("state", [NodeState.UNKNOWN, NodeState.DISCONNECTED])
 def test_task_ends_on_a_node_that_is_not_heard_of(state):
-    world = scene(task("t"), **needs(constraints=["node.labels.zone==eu"]))
+    world = scene(task("t"), **needs(constraints=EU_ONLY))
     assert ended(world, *world.put(node("n1", state=state))) == ["t"]
 
 
@@ -109,13 +110,13 @@ def test_task_ends_on_a_node_that_is_not_heard_of(state):
     ],
 )
 def test_only_what_is_on_the_node_and_wanted_is_ended(row, is_ended):
-    world = scene(row, **needs(constraints=["node.labels.zone==eu"]))
+    world = scene(row, **needs(constraints=EU_ONLY))
     assert ended(world, *world.put(node("n1"))) == ["t"] * is_ended
 
 
 def test_task_stays_where_it_suits_what_its_service_asks_for_now():
     """Its own spec asks for more than the present one."""
-    world = scene(task("t"), **needs(constraints=["node.labels.zone==eu"]))
+    world = scene(task("t"), **needs(constraints=EU_ONLY))
     world.update_service("web", service_spec())
     assert ended(world, *world.put(node("n1"))) == []
 
@@ -145,7 +146,7 @@ def test_node_that_has_not_said_what_it_has_ends_nothing():
 
 def test_node_is_looked_at_again_for_what_was_placed_there_meanwhile():
     """The scheduler chose the node by the row before."""
-    world = scene(**needs(constraints=["node.labels.zone==eu"]))
+    world = scene(**needs(constraints=EU_ONLY))
     leader = Leader(world, enforcer())
     leader.tell(world.put(node("n1")))
     leader.run()
@@ -156,7 +157,7 @@ def test_node_is_looked_at_again_for_what_was_placed_there_meanwhile():
 
 
 def test_new_leader_looks_at_every_node():
-    world = scene(task("t"), **needs(constraints=["node.labels.zone==eu"]))
+    world = scene(task("t"), **needs(constraints=EU_ONLY))
     world.put(node("n1"))
     leader = Leader(world, enforcer())
     leader.run()
@@ -173,7 +174,7 @@ def test_replicated_task_moves_to_a_node_that_suits_and_counts_no_failure():
     world = World()
     world.put(node("n1", labels=EU))
     world.put(node("n2", labels=EU))
-    world.add_service(replicas=1, **needs(constraints=["node.labels.zone==eu"]))
+    world.add_service(replicas=1, **needs(constraints=EU_ONLY))
     leader = Leader(world, all_deciders())
     leader.run()
     (first,) = world.service_tasks()
@@ -185,6 +186,29 @@ def test_replicated_task_moves_to_a_node_that_suits_and_counts_no_failure():
     assert (new.desired, new.attempt) == (RUNNING, 0)
     assert {first.node_id, new.node_id} == {"n1", "n2"}
     assert failures_in_row(old) == 0
+
+
+def test_task_that_was_made_before_the_constraint_it_breaks_moves_by_an_update():
+    """It stayed when the constraint came, for its node satisfied it; now it does not any more."""
+    world = World()
+    for node_id in ("n1", "n2"):
+        world.put(node(node_id, labels=EU))
+    world.add_service(replicas=1)
+    leader = Leader(world, all_deciders())
+    leader.run()
+    (first,) = world.service_tasks()
+    leader.tell(world.report(first.id, RUNNING))
+    placement = Placement(constraints=EU_ONLY)
+    leader.tell(world.update_service("web", service_spec(replicas=1, placement=placement)))
+    leader.run()
+    assert [t.id for t in world.service_tasks()] == [first.id]
+    leader.tell(world.put(node(first.node_id)))
+    leader.run()
+    old, new = world.service_tasks()
+    assert (old.desired, old.status.state) == (SHUTDOWN, RUNNING)
+    assert (new.updated_from, new.spec_version) == (1, 2)
+    assert {old.node_id, new.node_id} == {"n1", "n2"}
+    assert world.services.get("web").update_status.state == "updating"
 
 
 def test_nothing_runs_beside_an_ended_task_until_it_has_surely_stopped():

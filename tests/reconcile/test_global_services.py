@@ -395,6 +395,23 @@ def test_update_that_fails_on_one_node_pauses():
     assert swarm.of(1) == ["n1", "n2"] or swarm.of(1) == ["n2"]
 
 
+def test_update_that_fails_is_rolled_back_on_every_node_it_reached():
+    how = UpdateConfig(parallelism=1, failure_action="rollback", max_failure_ratio=0.5)
+    swarm = Swarm(update=how)
+    swarm.update(force_update=1, update=how)
+    for _ in range(20):
+        swarm.settle(1)
+        for row in swarm.wanted():
+            if row.spec_version == 2 and row.status.state == RUNNING:
+                swarm.report(row.id, FAILED)
+        swarm.pass_ms(5_000)
+    swarm.finish()
+    assert swarm.state == "rollback_completed"
+    assert swarm.running() == ["n0", "n1", "n2"]
+    assert swarm.of(2) == []
+    assert_at_rest(swarm.world, all_deciders)
+
+
 def test_node_that_joins_during_an_update_gets_the_new_spec_at_once():
     swarm = Swarm(update=UpdateConfig(parallelism=1))
     swarm.update(force_update=1, update=UpdateConfig(parallelism=1, delay=60_000_000_000))
