@@ -13,7 +13,7 @@ from swarmlet.model.node import Node, NodeState
 from swarmlet.model.task import STATE_NAMES, Task, TaskState
 from swarmlet.model.view import View, spec_of, task_spec_of
 from swarmlet.reconcile.base import Steps
-from swarmlet.reconcile.instances import is_bound
+from swarmlet.reconcile.instances import is_bound, siblings_of
 from swarmlet.reconcile.moving import has_plan, is_moving, why_stop_first
 from swarmlet.reconcile.restart import may_restart, policy_of
 from swarmlet.reconcile.scheduler.preview import Place, places_without
@@ -167,7 +167,7 @@ def _successors(view: View, task: Task) -> Iterator[Task]:
     """What is wanted in its slot elsewhere, the furthest first."""
     others = (
         other
-        for other in view.tasks.scan("slot", (task.service_id, task.slot))
+        for other in siblings_of(view, task)
         if other.id != task.id and is_wanted(other) and other.node_id != task.node_id
     )
     yield from sorted(others, key=lambda other: (-other.status.state, other.id))

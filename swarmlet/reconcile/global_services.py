@@ -64,11 +64,11 @@ class GlobalDecider:
     def keys_of(self, event: Event, view: View) -> Iterable[Key]:
         """See the module's docstring. Of a node that is heard of again, or not any more, only the
         places where a task is held back: what it waits for may be told now."""
+        if event.table is Task:
+            return self._keys_of_task(event) if self._services else ()
         if event.table is Service:
             return self._keys_of_service(event, view)
-        if event.table is Node:
-            return self._keys_of_node(event, view)
-        return self._keys_of_task(event) if event.table is Task else ()
+        return self._keys_of_node(event, view)
 
     def decide(self, view: View, key: Key, moment: Moment) -> Decision:
         service = view.services.get(key[1])
@@ -100,16 +100,17 @@ class GlobalDecider:
                 if task.desired < TaskState.RUNNING and task.service_id in self._services:
                     yield _key(task.service_id, event.id)
 
-    def _keys_of_task(self, event: Event) -> Iterator[Key]:
+    def _keys_of_task(self, event: Event) -> Iterable[Key]:
         old, new = event.old, event.new
+        task = new if new is not None else old
+        assert isinstance(task, Task)
+        if task.service_id not in self._services:  # as most are
+            return ()
         assert isinstance(old, Task | None)
         assert isinstance(new, Task | None)
-        task = new or old
-        assert task is not None
-        if task.service_id not in self._services:
-            return
         if old is None or new is None or has_turned(old, new):
-            yield key_of(task.service_id, instance_of(task))
+            return [key_of(task.service_id, instance_of(task))]
+        return ()
 
 
 def is_global(view: View, service: Service | None) -> bool:

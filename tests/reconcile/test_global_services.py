@@ -1,133 +1,31 @@
 """Global services: one task on every node that suits, whatever happens to nodes and tasks."""
 
 from collections import Counter
-from random import Random
 
 import pytest
 
-from swarmlet.model.base import Empty
-from swarmlet.model.change import Event, Exists
+from swarmlet.model.change import Exists
 from swarmlet.model.node import DrainPlan, Node, NodeState
 from swarmlet.model.on_disconnect import LABEL
 from swarmlet.model.service import (
-    Placement,
     ResourceRequirements,
     Resources,
     RestartPolicy,
-    Service,
-    ServiceMode,
-    ServiceSpec,
     UpdateConfig,
 )
-from swarmlet.model.task import Task, TaskState
+from swarmlet.model.task import TaskState
 from swarmlet.reconcile.base import Moment
 from swarmlet.reconcile.deciders import all_deciders
+from swarmlet.reconcile.drain import left_on, moves_of
 from swarmlet.reconcile.eviction import EVICTED
 from swarmlet.reconcile.global_services import GlobalDecider
 from swarmlet.reconcile.moving import is_moving
-from tests.reconcile.world import Ids, Leader, World, assert_at_rest, node, replace, service_spec
+from tests.reconcile.everywhere import Swarm
+from tests.reconcile.explained import answer_of
+from tests.reconcile.world import Ids, assert_at_rest, node, replace
 
 RUNNING, SHUTDOWN, READY = TaskState.RUNNING, TaskState.SHUTDOWN, TaskState.READY
 PENDING, FAILED = TaskState.PENDING, TaskState.FAILED
-
-
-def global_spec(
-    *, update=None, labels=None, constraints=(), policy=None, **template
-) -> ServiceSpec:
-    made = service_spec(
-        "web",
-        placement=Placement(constraints=list(constraints)),
-        restart_policy=policy,
-        **template,
-    )
-    return replace(
-        made,
-        mode=ServiceMode(global_=Empty()),
-        update_config=update,
-        labels=labels or {},
-    )
-
-
-class Swarm:
-    """Some nodes, one global service, all deciders, and agents that obey when told to."""
-
-    def __init__(self, nodes: int = 3, seed: int | None = None, **spec) -> None:
-        self.world, self.new_id, self.seed = World(history=spec.pop("history", None)), Ids(), seed
-        self.nodes = {f"n{number}": node(f"n{number}") for number in range(nodes)}
-        for row in self.nodes.values():
-            self.world.put(row)
-        self.world.add_service()
-        self.world.put(replace(self.world.specs.get("web@1"), spec=global_spec(**spec)))
-        self.lead()
-        self.settle()
-
-    def lead(self) -> None:
-        self.leader = Leader(self.world, all_deciders(), self.seed)
-        self.leader.new_id = self.new_id
-        self.leader.run()
-
-    def tell(self, events: list[Event]) -> None:
-        self.leader.tell(events)
-        self.leader.run()
-
-    def update(self, **spec) -> None:
-        events = self.world.update_service("web", global_spec(**spec))
-        self.tell([*events, *self.world.put(replace(self.service, update_status=None))])
-
-    def set_node(self, node_id: str, **fields) -> None:
-        """What is said of a node; all else of it is as a plain node has it."""
-        self.tell(self.world.put(node(node_id, **fields)))
-
-    def remove_node(self, node_id: str) -> None:
-        """As the API does: its tasks are orphaned."""
-        for row in self.on(node_id):
-            self.tell(self.world.report(row.id, TaskState.ORPHANED))
-        self.tell(self.world.drop(Node, node_id))
-
-    def report(self, task_id: str, state: TaskState) -> None:
-        self.tell(self.world.report(task_id, state))
-
-    def settle(self, rounds: int = 8) -> None:
-        for _ in range(rounds):
-            for row in sorted(self.world.tasks.all(), key=lambda t: t.id):
-                self.obey_in(row)
-
-    def obey_in(self, row: Task) -> None:
-        on = self.world.nodes.get(row.node_id)
-        is_up = on is not None and on.status.state == NodeState.READY
-        if is_up and TaskState.ASSIGNED <= row.status.state <= RUNNING:
-            goal = SHUTDOWN if row.desired > RUNNING else row.desired
-            if goal > row.status.state:
-                self.report(row.id, TaskState(goal))
-
-    def pass_ms(self, period_ms: int) -> None:
-        self.leader.run_for(period_ms)
-
-    def finish(self, rounds: int = 30) -> None:
-        for _ in range(rounds):
-            self.settle(2)
-            self.pass_ms(10_000)
-
-    @property
-    def service(self) -> Service:
-        return self.world.services.get("web")
-
-    @property
-    def state(self) -> str:
-        return self.service.update_status.state if self.service.update_status else ""
-
-    def on(self, node_id: str) -> list[Task]:
-        return [t for t in self.world.service_tasks() if t.node_id == node_id]
-
-    def wanted(self) -> list[Task]:
-        return [t for t in self.world.service_tasks() if t.desired <= RUNNING]
-
-    def running(self) -> list[str]:
-        """The nodes where a task is wanted and runs, each as often as one does."""
-        return sorted(t.node_id for t in self.wanted() if t.status.state == RUNNING)
-
-    def of(self, version: int) -> list[str]:
-        return sorted(t.node_id for t in self.wanted() if t.spec_version == version)
 
 
 def test_service_runs_once_on_every_node_and_its_tasks_have_no_slot():
@@ -311,11 +209,18 @@ def test_new_task_is_released_when_the_node_that_stops_the_old_one_is_lost():
 
 def test_drain_with_a_plan_stops_the_task_at_once():
     swarm = Swarm(2)
-    swarm.set_node("n1", availability="drain", drain=DrainPlan(began_ms=1))
+    events = swarm.world.put(node("n1", availability="drain", drain=DrainPlan(began_ms=1)))
+    host = swarm.world.nodes.get("n1")
+    assert [left.waits_for for left in left_on(swarm.world, host)] == ["it is about to be stopped"]
+    swarm.tell(events)
     (row,) = swarm.on("n1")
     assert row.desired == SHUTDOWN
     assert not is_moving(swarm.world, replace(row, desired=RUNNING))
     assert len(swarm.wanted()) == 1
+    assert [left.waits_for for left in left_on(swarm.world, host)] == ["it is being stopped"]
+    host = swarm.world.nodes.get("n0")
+    (move,) = answer_of(moves_of(swarm.world, host, swarm.world.now_ms))
+    assert (move.way, move.reason) == ("stop", "its service has one task on each node")
 
 
 def test_node_that_is_promoted_gets_the_task_for_managers():
@@ -492,102 +397,3 @@ def test_label_that_is_taken_away_ends_the_task_and_given_back_brings_one():
     swarm.set_node("n0", labels={"zone": "eu"})
     swarm.finish(2)
     assert swarm.running() == ["n0"]
-
-
-# Histories ----------------------------------------------------------------------------------------
-
-
-class Fate:
-    """What happens to a swarm of a seed."""
-
-    def __init__(self, seed: int) -> None:
-        self.rng = Random(seed)
-        self.how = UpdateConfig(
-            parallelism=self.rng.choice([0, 1, 2]),
-            monitor=1,
-            failure_action=self.rng.choice(["continue", "continue", "pause"]),
-            order=self.rng.choice(["", "start-first"]),
-        )
-        self.force = 0
-        self.swarm = Swarm(4, seed=seed, history=3, **self.spec())
-
-    def spec(self, **more):
-        return {
-            "update": self.how,
-            "policy": RestartPolicy(delay=1_000_000_000),
-            "constraints": self.rng.choice([[], ["node.labels.zone==eu"]]),
-            **more,
-        }
-
-    def node(self) -> None:
-        how = self.rng.choice(
-            [
-                {},
-                {"labels": {"zone": "eu"}},
-                {"labels": {"zone": "eu"}},
-                {"availability": "drain"},
-                {"availability": "pause", "labels": {"zone": "eu"}},
-                {"state": NodeState.DOWN},
-                {"state": NodeState.DISCONNECTED},
-            ]
-        )
-        self.swarm.tell(self.swarm.world.put(node(f"n{self.rng.randrange(6)}", **how)))
-
-    def leave(self) -> None:
-        node_id = f"n{self.rng.randrange(6)}"
-        if self.swarm.world.nodes.get(node_id) is not None and self.rng.random() < 0.3:
-            self.swarm.remove_node(node_id)
-
-    def fail(self) -> None:
-        up = [t for t in self.swarm.world.tasks.all() if t.status.state == RUNNING]
-        if up:
-            row = self.rng.choice(sorted(up, key=lambda t: t.id))
-            self.swarm.report(row.id, self.rng.choice([FAILED, TaskState.COMPLETE]))
-
-    def update(self) -> None:
-        self.force += self.rng.randrange(2)
-        self.swarm.update(**self.spec(force_update=self.force))
-
-    def wait(self) -> None:
-        self.swarm.pass_ms(self.rng.choice([10, 1_000, 61_000]))
-
-    def run(self) -> None:
-        swarm = self.swarm
-        what = [self.node, self.node, self.leave, self.fail, self.update, self.wait, swarm.lead]
-        for _ in range(25):
-            self.rng.choice(what)()
-            self.check()
-            for row in sorted(swarm.world.tasks.all(), key=lambda t: t.id):
-                if self.rng.random() < 0.7:
-                    swarm.obey_in(row)
-            self.check()
-
-    def check(self) -> None:
-        """Never two wanted on a node but while one starts before the other stops."""
-        counts = Counter((t.node_id, t.spec_version) for t in self.swarm.wanted())
-        assert max(counts.values(), default=0) <= 1
-        both = Counter(t.node_id for t in self.swarm.wanted())
-        assert max(both.values(), default=0) <= 2
-
-
-@pytest.mark.parametrize("seed", range(30))
-def test_swarm_ends_with_one_task_on_every_node_that_suits_and_rests(seed):
-    fate = Fate(seed)
-    fate.run()
-    swarm = fate.swarm
-    swarm.update(**fate.spec(force_update=99))
-    for row in list(swarm.world.nodes.all()):
-        swarm.set_node(row.id, labels=row.spec.labels)
-    swarm.finish(40)
-    constraints = swarm.world.specs.get(f"web@{swarm.service.spec_version}").spec.task_template
-    eu_only = bool(constraints.placement.constraints)
-    suiting = [
-        row.id
-        for row in swarm.world.nodes.all()
-        if not eu_only or row.spec.labels.get("zone") == "eu"
-    ]
-    assert swarm.running() == sorted(suiting)
-    assert swarm.of(swarm.service.spec_version) == sorted(suiting)
-    assert max(Counter(t.node_id for t in swarm.world.tasks.all()).values(), default=0) <= 3
-    assert not [t for t in swarm.world.tasks.all() if t.desired == TaskState.REMOVE]
-    assert_at_rest(swarm.world, all_deciders)
