@@ -111,7 +111,9 @@ def test_a_run_that_failed_is_said_beside_the_next():
     leader.run_for(30 * MINUTE_MS)
     leader.tell(end(world, FAILED))
     leader.run()
-    given_up, next_one = explained(world).reasons
+    found = explained(world)
+    given_up, next_one = found.reasons
     assert given_up.code == "given-up"
     assert given_up.remedy == "`swarmlet service run --now job` begins the next iteration"
     assert next_one.code == "scheduled"
+    assert found.waiting[0].reason.remedy == "`swarmlet service run --now job`"

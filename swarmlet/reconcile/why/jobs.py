@@ -7,7 +7,6 @@ from typing import Final
 import msgspec
 
 from swarmlet.model.job import job_status_of, open_iterations
-from swarmlet.model.schedule import is_scheduled
 from swarmlet.model.service import Service, ServiceSpec
 from swarmlet.model.task import Task, TaskState
 from swarmlet.model.view import View, spec_of
@@ -18,7 +17,7 @@ from swarmlet.reconcile.jobs import completions_of, concurrency_of
 from swarmlet.reconcile.slots import newest
 from swarmlet.reconcile.why.answers import Groups, Reason, ServiceWhy, Verdict, worst
 from swarmlet.reconcile.why.everywhere import reach_of, reach_reasons
-from swarmlet.reconcile.why.schedules import schedule_reasons
+from swarmlet.reconcile.why.schedules import again, schedule_reasons
 from swarmlet.reconcile.why.tasks import Sight, failed_lately, is_running, reason_of
 from swarmlet.reconcile.why.words import counted, span
 
@@ -132,14 +131,9 @@ def _standing(
     return Reason(
         code="given-up",
         sentence=f"{sentence}, and {given_up} given up.",
-        remedy=f"`swarmlet service {_again(spec)} {service.name}` begins the next iteration",
+        remedy=f"`swarmlet service {again(spec)} {service.name}` begins the next iteration",
         since_ms=since_ms,
     )
-
-
-def _again(spec: ServiceSpec) -> str:
-    """What begins a run by hand: an update does not where there is a schedule."""
-    return "run --now" if is_scheduled(spec) else "update --force"
 
 
 def _answer(

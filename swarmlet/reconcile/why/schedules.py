@@ -29,6 +29,11 @@ def schedule_reasons(service: Service, spec: ServiceSpec, now_ms: int) -> Iterat
     yield from _not_run(service, schedule, now_ms)
 
 
+def again(spec: ServiceSpec) -> str:
+    """What has a service's tasks made anew: an update does not where there is a schedule."""
+    return "run --now" if is_scheduled(spec) else "update --force"
+
+
 def _next(service: Service, schedule: Schedule, now_ms: int) -> Reason:
     cron = schedule.cron
     at_ms = next_fire_ms(schedule, history_of(service), service.updated_ms)

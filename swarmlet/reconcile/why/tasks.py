@@ -39,6 +39,7 @@ from swarmlet.reconcile.why.iterations import (
     why_over,
 )
 from swarmlet.reconcile.why.placement import placement, why_not_on, why_unplaced
+from swarmlet.reconcile.why.schedules import again
 from swarmlet.reconcile.why.standing import on_absent_node
 from swarmlet.reconcile.why.words import counted, left, name_of, span
 
@@ -377,7 +378,7 @@ def why_given_up(sight: Sight, task: Task, slot: Sequence[Task]) -> Reason:
     return Reason(
         code="not-restarted",
         sentence=f"Ended {age} ago ({how}) and is not restarted: {why}.",
-        remedy=f"`swarmlet service update --force {made_from.spec.name}`",
+        remedy=f"`swarmlet service {again(made_from.spec)} {made_from.spec.name}`",
         since_ms=ended_ms(task),
         task_id=task.id,
         attempt=task.attempt,
