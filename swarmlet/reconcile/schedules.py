@@ -187,11 +187,11 @@ def _with_fires(
     if schedule is None:
         return service, None, ""
     history = history_of(service)
-    if history.schedule != schedule.key:
-        since_ms = max(service.updated_ms, min(history.decided_ms, now_ms))
-        return decided(service, schedule.key, since_ms), None, "its schedule is new"
     if history.decided_ms > now_ms + AHEAD_MAX_MS:
         return decided(service, schedule.key, now_ms), None, "a clock was far ahead"
+    if history.schedule != schedule.key:
+        since_ms = max(service.updated_ms, history.decided_ms)
+        return decided(service, schedule.key, since_ms), None, "its schedule is new"
     due = schedule.cron.due(history.decided_ms, now_ms)
     if due is None:
         return service, schedule.cron.next_after(history.decided_ms), ""

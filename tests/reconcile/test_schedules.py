@@ -348,6 +348,17 @@ def test_the_same_schedule_said_again_runs_nothing_twice():
     assert fired_at(world) == [0]
 
 
+def test_the_same_schedule_said_again_by_a_clock_that_is_behind_runs_nothing_twice():
+    world, leader = scene()
+    pass_to(world, leader, NOON_MS)
+    for schedule in ("5 * * * *", "0 * * * *"):
+        world.now_ms = NOON_MS - 5_000
+        leader.tell(world.update_service("job", job_spec(schedule)))
+        leader.run()
+    leader.run_for(MINUTE_MS)
+    assert fired_at(world) == [0]
+
+
 def test_an_update_of_anything_else_leaves_the_schedule_alone():
     world, leader = scene()
     pass_to(world, leader, NOON_MS - MINUTE_MS)
