@@ -5,7 +5,7 @@ nothing where it is equal already. So the echo of the scheduler's own Assign is 
 a refused one is put right by counting the row again.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import msgspec
 
@@ -56,9 +56,11 @@ class Ledger:
         service was removed and made anew."""
         return [self._hosts[service_id] for service_id in self._named.get(name, ())]
 
-    def gained(self) -> list[str]:
+    def gained(self) -> Collection[str]:
         """Names of the services that came to a node they were not on, since this was last asked."""
-        names, self._gained = list(self._gained), {}
+        if not self._gained:
+            return ()
+        names, self._gained = self._gained, {}
         return names
 
     def claim_of(self, task_id: str) -> Claim | None:

@@ -81,7 +81,8 @@ class SchedulerDecider:
         self._try_preset(view, changes, moment)
         reasons: list[str] = []
         while len(changes) < ENTRY_CHANGES_MAX:
-            self._waiting.wake_near(self._ledger.gained())
+            if gained := self._ledger.gained():
+                self._waiting.wake_near(gained)
             line = self._waiting.next_line()
             if line is None:
                 break
@@ -110,9 +111,24 @@ class SchedulerDecider:
         old, new = event.old, event.new
         assert isinstance(old, Task | None)
         assert isinstance(new, Task | None)
-        if old is not None and new is not None and _has_failed(new) and not _has_failed(old):
-            self._note_failure(view, new)
+        if old is not None and new is not None:
+            if self._is_kept(new):
+                return False
+            if _has_failed(new) and not _has_failed(old):
+                self._note_failure(view, new)
         return self._look(view, TaskID(event.id))
+
+    def _is_kept(self, task: Task) -> bool:
+        """Whether the row is what was promised of it, and held since: nothing is to be counted, nor
+        looked at again. For the many; what a row says otherwise, `_look` sees."""
+        if task.id not in self._promised:
+            return False
+        claim = self._ledger.claim_of(task.id)
+        if claim is None or claim_of_row(task, claim.group) != claim:
+            return False
+        del self._promised[task.id]
+        self._preset.drop(task.id)
+        return True
 
     def _node_changed(self, event: Event, view: View) -> bool:
         old, new = event.old, event.new
@@ -142,7 +158,8 @@ class SchedulerDecider:
         group = None if task is None else self._group(view, task)
         loosened = self._ledger.count(task_id, self._claim(task, group))
         is_work = loosened is not None and self._loosen(loosened)
-        is_work |= self._waiting.wake_near(self._ledger.gained())
+        if gained := self._ledger.gained():
+            is_work |= self._waiting.wake_near(gained)
         if task is None or group is None or task.status.state >= TaskState.ASSIGNED:
             self._forget(task_id)
             return is_work
