@@ -49,7 +49,8 @@ REMOVE: Final = "remove"
 
 class Planned(NamedTuple):
     """What becomes of one instance. `old` is the task there now, `node_id` where the new one would
-    go: "" with the reason where it would go nowhere, and where there is no new one."""
+    go: "" where there is none, or none that will do. `reason`: why it would have to wait, of a
+    global service for the node that is named."""
 
     slot: int
     action: str
@@ -224,12 +225,12 @@ class _Draft:
         return places
 
     def _fit(self, node_id: str) -> tuple[NodeID, str]:
-        """Whether the one node has room for its task."""
+        """The one node, and why it has no room for its task, which then waits for that."""
         state = self._room.ledger.nodes[node_id]
         failed = fits(self._room.ledger, self._group, state)
-        if failed is not None:
-            return NodeID(""), explain({failed: 1}, self._group.needs)
-        return NodeID(node_id), ""
+        return NodeID(node_id), explain(
+            {failed: 1}, self._group.needs
+        ) if failed is not None else ""
 
 
 def _is_at_work(task: Task) -> bool:
