@@ -22,6 +22,7 @@ from swarmlet.model.task import TaskState, TaskStatus
 from swarmlet.reconcile.deciders import all_deciders
 from swarmlet.store.store import Store
 from tests.agent.virtual_time import run_virtual, virtual_env
+from tests.reconcile.everywhere import global_spec
 from tests.reconcile.world import node, replace, service_spec
 from tests.store.memory_log import MemoryLog
 
@@ -44,12 +45,10 @@ class Ground:
         await self.store.commit(changes)
 
     async def run(self, work) -> None:
+        await self.commit(Create(obj=Cluster(id=ClusterID("c"), spec=SwarmSpec(name="default"))))
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(loop.run()) for loop in self.loops]
-            await self.commit(
-                Create(obj=Cluster(id=ClusterID("c"), spec=SwarmSpec(name="default"))),
-                *(Create(obj=node(f"n{number}")) for number in range(4)),
-            )
+            await self.commit(*(Create(obj=node(f"n{number}")) for number in range(4)))
             await work(self)
             for task in tasks:
                 task.cancel()
@@ -122,6 +121,31 @@ def test_service_comes_to_what_was_asked_for_when_answers_are_lost(seed):
         await ground.rest()
         assert len(ground.running("web")) == 4
         assert len(set(ground.running("web"))) == 4
+
+    ground = Ground(seed)
+    run_virtual(ground.run(work))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_global_service_comes_to_every_node_when_answers_are_lost(seed):
+    async def work(ground: Ground) -> None:
+        spec = global_spec()
+        version = SpecVersion(id="web@1", service_id="web", number=1, spec=spec)
+        await ground.commit(Create(obj=Service(id="web", name="web")), Create(obj=version))
+        for _ in range(6):
+            row = ground.store.view().nodes.get(f"n{ground.rng.randrange(4)}")
+            how = ground.rng.choice(["active", "pause", "drain"])
+            changed = replace(row, spec=replace(row.spec, availability=how))
+            await ground.commit(Update(obj=changed, seen=row.version))
+            ground.log.fail_next(*ground.rng.choices(["", *FAULTS], k=4))
+            await asyncio.sleep(ground.rng.choice([0.0, 1.0, 30.0]))
+            await ground.obey()
+        for row in list(ground.store.view().nodes.all()):
+            active = replace(row, spec=replace(row.spec, availability="active"))
+            await ground.commit(Update(obj=active, seen=row.version))
+        await ground.rest()
+        tasks = ground.store.view().tasks.scan("service", "web")
+        assert sorted(t.node_id for t in tasks if t.desired == RUNNING) == ["n0", "n1", "n2", "n3"]
 
     ground = Ground(seed)
     run_virtual(ground.run(work))
