@@ -74,6 +74,7 @@ class SlotFacts(msgspec.Struct, frozen=True, kw_only=True):
     `is_tried`: the update has put a task there. `is_in_flight`: that task, or the one that follows
     it because it had to move, has not come to run yet; `reached_ms` (leader's clock, 0: not yet)
     when it did, or ended before. `failed`: it ended by itself too soon, or without running.
+    `is_down`: fresh, and nothing runs there.
     """
 
     is_taken: bool = False
@@ -83,10 +84,15 @@ class SlotFacts(msgspec.Struct, frozen=True, kw_only=True):
     reached_ms: int = 0
     failed: Task | None = None
     surplus: tuple[TaskID, ...] = ()
+    is_down: bool = False
 
 
 _EMPTY: Final = SlotFacts()
-_UNTRIED: Final = (SlotFacts(is_taken=True), SlotFacts(is_taken=True, is_fresh=True))
+_CLEAN: Final = (SlotFacts(is_taken=True), SlotFacts(is_taken=True, is_in_flight=True))
+_UNTRIED: Final = (
+    SlotFacts(is_taken=True, is_fresh=True),
+    SlotFacts(is_taken=True, is_fresh=True, is_down=True),
+)
 
 
 class Made(NamedTuple):
@@ -112,7 +118,11 @@ def facts_of(view: View, dirt: Dirt, tasks: Sequence[Task], made: Made) -> SlotF
     alone = [task for task in tasks if is_wanted(task)]
     counting = alone or (counting_tasks(view, tasks) if tasks else ())
     if not own and len(counting) < 2:  # as in nearly all slots: told at once
-        return _UNTRIED[dirt.is_on(view, counting[0])] if counting else _EMPTY
+        if not counting:
+            return _EMPTY
+        if dirt.is_on(view, counting[0]):
+            return _UNTRIED[not _any_runs(counting)]
+        return _CLEAN[_is_on_its_way(counting[0])]
     wanted = wanted_of(view, dirt, tasks)
     old = [task for task in wanted.dirty if dirt.is_on(view, task)]  # others only have to move
     tip = _tip(own, wanted.clean) if own or old else None
@@ -124,7 +134,19 @@ def facts_of(view: View, dirt: Dirt, tasks: Sequence[Task], made: Made) -> SlotF
         reached_ms=0 if tip is None or not own else _reached_ms(tip),
         failed=next((task for task in own if made.failed(task)), None),
         surplus=tuple(task.id for task in wanted.surplus),
+        is_down=not _any_runs(counting),
     )
+
+
+def _is_on_its_way(task: Task) -> bool:
+    """Whether an update before put it there, and it has yet to run: it follows the present spec
+    too, and the slot is one that is gone for the update's sake."""
+    has_begun = task.status.state < TaskState.RUNNING and not task.attempt
+    return bool(task.updated_from) and has_begun and is_wanted(task)
+
+
+def _any_runs(tasks: Iterable[Task]) -> bool:
+    return any(task.status.state == TaskState.RUNNING for task in tasks)
 
 
 def _tip(own: Sequence[Task], clean: Sequence[Task]) -> Task | None:
@@ -166,7 +188,7 @@ class Rollout:
         self.surplus: dict[Instance, tuple[TaskID, ...]] = {}
         self._spec = spec
         self._fresh: set[Instance] = set()
-        self._queue: list[Instance] = []  # a heap of what is or was fresh
+        self._queue: list[tuple[bool, Instance]] = []  # a heap of what is or was fresh: up, where
         self._stale: set[Instance] = set()
         self._dirt = Dirt(view, service)
         self._made = Made(service.spec_version, self.settings.monitor_ms)
@@ -191,16 +213,17 @@ class Rollout:
         self._stale.clear()
 
     def fresh(self, view: View, most: int) -> list[Instance]:
-        """The lowest fresh slots, looked at again: a node may have got other labels."""
-        found: list[Instance] = []
+        """The lowest fresh slots, looked at again: a node may have got other labels. Those where
+        nothing runs go first: what an update before has stopped comes up again before more is."""
+        found: dict[Instance, None] = {}
         while self._queue and len(found) < most:
-            slot = heapq.heappop(self._queue)
-            if slot in self._fresh and slot not in found[-1:]:
+            is_up, slot = heapq.heappop(self._queue)
+            if slot in self._fresh and is_up != self.facts[slot].is_down and slot not in found:
                 self._look_at(view, slot)
-                found += [slot] if slot in self._fresh else []
+                found.update({slot: None} if slot in self._fresh else {})
         for slot in found:  # fresh until it is tried
-            heapq.heappush(self._queue, slot)
-        return found
+            heapq.heappush(self._queue, (not self.facts[slot].is_down, slot))
+        return list(found)
 
     def dirty_task(self, view: View, slot: Instance) -> Task:
         """What is to be replaced in a fresh slot."""
@@ -227,6 +250,7 @@ class Rollout:
         facts = facts_of(view, self._dirt, staying, self._made)
         if self.is_bound and not self._is_open(view, slot):
             facts = msgspec.structs.replace(facts, is_fresh=False, is_in_flight=False)
+        before = self.facts.get(slot, _EMPTY)
         self.facts[slot] = facts
         for members, is_one in (
             (self.taken, facts.is_taken),
@@ -234,8 +258,8 @@ class Rollout:
             (self.in_flight, facts.is_in_flight),
         ):
             (members.add if is_one else members.discard)(slot)
-        if facts.is_fresh and slot not in self._fresh:
-            heapq.heappush(self._queue, slot)
+        if facts.is_fresh and (slot not in self._fresh or facts.is_down != before.is_down):
+            heapq.heappush(self._queue, (not facts.is_down, slot))
         (self._fresh.add if facts.is_fresh else self._fresh.discard)(slot)
         self.failed.pop(slot, None)
         if facts.failed is not None:

@@ -96,9 +96,9 @@ def has_ended_by_itself(task: Task) -> bool:
 
 
 def newest(tasks: Sequence[Task]) -> Task:
-    """The last task of a slot: replaced by no other, then by time of creation."""
+    """The last task of a slot: replaced by no other, then by time of creation, and of spec."""
     replaced = {task.replaces for task in tasks}
-    return max(tasks, key=lambda t: (t.id not in replaced, t.created_ms, t.id))
+    return max(tasks, key=lambda t: (t.id not in replaced, t.created_ms, t.spec_version, t.id))
 
 
 def free_slots(taken: Mapping[int, object]) -> Iterable[int]:
