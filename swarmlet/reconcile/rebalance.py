@@ -273,8 +273,8 @@ class RebalanceDecider:
 
 def _forget_wish(view: View) -> Decision:
     """A user asked for moves, and every service forbids them."""
-    cluster = cluster_of(view)
-    if not cluster.rebalance_asked_ms:
+    cluster = next(view.clusters.all(), None)
+    if cluster is None or not cluster.rebalance_asked_ms:
         return REST
     change = Update(obj=_replace(cluster, rebalance_asked_ms=0), seen=cluster.version)
     return Decision(changes=(change,), reasons=("there is nothing to rebalance",))

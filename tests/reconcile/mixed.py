@@ -2,7 +2,7 @@
 what must hold of it at every moment (`check`) and in the end (`check_end`)."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from random import Random
 
 from swarmlet.core.ids import ServiceID
@@ -28,9 +28,11 @@ from swarmlet.model.service import (
     spec_version_id,
 )
 from swarmlet.model.task import Task, TaskState
+from swarmlet.reconcile.base import Decider
 from swarmlet.reconcile.deciders import all_deciders
 from swarmlet.reconcile.eligibility import Standing, standing_of
 from swarmlet.reconcile.slots import replicas_of
+from tests.reconcile.floor import Floor
 from tests.reconcile.world import Ids, Leader, World, node, replace, service_spec
 
 READY, RUNNING, COMPLETE = TaskState.READY, TaskState.RUNNING, TaskState.COMPLETE
@@ -41,11 +43,24 @@ SECOND_NS = 1_000_000_000
 GLOBAL, GLOBAL_JOB = ServiceMode(global_=Empty()), ServiceMode(global_job=Empty())
 
 
+class Watched(Leader):
+    """Whose every entry is judged, and everybody else's."""
+
+    def __init__(self, world: World, deciders: Sequence[Decider], seed=None) -> None:
+        self.floor = Floor()
+        super().__init__(world, deciders, seed)
+
+    def tell(self, events: Iterable[Event]) -> None:
+        events = list(events)
+        self.floor.judge(self.world, events)
+        super().tell(events)
+
+
 class Mixed:
     """`seed` says what happens; `cuts` also loses decisions, or all but their first changes."""
 
     def __init__(self, seed: int, *, cuts: bool = True) -> None:
-        self.rng, self.new_id = Random(seed), Ids()
+        self.rng, self.new_id, self.floor = Random(seed), Ids(), Floor()
         self.world = World(history=2)
         self.seed = seed if cuts else None
         self.seen: dict[str, Task] = {}
@@ -61,8 +76,8 @@ class Mixed:
         return node(node_id, labels=labels, memory_b=fields.pop("memory_b", MEMORY_B), **fields)
 
     def lead(self) -> None:
-        self.leader = Leader(self.world, all_deciders(), self.seed)
-        self.leader.new_id = self.new_id
+        self.leader = Watched(self.world, all_deciders(), self.seed)
+        self.leader.new_id, self.leader.floor = self.new_id, self.floor
 
     def tell(self, events: Iterable[Event]) -> None:
         self.leader.tell(events)
@@ -231,6 +246,7 @@ class Mixed:
             assert old.node_id in ("", row.node_id), (old, row)
             assert self.world.specs.get(spec_version_id(row.service_id, row.spec_version))
             self.seen[row.id] = row
+        assert not self.floor.wrongs, self.floor.wrongs
         self._check_places()
         self._check_jobs()
         self._check_nodes()
@@ -315,7 +331,7 @@ class Mixed:
     def copy(self) -> "Mixed":
         """The same swarm at this moment, under a leader of its own."""
         other = object.__new__(Mixed)
-        other.rng, other.new_id = Random(1), Ids(1)
+        other.rng, other.new_id, other.floor = Random(1), Ids(1), Floor()
         other.seed, other.seen, other.shrunk = None, dict(self.seen), dict(self.shrunk)
         other.world = World()
         other.world.index, other.world.now_ms = self.world.index, self.world.now_ms
@@ -332,7 +348,8 @@ class Mixed:
             spec = self.world.specs.get(spec_version_id(row.service_id, row.spec_version)).spec
             is_over = row.desired > COMPLETE or (row.desired < COMPLETE < row.status.state)
             if not is_over:
-                place = row.node_id if spec.mode.replicated is None and not row.slot else ""
+                is_bound = spec.mode.global_ is not None or spec.mode.global_job is not None
+                place = row.node_id if is_bound else ""
                 state = int(row.status.state)
                 what = (row.service_id, place, row.spec_version, row.desired, row.job_iteration)
                 found[*what, state] += 1
