@@ -124,6 +124,19 @@ def test_paused_node_is_left_out_of_an_update_and_catches_up_through_it(swarm):
     swarm.wait_on(0, 1, 2)
 
 
+def test_update_goes_on_where_a_manager_that_was_killed_left_it(swarm):
+    swarm.create()
+    swarm.wait_on(0, 1, 2)
+    before = {task["ID"] for task in running(swarm.client, "web")}
+    swarm.update(ForceUpdate=1)
+    wait_for(lambda: swarm.update_state() == "updating", what="the update's beginning")
+    swarm.manager.kill()
+    swarm.manager.start()
+    wait_for(lambda: swarm.update_state() == "completed", what="the update's end")
+    swarm.wait_on(0, 1, 2)
+    assert not before & {task["ID"] for task in running(swarm.client, "web")}
+
+
 def test_node_that_is_lost_gets_a_new_task_when_it_is_back(swarm):
     swarm.create()
     swarm.wait_on(0, 1, 2)
