@@ -212,9 +212,12 @@ def wanted_of(view: View, dirt: Dirt, tasks: Iterable[Task]) -> Wanted:
     return Wanted(clean, dirty, surplus)
 
 
-def _furthest(view: View, task: Task) -> tuple[bool, bool, int, int, str]:
-    is_leaving = must_leave(view, task)
-    return (has_stopped(task), is_leaving, -task.status.state, task.created_ms, task.id)
+def _furthest(view: View, task: Task) -> tuple[bool, bool, bool, bool, int, int, str]:
+    """What a gentle drain lets run on goes behind nothing but what runs, too."""
+    is_leaving, runs = must_leave(view, task), task.status.state == TaskState.RUNNING
+    is_out = is_leaving and not is_moving(view, task)
+    state = task.status.state
+    return (has_stopped(task), is_out, not runs, is_leaving, -state, task.created_ms, task.id)
 
 
 def _runs(view: View, task: Task) -> bool:
