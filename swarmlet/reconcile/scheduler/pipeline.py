@@ -100,6 +100,7 @@ class _Turn:
         self._aside: list[NodeState] = []
         self._known: dict[str, int] = {}  # node -> tasks of the service
         self._failures = dict(group.faulty_nodes(now_ms))
+        self._on: dict[Path, list[str]] = {}  # leaf -> known nodes
         self._heaps: dict[Path, list[_Entry]] = {}  # of known nodes, by leaf
         self._unseen: dict[Path, int] = {}  # leaf -> nodes there that are not known
         self._order: dict[Path, list[Path]] = {}  # branch -> its children, the best node's first
@@ -132,27 +133,37 @@ class _Turn:
         self._heaps[()] = heap
 
     def _know_of(self, known: dict[str, int]) -> None:
+        """Their tasks count for their branches wherever they stand; a leaf's heap is made when the
+        leaf is filled."""
         self._known = known
+        spread, leaves = self._group.spread, self._pool.passing.leaf
+        counts: dict[Path, int] = {}
         for node_id, tasks in known.items():
-            state = self._ledger.nodes.get(node_id)
-            if state is not None:
-                self._put(state, self._failures.get(node_id, 0), tasks)
-        for heap in self._heaps.values():
-            heapify(heap)
-
-    def _put(self, state: NodeState, failures: int, tasks: int) -> None:
-        """A known node in its place; its tasks count for its branches wherever it stands."""
-        leaf = self._pool.passing.leaf.get(state.id)
-        if leaf is not None:
-            entry = self._entry(state, failures, tasks)
-            if entry is not None:
-                self._heaps.setdefault(leaf, []).append(entry)
-        elif self._group.spread:
-            leaf = path_of(state.node, self._group.spread)
-        if leaf:
+            leaf = leaves.get(node_id)
+            if leaf is not None:
+                self._on.setdefault(leaf, []).append(node_id)
+            else:
+                state = self._ledger.nodes.get(node_id)
+                if state is None or not spread:
+                    continue
+                leaf = path_of(state.node, spread)
+            counts[leaf] = counts.get(leaf, 0) + tasks
+        for leaf, tasks in counts.items():
             for depth in range(len(leaf)):
                 branch = leaf[: depth + 1]
                 self._branch[branch] = self._branch.get(branch, 0) + tasks
+
+    def _heap_of(self, leaf: Path) -> list[_Entry]:
+        heap = self._heaps.get(leaf)
+        if heap is None:
+            nodes, failures, known = self._ledger.nodes, self._failures, self._known
+            entries = (
+                self._entry(nodes[node_id], failures.get(node_id, 0), known[node_id])
+                for node_id in self._on.get(leaf, ())
+            )
+            heap = self._heaps[leaf] = [entry for entry in entries if entry is not None]
+            heapify(heap)
+        return heap
 
     def _entry(self, state: NodeState, failures: int, tasks: int) -> _Entry | None:
         """A known node's place in the order; None where it may have no task of the group."""
@@ -215,7 +226,7 @@ class _Turn:
 
     def _fill_leaf(self, leaf: Path, k: int) -> int:
         before = len(self._placed)
-        heap = self._heaps.setdefault(leaf, [])
+        heap = self._heap_of(leaf)
         self._fill_unknown(leaf, heap, before + k)
         self._fill_known(heap, before + k)
         return len(self._placed) - before
@@ -283,7 +294,7 @@ class _RankedTurn(_Turn):
 
     def _fill_leaf(self, leaf: Path, k: int) -> int:
         before = len(self._placed)
-        heap = self._heaps.setdefault(leaf, [])
+        heap = self._heap_of(leaf)
         while len(self._placed) < before + k and self._place_one(leaf, heap):
             pass
         return len(self._placed) - before
