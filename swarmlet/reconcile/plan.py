@@ -3,9 +3,9 @@
 Which instances are kept, replaced, made and removed is asked of what the deciders ask (`slots`,
 `eligibility`); where new tasks go is placed by the scheduler's own pipeline on a ledger of its own,
 in the order of the update: what is removed gives up its room first, then the missing slots are
-placed, then the dirty ones, as many at a time as the update's parallelism, old tasks off before
-(stop-first) or after (start-first). It is a forecast for the state the view shows: tasks of others
-that wait for a node are not reckoned with.
+placed, then the dirty ones, as many at a time as the update's parallelism (BATCHES_MAX batches at
+most), old tasks off before (stop-first) or after (start-first). It is a forecast for the state the
+view shows: tasks of others that wait for a node are not reckoned with.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -45,6 +45,10 @@ KEEP: Final = "keep"
 REPLACE: Final = "replace"
 CREATE: Final = "create"
 REMOVE: Final = "remove"
+
+BATCHES_MAX: Final = 64
+"""A turn of the scheduler walks the nodes that host the service: of a large one more slots are
+placed together than are replaced at a time."""
 
 
 class Planned(NamedTuple):
@@ -140,14 +144,28 @@ class _Draft:
             yield self._replace(batch, live)
 
     def _replace(self, slots: Sequence[int], live: Mapping[int, Sequence[Task]]) -> list[Planned]:
-        if not self._settings.is_start_first:
-            for slot in slots:
-                self._leave(live[slot])
-        places = self._place(len(slots))
         if self._settings.is_start_first:
-            for slot in slots:
-                self._leave(live[slot])
+            return self._start_first(slots, live)
+        for slot in slots:
+            self._leave(live[slot])
+        places = self._place(len(slots))
         return [Planned(slot, REPLACE, live[slot][0], *places[n]) for n, slot in enumerate(slots)]
+
+    def _start_first(
+        self, slots: Sequence[int], live: Mapping[int, Sequence[Task]]
+    ) -> list[Planned]:
+        """What finds no room beside the old tasks waits, and may find it where some of those have
+        gone."""
+        steps: list[Planned] = []
+        while slots:
+            places = self._place(len(slots))
+            count = sum(not reason for _, reason in places) or len(slots)
+            for slot, at in zip(slots[:count], places, strict=False):
+                if not at[1]:
+                    self._leave(live[slot])
+                steps.append(Planned(slot, REPLACE, live[slot][0], *at))
+            slots = slots[count:]
+        return steps
 
     def _is_dirty(self, tasks: Sequence[Task]) -> bool:
         return all(self._differs(task) for task in tasks)
@@ -242,6 +260,6 @@ def _node_of(one: Planned) -> str:
 
 
 def _batches(slots: Sequence[int], parallelism: int) -> Iterator[Sequence[int]]:
-    size = parallelism or max(1, len(slots))
+    size = max(1, parallelism or len(slots), -(-len(slots) // BATCHES_MAX))
     for start in range(0, len(slots), size):
         yield slots[start : start + size]

@@ -1,5 +1,7 @@
 """What an update would do, compared with what it then does."""
 
+from collections import Counter
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,7 +18,7 @@ from swarmlet.model.service import (
 )
 from swarmlet.model.task import TaskState
 from swarmlet.model.view import spec_of
-from swarmlet.reconcile.plan import plan_update
+from swarmlet.reconcile.plan import BATCHES_MAX, plan_update
 from tests.reconcile.rolling import Cluster
 from tests.reconcile.world import World, node, replace, service_spec, task
 
@@ -108,6 +110,33 @@ def test_old_task_gives_up_its_room_before_or_after_as_the_order_says(order, whe
     config = Cluster(1, parallelism=1, order=order).config
     ((slot, action, at, _),) = told(plan(world, replace(new, update_config=config)))
     assert (slot, action, at) == (1, "replace", where)
+
+
+def test_start_first_update_moves_on_through_the_room_that_old_tasks_leave():
+    reserved = Resources(nano_cpus=1_000_000_000)
+    resources = ResourceRequirements(reservations=reserved)
+    world = world_of(node("n1", cpu_nano=4_000_000_000), replicas=3, resources=resources)
+    for number in (1, 2, 3):
+        world.put(task(f"t{number}", number))
+    new = service_spec(replicas=3, resources=resources, force_update=1)
+    config = Cluster(1, parallelism=0, order="start-first").config
+    steps = told(plan(world, replace(new, update_config=config)))
+    assert steps == [(slot, "replace", "n1", "") for slot in (1, 2, 3)]
+
+
+def test_plan_of_a_large_service_takes_few_turns_and_places_every_task():
+    world = world_of(*(node(f"n{number}") for number in range(8)), replicas=300)
+    for number in range(300):
+        world.put(task(f"t{number}", number + 1, on=f"n{number % 8}"))
+    steps = plan_update(
+        world, world.services.get("web"), service_spec(replicas=300, force_update=1), world.now_ms
+    )
+    turns = sum(1 for _ in steps)
+    assert turns <= BATCHES_MAX + 3
+    found = plan(world, service_spec(replicas=300, force_update=1))
+    assert {one.action for one in found.steps} == {"replace"}
+    counts = Counter(one.node_id for one in found.steps)
+    assert max(counts.values()) - min(counts.values()) <= 1
 
 
 def test_plan_of_placement_keeps_the_tasks_whose_node_will_do():
