@@ -320,7 +320,7 @@ def fail(world, leader, on, times, *, slot=1, version=1):
     [
         (4, 1, 1, "empty"),
         (5, 1, 1, "busy"),
-        (5, 0, 1, "empty"),  # a global service's failure is no choice of the scheduler's
+        (5, 0, 1, "busy"),  # of the first task of a job
         (5, 1, 2, "empty"),  # of another spec version
     ],
 )
