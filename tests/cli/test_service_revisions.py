@@ -109,6 +109,23 @@ def test_plan_shows_changes_tasks_and_the_version_and_fails_without_a_place(swar
     assert not [one for one in swarm.requests if one.path.endswith("/update")]
 
 
+@pytest.mark.parametrize(
+    ("mode", "names"),
+    [("ReplicatedJob", ["web.0", "web.1"]), ("Global", ["web.vm"] * 2)],
+)
+def test_plan_names_tasks_as_service_ps_does(swarmlet, swarm, web, mode, names):
+    web["Spec"]["Mode"] = {mode: {}}
+    tasks = [
+        {"Slot": slot if mode == "ReplicatedJob" else 0, "Action": "create"}
+        | {"NodeID": recorded.NODE_ID}
+        for slot in (0, 1)
+    ]
+    swarm.script[f"POST {V1}/plan"] = (200, planned(Tasks=tasks, IsJob=mode == "ReplicatedJob"))
+    lines = swarmlet("service", "plan", "web").out.splitlines()
+    assert [line.split()[0] for line in lines[-3:-1]] == names
+    assert ("begins its next iteration" in lines[3]) == (mode == "ReplicatedJob")
+
+
 def test_plan_that_fits_ends_well_and_is_printed_as_json_on_request(swarmlet, swarm, web):
     answer = planned(Tasks=[], Changes=[], Parallelism=0)
     swarm.script[f"POST {V1}/plan"] = (200, answer)

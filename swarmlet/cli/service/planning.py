@@ -13,7 +13,7 @@ from swarmlet.cli.format import one_line, table
 from swarmlet.cli.lazy import example
 from swarmlet.cli.names import complete_service
 from swarmlet.cli.service.history import print_changes
-from swarmlet.cli.service.listing import find
+from swarmlet.cli.service.listing import find, mode_of
 from swarmlet.cli.service.update import apply, spec_options
 
 ROWS_MAX: Final = 20  # tasks in the table
@@ -84,13 +84,17 @@ def _names(client: Client) -> dict[str, str]:
 
 def _show(found: Object, answer: Object, nodes: Mapping[str, str]) -> None:
     name, version = found["Spec"]["Name"], answer["Version"]["Index"]
+    is_everywhere = mode_of(found["Spec"]).startswith("global")
     click.echo(f"Service {name} at version {version}:")
     print_changes(answer["Changes"])
     tasks = answer["Tasks"]
     click.echo(f"Tasks: {_counts(tasks)}{_pace(answer)}.")
     moving = [task for task in tasks if task["Action"] != "keep"]
     if moving:
-        rows = [_row(name, task, nodes) for task in moving[:ROWS_MAX]]
+        rows = [
+            _row(f"{name}.{_place(task, nodes) if is_everywhere else task['Slot']}", task, nodes)
+            for task in moving[:ROWS_MAX]
+        ]
         click.echo("\n".join(table([list(_HEADINGS), *rows])))
     if len(moving) > ROWS_MAX:
         click.echo(f"and {len(moving) - ROWS_MAX} more (--format json lists all)")
@@ -113,11 +117,16 @@ def _pace(answer: Object) -> str:
     return f"; replaced {many}, {answer['Order']}"
 
 
+def _place(task: Object, nodes: Mapping[str, str]) -> str:
+    """The node that an instance of a global service is for."""
+    node_id = task.get("NodeID") or task.get("FromNodeID", "")
+    return nodes.get(node_id, node_id)
+
+
 def _row(name: str, task: Object, nodes: Mapping[str, str]) -> list[str]:
     source, target = task.get("FromNodeID", ""), task.get("NodeID", "")
-    place = task["Slot"] or nodes.get(target or source, target or source)
     return [
-        f"{name}.{place}",
+        name,
         task["Action"],
         nodes.get(source, source) or "-",
         nodes.get(target, target) or "-",
