@@ -146,7 +146,7 @@ class Brute:
         if not node_id:
             return
         key = (task.service_id, task.spec_version)
-        if state in (TaskState.FAILED, TaskState.REJECTED) and task.slot:
+        if state in (TaskState.FAILED, TaskState.REJECTED):
             recent = task.status.applied_at_ms > self.world.now_ms - WINDOW_MS
             self.failures[key, node_id] += recent
         if node_id in self.nodes and TaskState.ASSIGNED <= state <= TaskState.RUNNING:

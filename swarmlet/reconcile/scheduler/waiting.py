@@ -7,7 +7,7 @@ class; so at rest nothing is tried again, however much waits.
 
 from collections.abc import Iterable, Iterator
 from heapq import heappop, heappush
-from typing import NamedTuple
+from typing import TypeAlias
 
 from swarmlet.core.ids import ServiceID, TaskID
 from swarmlet.model.task import Task
@@ -15,12 +15,8 @@ from swarmlet.reconcile.scheduler.group import Group, GroupKey, SortKey
 from swarmlet.reconcile.scheduler.nodeset import NodeState
 from swarmlet.reconcile.scheduler.pool import PoolKey, Pools
 
-
-class Place(NamedTuple):
-    """A task's place in its line."""
-
-    slot: int
-    task_id: TaskID
+Place: TypeAlias = tuple[int, TaskID]
+"""(slot, task): a task's place in its line. A plain pair: of those the collector loses sight."""
 
 
 class Line:
@@ -41,7 +37,7 @@ class Line:
         """The task waits, with this row. Returns whether it did not wait before."""
         is_new = task.id not in self._errs
         if is_new:
-            heappush(self._order, Place(task.slot, task.id))
+            heappush(self._order, (task.slot, task.id))
         self._errs[task.id] = task.status.err
         if task.status.err == self.reason:
             self.unexplained.pop(task.id, None)
@@ -59,7 +55,7 @@ class Line:
         taken: dict[Place, None] = {}
         while self._order and len(taken) < count:
             place = heappop(self._order)
-            if place.task_id in self._errs:
+            if place[1] in self._errs:
                 taken[place] = None
         return list(taken)
 
