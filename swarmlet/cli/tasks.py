@@ -1,6 +1,6 @@
 """The table of tasks, as `service ps` and `node ps` print it: newest first within a slot."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 import click
@@ -32,6 +32,16 @@ class Style(NamedTuple):
     no_resolve: bool = False
     no_trunc: bool = False
     quiet: bool = False
+
+
+class Names(NamedTuple):
+    """Names of services and nodes by id, and the services whose slots count from 0."""
+
+    known: dict[str, str]
+    numbered: dict[str, None]
+
+    def of(self, object_id: str) -> str:
+        return self.known.get(object_id, object_id)
 
 
 def print_tasks_of(
@@ -70,7 +80,7 @@ def _print_tasks(
         value = resolved(client, value) if key == "node" else value
         wanted[key] = {**wanted.get(key, {}), value: True}
     tasks = client.get("/tasks", **filters_of(wanted))
-    names = {} if style.no_resolve or not tasks else _names(client)
+    names = Names({}, {}) if style.no_resolve or not tasks else _names(client)
     ordered = sorted(tasks, key=lambda task: _order(task, names))
     if style.quiet and not style.form:
         for task in ordered:
@@ -81,32 +91,34 @@ def _print_tasks(
     print_rows(rows, HEADINGS, tuple(HEADINGS), style.form)
 
 
-def _names(client: Client) -> dict[str, str]:
-    """Names of services and nodes by id; what may not be listed stays an id."""
-    names: dict[str, str] = {}
+def _names(client: Client) -> Names:
+    """What may not be listed stays an id."""
+    names = Names({}, {})
     try:
         for service in client.get("/services"):
-            names[service["ID"]] = service["Spec"]["Name"]
+            names.known[service["ID"]] = service["Spec"]["Name"]
+            if (service["Spec"].get("Mode") or {}).get("ReplicatedJob") is not None:
+                names.numbered[service["ID"]] = None
         for node in client.get("/nodes"):
-            names[node["ID"]] = (node.get("Description") or {}).get("Hostname") or node["ID"]
+            hostname = (node.get("Description") or {}).get("Hostname")
+            names.known[node["ID"]] = hostname or node["ID"]
     except ApiError as error:
         click.echo(f"Note: names are not known: {error.message}", err=True)
     return names
 
 
-def _order(task: Object, names: Mapping[str, str]) -> tuple[list[str | int], float, str]:
+def _order(task: Object, names: Names) -> tuple[list[str | int], float, str]:
     return natural(task_name(task, names)), -epoch_s(task["CreatedAt"]), task["ID"]
 
 
-def task_name(task: Object, names: Mapping[str, str]) -> str:
-    """web.1, or web.NODEID where the task has no slot."""
+def task_name(task: Object, names: Names) -> str:
+    """web.1, or web.NODEID where the task has no slot; the first slot of a replicated job is 0."""
     service_id = task.get("ServiceID", "")
-    return f"{names.get(service_id, service_id)}.{task.get('Slot') or task.get('NodeID', '')}"
+    place = task.get("Slot") or (0 if service_id in names.numbered else task.get("NodeID", ""))
+    return f"{names.of(service_id)}.{place}"
 
 
-def _rows(
-    tasks: Iterable[Object], names: Mapping[str, str], *, no_trunc: bool, indent: str
-) -> list[Row]:
+def _rows(tasks: Iterable[Object], names: Names, *, no_trunc: bool, indent: str) -> list[Row]:
     rows: list[Row] = []
     last, now_s = "", wall_s()
     for task in tasks:
@@ -119,7 +131,7 @@ def _rows(
                 "ID": short_id(task["ID"], no_trunc=no_trunc),
                 "Name": indent + name if name == last else name,
                 "Image": without_digest(spec.get("Image", ""), no_trunc=no_trunc),
-                "Node": names.get(node_id, node_id),
+                "Node": names.of(node_id),
                 "DesiredState": capital(task.get("DesiredState", "")),
                 "CurrentState": _current_state(status, now_s),
                 "Error": _error(status.get("Err", ""), no_trunc=no_trunc),

@@ -185,3 +185,23 @@ def test_update_refuses_counts_for_a_global_job(swarmlet, swarm, flag):
     result = swarmlet("service", "update", flag, "2", "job")
     assert result.code == 2
     assert f"{flag} does not go with a global job service" in result.err
+
+
+# Listings ----------------------------------------------------------------------------------------
+def test_ps_counts_the_slots_of_a_job_from_zero(swarmlet, swarm):
+    """Docker shows the node's id for the first of them."""
+    swarm.script["GET /services"] = (200, [job()])
+    swarm.script["GET /tasks"] = (200, [task(0, "running"), task(1, "running")])
+    result = swarmlet("service", "ps", "--format", "{{.Name}}", "job")
+    assert result.out.split() == ["job.0", "job.1"]
+    swarm.script["GET /services"] = (200, [global_job()])
+    swarm.script["GET /tasks"] = (200, [task(0, "running")])
+    result = swarmlet("service", "ps", "--format", "{{.Name}}", "job")
+    assert result.out.split() == [f"job.{recorded.NODE_ID}"]
+
+
+def test_inspect_pretty_shows_the_counts_and_the_iteration_of_a_job(swarmlet, swarm):
+    swarm.script["GET /services/job"] = (200, job(5, 2, iteration=3))
+    out = swarmlet("service", "inspect", "--pretty", "job").out
+    assert "Service Mode:\tReplicated Job\n Max Concurrent:\t2\n Total Completions:\t5\n" in out
+    assert " Iteration:\t3\n" in out

@@ -65,8 +65,15 @@ def _head(service: Object) -> list[str]:
     if labels := spec.get("Labels"):
         lines += ["Labels:", *(f" {key}={labels[key]}" for key in sorted(labels))]
     lines.append(f"Service Mode:\t{mode_of(spec).title()}")
-    replicated = (spec.get("Mode") or {}).get("Replicated")
-    return lines if replicated is None else [*lines, f" Replicas:\t{replicated.get('Replicas', 1)}"]
+    mode = spec.get("Mode") or {}
+    if (replicated := mode.get("Replicated")) is not None:
+        lines.append(f" Replicas:\t{replicated.get('Replicas', 1)}")
+    if (job := mode.get("ReplicatedJob")) is not None:
+        lines.append(f" Max Concurrent:\t{job.get('MaxConcurrent', 1)}")
+        lines.append(f" Total Completions:\t{job.get('TotalCompletions', 1)}")
+    if status := service.get("JobStatus"):
+        lines.append(f" Iteration:\t{(status.get('JobIteration') or {}).get('Index', 0)}")
+    return lines
 
 
 def _update_status(status: Object | None) -> list[str]:
