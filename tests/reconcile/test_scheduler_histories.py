@@ -273,7 +273,7 @@ class History:
             turns = list(brute.turns())
             decision = self.decide()
             self.check(decision, turns)
-            self.check_given(decision, brute)
+            self.check_given(decision, turns, brute)
             assert was_due or not decision.changes, "work was there, and no event said so"
             if not decision.changes:
                 break
@@ -294,7 +294,7 @@ class History:
 
     def check(self, decision, turns) -> None:
         got = [(c.id, c.node_id) for c in decision.changes if isinstance(c, Assign)]
-        want = self.wanted = [pair for _, _, placed, _ in turns for pair in placed]
+        want = [pair for _, _, placed, _ in turns for pair in placed]
         specs = {t: spec for _, spec, placed, _ in turns for t, _ in placed}
         assert {t for t, _ in got} == {t for t, _ in want}
         plain = [t for t in specs if not specs[t].task_template.placement.preferences]
@@ -305,13 +305,13 @@ class History:
         told = {c.id for c in decision.changes if isinstance(c, SetStatus)}
         assert told.isdisjoint(specs)
 
-    def check_given(self, decision, brute) -> None:
+    def check_given(self, decision, turns, brute) -> None:
         """The same pieces go to the tasks of each node, by name where they have names."""
         got, want = defaultdict(list), defaultdict(list)
         for change in decision.changes:
             if isinstance(change, Assign) and change.id in brute.given:
                 got[change.node_id] += pieces(change.generic_resources)
-        for node_id, task_id in ((n, t) for t, n in self.wanted):
+        for task_id, node_id in (pair for _, _, placed, _ in turns for pair in placed):
             want[node_id] += brute.given[task_id]
         assert {n: sorted(map(str, g)) for n, g in got.items()} == {
             n: sorted(map(str, g)) for n, g in want.items()
