@@ -41,6 +41,8 @@ class Floor:
             self._out.pop(new.service_id, None)
             return
         self._close(view, service)
+        if old.desired <= RUNNING < new.desired and is_node_lost(view.nodes.get(new.node_id)):
+            self._out.get(service.id, {}).pop(instance_of(new), None)  # gone for another reason
         if _is_told_to_stop(old, new) and not _is_asked_for(view, service, new):
             self.stops += 1
             if not any(_is_up(view, one) for one in _wanted(view, new)):

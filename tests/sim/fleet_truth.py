@@ -14,11 +14,14 @@ from swarmlet.core.errors import InvalidArgumentError
 from swarmlet.model.change import Event
 from swarmlet.model.node import Node, NodeState
 from swarmlet.model.on_disconnect import on_disconnect_of
-from swarmlet.model.service import Service
+from swarmlet.model.service import Service, ServiceSpec
 from swarmlet.model.task import Task, TaskState
 from swarmlet.model.view import View, spec_of, task_spec_of
+from swarmlet.reconcile.eligibility import Standing, standing_of
+from swarmlet.reconcile.instances import Instance, instance_of
 from swarmlet.reconcile.slots import Dirt, replicas_of
 from swarmlet.store.store import Store
+from tests.reconcile.floor import Floor
 
 if TYPE_CHECKING:
     from tests.sim.fleet import Fleet, Machine
@@ -53,6 +56,7 @@ class Truth:
         self.asked: dict[str, list[int]] = {}  # by service: the numbers users asked for
         self.acknowledged: dict[str, int] = {}  # and the last one that was acknowledged
         self.gone: set[str] = set()  # services whose removal was asked for
+        self.floor = Floor()
         self.digest = hashlib.sha256()
         self.entries = 0
 
@@ -91,6 +95,9 @@ class Truth:
             return
         self._index = index
         self.entries += 1
+        self.floor.judge(store.view(), events)
+        for what in self.floor.wrongs[:1]:
+            self.wrong(what)
         for event in events:
             if event.table is Task:
                 self._task(event)
@@ -159,7 +166,8 @@ class Truth:
                 task = view.tasks.get(task_id)
                 if task is None or not _stops_after(view, task):
                     continue
-                other = seen.setdefault((task.service_id, task.slot), (task_id, machine.host))
+                place = (task.service_id, instance_of(task))
+                other = seen.setdefault(place, (task_id, machine.host))
                 if other[0] != task_id:
                     self.wrong(
                         f"slot {task.slot} of a stop-after service runs as {task_id} on "
@@ -173,14 +181,14 @@ class Truth:
         if leader is None:
             return
         view, sure_s = leader.member.store.view(), self._fleet.now_s - SURE_S
-        runs: dict[tuple[str, int], list[str]] = {}
+        runs: dict[tuple[str, Instance], list[str]] = {}
         for machine in self._fleet.running():
             if not machine.is_there or machine.there_since_s > sure_s:
                 continue
             for task_id in machine.runtime.running():
                 task = view.tasks.get(task_id)
                 if task is not None and task.desired == TaskState.RUNNING:
-                    runs.setdefault((task.service_id, task.slot), []).append(task_id)
+                    runs.setdefault((task.service_id, instance_of(task)), []).append(task_id)
         for (service_id, slot), tasks in runs.items():
             if len(tasks) > _overlap(view, service_id):
                 self.wrong(f"slot {slot} of service {service_id} runs as {sorted(tasks)}")
@@ -200,11 +208,11 @@ class Truth:
             return
         view = leader.member.store.view()
         told = [machine for machine in self._fleet.running() if self._is_told(machine)]
-        runs: dict[tuple[str, int], list[str]] = {}
+        runs: dict[tuple[str, Instance], list[str]] = {}
         for task_id in (task_id for machine in told for task_id in machine.runtime.running()):
             task = view.tasks.get(task_id)
             if task is not None and task.desired < TaskState.REMOVE:
-                runs.setdefault((task.service_id, task.slot), []).append(task_id)
+                runs.setdefault((task.service_id, instance_of(task)), []).append(task_id)
         for (service_id, slot), tasks in runs.items():
             if len(tasks) > 1 and _overlap(view, service_id) == 1:
                 self.wrong(f"slot {slot} of stop-first service {service_id} runs as {tasks}")
@@ -279,14 +287,22 @@ class Truth:
         tasks = list(view.tasks.scan("service", service.id))
         live = [task for task in tasks if task.desired == TaskState.RUNNING]
         runs = [task for task in live if task.status.state == TaskState.RUNNING]
-        slots = {task.slot for task in live}
-        wanted = replicas_of(spec)
+        slots = {instance_of(task) for task in live}
+        wanted = _wanted(view, spec)
         if not len(slots) == len(live) == len(runs) == wanted:
             found = f"{len(runs)} of {len(live)} run in {len(slots)} slots of {wanted}"
             yield f"{service.name}: {found}"
         dirt = Dirt(view, service)
         if any(dirt.is_on(view, task) for task in live):
             yield f"{service.name}: tasks of an older spec, {service.update_status}"
+
+
+def _wanted(view: View, spec: ServiceSpec) -> int:
+    """How many tasks should run."""
+    replicas = replicas_of(spec)
+    if replicas is not None:
+        return replicas
+    return sum(standing_of(node, spec) is Standing.OPEN for node in view.nodes.all())
 
 
 def _stops_after(view: View, task: Task) -> bool:
