@@ -64,6 +64,7 @@ class Books:
         self.planned: set[TaskID] = set()  # never iterated
         self._groups: dict[GroupKey, Group] = {}
         self._counted: dict[str, _Counted] = {}
+        self._kinds: dict[_Counted, _Counted] = {}  # each once: there are few, and many tasks
         self._tallies: dict[str, Tally] = {}
         self._moved: dict[str, int] = {}  # who made place, or gave up, and when
         self._unfilled: list[NodeID] = sorted((n.id for n in view.nodes.all()), reverse=True)
@@ -165,7 +166,7 @@ class Books:
     def _count(self, task_id: str, counted: _Counted | None) -> None:
         before = self._counted.pop(task_id, None)
         if counted is not None:
-            self._counted[task_id] = counted
+            self._counted[task_id] = self._kinds.setdefault(counted, counted)
         for one, sign in ((before, -1), (counted, 1)):
             if one is not None:
                 tally = self._tallies.setdefault(one.service_id, Tally())

@@ -22,7 +22,6 @@ from typing import Final
 import msgspec
 
 from swarmlet.core.ids import ServiceID
-from swarmlet.core.limits import ENTRY_CHANGES_MAX
 from swarmlet.model.change import Change, Create, Event, Note, Update
 from swarmlet.model.cluster import Cluster
 from swarmlet.model.node import Node, NodeState
@@ -43,6 +42,7 @@ MOVES_PER_MINUTE: Final = 10
 MOVING_MAX: Final = 5
 SLICE_TASKS: Final = 1_000  # counted in one turn, until all are
 SLICE_NODES: Final = 5_000  # looked at in one turn, for as many services as that takes
+SETTLED_MAX: Final = 200  # nodes in one entry, which is refused where one of them changes
 CHECK_PERIOD_MS: Final = 2_000  # between two looks at all services
 ASKED_FOR_MS: Final = 3_600_000  # a user's wish is given up: some service never came to rest
 
@@ -175,7 +175,7 @@ class RebalanceDecider:
             elif task is not None and task.move_ms and not _is_followed(view, task):
                 stays = _replace(task, move_ms=0, moved_ms=now_ms)
                 changes.append(Update(obj=stays, seen=task.version))
-        for node_id in islice(sorted(self._left), ENTRY_CHANGES_MAX - len(changes)):
+        for node_id in islice(sorted(self._left), SETTLED_MAX):
             node = view.nodes.get(node_id)
             if node is not None:
                 changes.append(Update(obj=_replace(node, settled_ms=0), seen=node.version))
@@ -254,7 +254,7 @@ class RebalanceDecider:
         asked_ms = cluster.rebalance_asked_ms
         is_over = not self._is_held and kept.wake_at_ms is None
         if is_over and any(rule.mode == ON_JOIN for rule in self._rules.values()):
-            changes += islice(self._settlements(view, now_ms), ENTRY_CHANGES_MAX - 1)
+            changes += islice(self._settlements(view, now_ms), SETTLED_MAX)
         if asked_ms and (is_over or not end_of(asked_ms, ASKED_FOR_MS, now_ms)):
             changes.append(
                 Update(obj=_replace(cluster, rebalance_asked_ms=0), seen=cluster.version)
