@@ -263,17 +263,19 @@ def is_finished(view: View, service: Service, iteration: int) -> bool:
     """Whether nothing is left to do in an iteration: every place has a task that ended well, or
     that was given up. O(tasks of the service, nodes). False for a job that may run no task."""
     spec = spec_of(view, service)
-    found: dict[Place, None] = {}
+    done: dict[Place, bool] = {}
     for task in view.tasks.scan("service", service.id):
         if task.job_iteration == iteration and task.desired < TaskState.REMOVE:
-            found[place_of(spec, task)] = None
+            place = place_of(spec, task)
+            is_done = task.status.state == TaskState.COMPLETE
+            done[place] = is_done or done.get(place, False)
     if is_global(spec):
         wanted = (node.id for node in view.nodes.all() if is_candidate(node, spec))
-        is_open = any(node_id not in found for node_id in wanted)
+        is_open = any(node_id not in done for node_id in wanted)
     else:
-        is_open = any(slot not in found for slot in range(completions_of(spec)))
+        is_open = any(slot not in done for slot in range(completions_of(spec)))
     return not is_open and all(
-        is_place_finished(view, service, iteration, place) for place in found
+        done[place] or is_place_finished(view, service, iteration, place) for place in done
     )
 
 
