@@ -31,7 +31,7 @@ from swarmlet.model.task import Task, TaskState
 from swarmlet.reconcile.base import Decider
 from swarmlet.reconcile.deciders import all_deciders
 from swarmlet.reconcile.eligibility import Standing, standing_of
-from swarmlet.reconcile.slots import replicas_of
+from swarmlet.reconcile.slots import Dirt, replicas_of
 from tests.reconcile.floor import Floor
 from tests.reconcile.world import Ids, Leader, World, node, replace, service_spec
 
@@ -351,7 +351,9 @@ class Mixed:
                 is_bound = spec.mode.global_ is not None or spec.mode.global_job is not None
                 place = row.node_id if is_bound else ""
                 state = int(row.status.state)
-                what = (row.service_id, place, row.spec_version, row.desired, row.job_iteration)
+                service = self.world.services.get(row.service_id)
+                is_dirty = service is None or Dirt(self.world, service).is_on(self.world, row)
+                what = (row.service_id, place, is_dirty, int(row.desired), row.job_iteration)
                 found[*what, state] += 1
         for service in self.world.services.all():
             state = service.update_status.state if service.update_status else ""
