@@ -376,11 +376,11 @@ async def scheduled(
     await asyncio.sleep(10 * LAG_PERIOD_S)
     begin_s, cpu_s_before = time.perf_counter(), time.process_time()
     loop = group.create_task(ControlLoop(scheduler, store, real_env()).run())
-    while not scheduler.started_s:
+    while not scheduler.started_s:  # noqa: ASYNC110 - nobody tells
         await asyncio.sleep(0)
     lag.is_watched = True
     view = store.view()
-    while view.tasks.count("state", TaskState.PENDING):
+    while view.tasks.count("state", TaskState.PENDING):  # noqa: ASYNC110 - as above
         await asyncio.sleep(LAG_PERIOD_S)
     seconds, cpu = time.perf_counter() - begin_s, time.process_time() - cpu_s_before
     for task in (loop, watch):
