@@ -26,7 +26,7 @@ from swarmlet.model.service import Service, SpecVersion
 from swarmlet.model.task import TaskState
 from swarmlet.reconcile.base import Key, Moment
 from swarmlet.reconcile.jobs import JobsDecider, is_finished
-from tests.reconcile.test_jobs import job_mode
+from tests.reconcile.job_scene import job_mode
 from tests.reconcile.world import service_spec
 from tests.store.worlds import Direct
 

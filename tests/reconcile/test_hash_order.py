@@ -8,15 +8,17 @@ ROOT = Path(__file__).parents[2]
 
 TELL = """
 from hashlib import sha256
+from tests.reconcile.test_job_histories import Cluster as Jobs
 from tests.reconcile.test_scheduler_histories import History
 from tests.reconcile.test_together import Cluster
 digest = sha256()
 for seed in range(8):
-    history, cluster = History(seed), Cluster(seed)
+    history, cluster, jobs = History(seed), Cluster(seed), Jobs(seed)
     history.check = lambda decision, _: digest.update(repr(decision).encode())
     history.run()
     cluster.run()
-    for rows in cluster.world.tables.values():
+    jobs.run()
+    for rows in (*cluster.world.tables.values(), *jobs.world.tables.values()):
         digest.update(repr(list(rows.rows.values())).encode())
 print(digest.hexdigest())
 """

@@ -8,7 +8,7 @@ from swarmlet.model.task import TaskState
 from swarmlet.reconcile.drain import left_on, moves_of
 from swarmlet.reconcile.why.answers import Verdict
 from tests.reconcile.explained import answer_of, why, why_service
-from tests.reconcile.test_jobs import GLOBAL, Scene, fire, job_mode
+from tests.reconcile.job_scene import GLOBAL, Scene, fire, job_mode
 from tests.reconcile.world import node, replace
 
 COMPLETE, FAILED, SHUTDOWN = TaskState.COMPLETE, TaskState.FAILED, TaskState.SHUTDOWN

@@ -11,7 +11,7 @@ from swarmlet.model.service import RestartPolicy, Service
 from swarmlet.model.task import Task, TaskState
 from swarmlet.reconcile.deciders import all_deciders
 from swarmlet.reconcile.jobs import completions_of, concurrency_of, is_finished
-from tests.reconcile.test_jobs import GLOBAL, add_job, fire, job_mode, update
+from tests.reconcile.job_scene import GLOBAL, add_job, fire, job_mode, update
 from tests.reconcile.world import Leader, World, assert_at_rest, node
 
 RUNNING, COMPLETE, FAILED = TaskState.RUNNING, TaskState.COMPLETE, TaskState.FAILED

@@ -4,140 +4,21 @@ from collections import Counter
 
 import pytest
 
-from swarmlet.core.ids import ServiceID
 from swarmlet.core.limits import ENTRY_CHANGES_MAX, OLD_TASK_WAIT_MAX_MS
-from swarmlet.model.base import Empty
 from swarmlet.model.change import Create
-from swarmlet.model.job import first_iteration, job_status_of, next_iteration
+from swarmlet.model.job import job_status_of
 from swarmlet.model.node import DrainPlan, Node, NodeState
 from swarmlet.model.on_disconnect import LABEL
-from swarmlet.model.service import (
-    Placement,
-    ReplicatedJobMode,
-    RestartPolicy,
-    Service,
-    ServiceMode,
-    SpecVersion,
-    spec_version_id,
-)
-from swarmlet.model.task import Task, TaskState
-from swarmlet.reconcile.jobs import JobsDecider, completions_of, concurrency_of, is_finished
+from swarmlet.model.service import RestartPolicy
+from swarmlet.model.task import TaskState
+from swarmlet.reconcile.jobs import JobsDecider, completions_of, concurrency_of
 from swarmlet.reconcile.replicated import ReplicatedDecider
-from tests.reconcile.world import Leader, World, assert_at_rest, node, replace, service_spec, task
+from tests.reconcile.job_scene import GLOBAL, Scene, add_job, fire, job_mode, jobs, lose, update
+from tests.reconcile.world import Leader, World, node, replace, service_spec, task
 
 READY, RUNNING, COMPLETE = TaskState.READY, TaskState.RUNNING, TaskState.COMPLETE
 SHUTDOWN, FAILED, REMOVE = TaskState.SHUTDOWN, TaskState.FAILED, TaskState.REMOVE
 SECOND_NS = 1_000_000_000
-
-
-def jobs():
-    return [JobsDecider()]
-
-
-def job_mode(most=None, total=None):
-    return ServiceMode(
-        replicated_job=ReplicatedJobMode(max_concurrent=most, total_completions=total)
-    )
-
-
-GLOBAL = ServiceMode(global_job=Empty())
-
-
-def add_job(world, mode, name="job", *, labels=None, **template):
-    """Its events."""
-    spec = replace(service_spec(name, **template), mode=mode, labels=labels or {})
-    row = Service(id=ServiceID(name), name=name, job_status=first_iteration(world.now_ms))
-    version = SpecVersion(
-        id=spec_version_id(name, 1), service_id=ServiceID(name), number=1, spec=spec
-    )
-    return world.put(version) + world.put(row)
-
-
-def fire(world, *, is_beside=False, name="job"):
-    """The next iteration, of the same spec."""
-    service = world.services.get(name)
-    return world.put(next_iteration(service, world.now_ms, is_beside=is_beside))
-
-
-def update(world, mode=None, name="job", **template):
-    """A new spec, and with it the next iteration."""
-    service = world.services.get(name)
-    spec = world.specs.get(spec_version_id(name, service.spec_version)).spec
-    changed = replace(spec.task_template, **template)
-    spec = replace(spec, mode=mode or spec.mode, task_template=changed)
-    events = world.update_service(name, spec)
-    return events + world.put(next_iteration(world.services.get(name), world.now_ms))
-
-
-class Scene:
-    """A job on three nodes, whose tasks come to run as soon as they may."""
-
-    def __init__(self, mode, *, nodes=("n1", "n2", "n3"), make=jobs, **spec):
-        self.world = World()
-        for node_id in nodes:
-            self.world.put(node(node_id))
-        add_job(self.world, mode, **spec)
-        self.leader = Leader(self.world, make())
-        self.run()
-
-    def tell(self, events):
-        self.leader.tell(events)
-        self.run()
-
-    def lead(self):
-        """A new leader."""
-        new_id, self.leader = self.leader.new_id, Leader(self.world, jobs())
-        self.leader.new_id = new_id
-
-    def run(self):
-        """Until all that may run runs, and nothing is left to decide."""
-        self.leader.run()
-        while moved := [t for t in self.tasks() if self._advance(t)]:
-            assert moved
-            self.leader.run()
-
-    def run_for(self, period_ms):
-        self.leader.run_for(period_ms)
-        self.run()
-
-    def _advance(self, row):
-        nodes = sorted(n.id for n in self.world.nodes.all() if n.spec.availability == "active")
-        host = row.node_id or nodes[row.slot % len(nodes)]
-        if self.world.nodes.get(host).status.state != NodeState.READY:
-            return False
-        if row.status.state < TaskState.ASSIGNED and row.desired <= COMPLETE:
-            status = replace(row.status, state=int(TaskState.ASSIGNED))
-            self.leader.tell(self.world.put(replace(row, node_id=host, status=status)))
-            return True
-        if row.status.state < RUNNING and RUNNING <= row.desired <= COMPLETE:
-            self.leader.tell(self.world.report(row.id, RUNNING))
-            return True
-        return False
-
-    def tasks(self, iteration=None):
-        rows = self.world.service_tasks("job")
-        return [t for t in rows if iteration is None or t.job_iteration == iteration]
-
-    def running(self):
-        return [t for t in self.tasks() if t.status.state == RUNNING and t.desired == COMPLETE]
-
-    def end(self, row, state=COMPLETE):
-        self.tell(self.world.report(row.id, state))
-
-    def end_all(self, state=COMPLETE):
-        while running := self.running():
-            self.end(running[0], state)
-
-    def completed(self):
-        """(iteration, slot) of what has ended well."""
-        done = [t for t in self.tasks() if t.status.state == COMPLETE]
-        return sorted((t.job_iteration, t.slot) for t in done)
-
-    def finished(self, iteration=0):
-        return is_finished(self.world, self.world.services.get("job"), iteration)
-
-    def assert_at_rest(self, make=jobs):
-        assert_at_rest(self.world, make)
 
 
 # Replicated jobs ---------------------------------------------------------------------------------
@@ -420,13 +301,6 @@ def test_services_that_are_no_jobs_are_left_alone():
 
 
 # Nodes -------------------------------------------------------------------------------------------
-def lose(how):
-    return {
-        "down": {"state": NodeState.DOWN},
-        "drained": {"availability": "drain"},
-    }[how]
-
-
 @pytest.mark.parametrize("how", ["down", "drained", "gone"])
 def test_the_tasks_of_a_lost_node_go_on_elsewhere(how):
     scene = Scene(job_mode(3, 3))
@@ -511,100 +385,6 @@ def test_a_task_whose_service_never_replaces_waits_for_its_node():
     scene.tell(scene.world.put(node("n2")))
     scene.end_all()
     assert len(scene.completed()) == 3
-
-
-# Global jobs -------------------------------------------------------------------------------------
-def test_a_global_job_runs_once_on_every_node_that_fits():
-    scene = Scene(GLOBAL, placement=Placement(constraints=["node.id!=n2"]))
-    assert sorted(t.node_id for t in scene.running()) == ["n1", "n3"]
-    assert {t.slot for t in scene.tasks()} == {0}
-    scene.end_all()
-    assert scene.finished()
-    scene.assert_at_rest()
-
-
-@pytest.mark.parametrize("how", ["down", "drained", "paused", "unfit"])
-def test_a_node_gets_its_task_of_a_global_job_once_it_can_run_it(how):
-    fields = {
-        "paused": {"availability": "pause"},
-        "unfit": {"labels": {"zone": "b"}},
-        "down": {"state": NodeState.DOWN},
-        "drained": {"availability": "drain"},
-    }[how]
-    fit = {"labels": {"zone": "a"}}
-    world = World()
-    world.put(node("n1", **{**fit, **fields}))
-    add_job(world, GLOBAL, placement=Placement(constraints=["node.labels.zone==a"]))
-    leader = Leader(world, jobs())
-    leader.run()
-    assert world.service_tasks("job") == []
-    leader.tell(world.put(node("n1", **fit)))
-    leader.run()
-    assert [t.node_id for t in world.service_tasks("job")] == ["n1"]
-    assert_at_rest(world, jobs)
-
-
-def test_a_task_of_a_global_job_waits_for_its_node_that_is_down():
-    scene = Scene(GLOBAL)
-    scene.tell(scene.world.put(node("n2", state=NodeState.DOWN)))
-    scene.run_for(3_600_000)
-    assert len(scene.tasks()) == 3
-    scene.tell(scene.world.put(node("n2")))
-    scene.end_all()
-    assert len(scene.completed()) == 3
-
-
-def test_a_task_of_a_global_job_is_run_again_when_its_drained_node_is_back():
-    scene = Scene(GLOBAL)
-    (row,) = [t for t in scene.running() if t.node_id == "n2"]
-    scene.tell(scene.world.put(node("n2", availability="drain")))
-    assert scene.world.tasks.get(row.id).desired == SHUTDOWN
-    assert len(scene.tasks()) == 3
-    assert_at_rest(scene.world, jobs)
-    scene.tell(scene.world.report(row.id, SHUTDOWN))
-    scene.tell(scene.world.put(node("n2")))
-    scene.end_all()
-    done = sorted(t.node_id for t in scene.tasks() if t.status.state == COMPLETE)
-    assert done == ["n1", "n2", "n3"]
-
-
-def test_what_never_reached_its_node_is_withdrawn_when_that_is_drained_and_made_again():
-    world = World()
-    world.put(node("n1"))
-    add_job(world, GLOBAL, restart_policy=RestartPolicy(condition="none"))
-    leader = Leader(world, jobs())
-    leader.run()
-    leader.tell(world.put(node("n1", availability="drain")))
-    leader.run()
-    (row,) = world.service_tasks("job")
-    assert row.desired == REMOVE
-    leader.tell(world.drop(Task, row.id))
-    leader.tell(world.put(node("n1")))
-    leader.run()
-    assert [t.desired for t in world.service_tasks("job")] == [COMPLETE]
-
-
-def test_a_failed_task_of_a_global_job_is_followed_on_its_node():
-    scene = Scene(GLOBAL, restart_policy=RestartPolicy(delay=0))
-    (row,) = [t for t in scene.running() if t.node_id == "n2"]
-    scene.end(row, FAILED)
-    (after,) = [t for t in scene.tasks() if t.replaces == row.id]
-    assert (after.node_id, after.slot, after.job_iteration) == ("n2", 0, 0)
-
-
-def test_a_task_of_a_global_job_has_no_successor_on_a_node_that_is_unfit_by_now():
-    fit, unfit = {"labels": {"zone": "a"}}, {"labels": {"zone": "b"}}
-    world = World()
-    world.put(node("n1", **fit))
-    add_job(world, GLOBAL, placement=Placement(constraints=["node.labels.zone==a"]))
-    leader = Leader(world, jobs())
-    leader.run()
-    (row,) = world.service_tasks("job")
-    leader.tell(world.put(replace(row, status=replace(row.status, state=int(RUNNING)))))
-    leader.tell(world.put(node("n1", **unfit)))
-    leader.tell(world.report(row.id, TaskState.REJECTED))
-    leader.run()
-    assert [t.desired for t in world.service_tasks("job")] == [SHUTDOWN]
 
 
 # Cost --------------------------------------------------------------------------------------------
