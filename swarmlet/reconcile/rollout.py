@@ -22,7 +22,8 @@ from swarmlet.model.update_status import is_rolling_back, is_updating
 from swarmlet.model.view import View, spec_of
 from swarmlet.reconcile.eligibility import Standing, standing_of
 from swarmlet.reconcile.instances import Instance, instance_of, is_bound, rows_of
-from swarmlet.reconcile.restart import CLOCK_SLACK_MS, NS_PER_MS, ended_ms
+from swarmlet.reconcile.moving import is_moving
+from swarmlet.reconcile.restart import CLOCK_SLACK_MS, NS_PER_MS, ended_ms, must_leave
 from swarmlet.reconcile.slots import (
     ENDED_BY_ITSELF,
     Dirt,
@@ -96,10 +97,11 @@ _UNTRIED: Final = (
 
 
 class Made(NamedTuple):
-    """Which tasks an update made, and how long it watches each."""
+    """Which tasks an update made, how long it watches each, and whether beside the old ones."""
 
     spec_version: int
     monitor_ms: int
+    is_start_first: bool
 
     def by_update(self, task: Task) -> bool:
         return task.updated_from != 0 and task.spec_version == self.spec_version
@@ -125,6 +127,9 @@ def facts_of(view: View, dirt: Dirt, tasks: Sequence[Task], made: Made) -> SlotF
         return _CLEAN[_is_on_its_way(counting[0])]
     wanted = wanted_of(view, dirt, tasks)
     old = [task for task in wanted.dirty if dirt.is_on(view, task)]  # others only have to move
+    if not own and not made.is_start_first and _is_in_the_way(view, wanted.clean, old):
+        surplus = tuple(task.id for task in (*wanted.surplus, *wanted.clean))
+        return SlotFacts(is_taken=True, surplus=surplus)
     tip = _tip(own, wanted.clean) if own or old else None
     return SlotFacts(
         is_taken=bool(counting),
@@ -136,6 +141,16 @@ def facts_of(view: View, dirt: Dirt, tasks: Sequence[Task], made: Made) -> SlotF
         surplus=tuple(task.id for task in wanted.surplus),
         is_down=not _any_runs(counting),
     )
+
+
+def _is_in_the_way(view: View, clean: Sequence[Task], old: Sequence[Task]) -> bool:
+    """Whether an update before, which started first, left a task beside the old one that does not
+    run, and now the old one is to stop first: the two may be waiting for each other, for a port or
+    for room. Without the new one the slot gets its turn as any other."""
+    if not clean or not old or clean[0].status.state >= TaskState.RUNNING:
+        return False
+    is_up = old[0].status.state == TaskState.RUNNING
+    return is_up and not must_leave(view, old[0]) and not is_moving(view, old[0])
 
 
 def _is_on_its_way(task: Task) -> bool:
@@ -191,7 +206,9 @@ class Rollout:
         self._queue: list[tuple[bool, Instance]] = []  # a heap of what is or was fresh: up, where
         self._stale: set[Instance] = set()
         self._dirt = Dirt(view, service)
-        self._made = Made(service.spec_version, self.settings.monitor_ms)
+        self._made = Made(
+            service.spec_version, self.settings.monitor_ms, self.settings.is_start_first
+        )
         by_slot: dict[Instance, list[Task]] = {}
         for task in view.tasks.scan("service", service.id):
             by_slot.setdefault(instance_of(task), []).append(task)

@@ -272,6 +272,21 @@ def test_start_first_stops_an_old_task_first_that_does_not_run():
     assert [t.spec_version for t in cluster.wanted()] == [2]
 
 
+def test_stop_first_ends_the_wait_of_a_new_task_beside_the_old_one_it_waits_for():
+    """As for a host port: it cannot run before the old one has stopped."""
+    cluster = Cluster(3, order="start-first", parallelism=0)
+    cluster.update()
+    assert cluster.slots_of(1) == cluster.slots_of(2) == [1, 2, 3]
+    cluster.config = UpdateConfig(order="stop-first", parallelism=1)
+    cluster.update(force_update=cluster.number)
+    assert cluster.slots_of(2) == []
+    assert len(cluster.slots_of(1)) == 2  # one at a time from now on
+    assert cluster.slots_of(3) == [1]
+    cluster.finish()
+    assert (cluster.state, cluster.slots_of(3)) == ("completed", [1, 2, 3])
+    assert_at_rest(cluster.world, all_deciders)
+
+
 # Failures ---------------------------------------------------------------------------------------
 @pytest.mark.parametrize("state", [FAILED, COMPLETE, REJECTED])
 def test_update_pauses_when_a_new_task_ends_early(state):
