@@ -53,7 +53,8 @@ class Floor:
         what = f"{service.name} {place}: {task.id}"
         spec = spec_of(view, service)
         order = (spec.update_config or UpdateConfig()).order
-        if task.move_ms:
+        is_updated = any(one.updated_from for one in _wanted(view, task))
+        if task.move_ms and not is_updated:
             if order != "stop-first" and rule_of(view, task) == KEEP:
                 self.wrongs.append(f"{what} was moved before another ran")
             return
