@@ -32,6 +32,19 @@ def going_on(service: Service) -> tuple[JobRun, ...]:
     return tuple(run for run in history_of(service).runs if not run.outcome)
 
 
+def is_over(service: Service, iteration: int) -> bool:
+    """Whether the run of that iteration has ended, as far as that is recorded; also of one that the
+    history has forgotten."""
+    is_recorded = iteration <= history_of(service).recorded
+    return is_recorded and all(run.iteration != iteration for run in going_on(service))
+
+
+def trigger_of(service: Service, iteration: int) -> str:
+    """Why it began; "" of one that the history does not have."""
+    runs = history_of(service).runs
+    return next((run.trigger for run in runs if run.iteration == iteration), "")
+
+
 def with_first_look(service: Service) -> Service:
     """With a run for the present iteration, which an update of the job began."""
     status, history = job_status_of(service), history_of(service)

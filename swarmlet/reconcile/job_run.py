@@ -13,7 +13,9 @@ import msgspec
 
 from swarmlet.core.ids import NodeID, TaskID
 from swarmlet.model.change import Change, Create, SetDesired, SetStatus
+from swarmlet.model.job_history import SERVICE, is_over, trigger_of
 from swarmlet.model.node import Node, NodeState
+from swarmlet.model.schedule import is_scheduled
 from swarmlet.model.service import Placement, Service, ServiceSpec
 from swarmlet.model.task import Task, TaskState, TaskStatus
 from swarmlet.model.view import View, spec_of, task_spec_of
@@ -69,6 +71,16 @@ def is_candidate(node: Node | None, spec: ServiceSpec) -> bool:
         and node.spec.availability == "active"
         and _is_meant(node, spec)
     )
+
+
+def is_closed(service: Service, spec: ServiceSpec, iteration: int) -> bool:
+    """Whether an iteration gets no more tasks, whatever the spec says meanwhile: its run is over. A
+    node that comes later still gets its task of a global job which ran because it was made or
+    updated, unless a schedule says by now when it runs."""
+    if not is_over(service, iteration):
+        return False
+    ran_by_itself = trigger_of(service, iteration) == SERVICE
+    return not (is_global(spec) and ran_by_itself and not is_scheduled(spec))
 
 
 def decide_run(
@@ -159,8 +171,10 @@ def _begin(
     """Nothing is to run there. A node that has become one for a global job gets its task; a task
     that was stopped though it had not ended (its node was drained, and no longer is) a successor.
     Slots that never had a task are opened by the job's own key, as many as may run at once."""
-    is_node = isinstance(place, str)
-    if is_node and not is_candidate(view.nodes.get(str(place)), spec_of(view, service)):
+    is_node, spec = isinstance(place, str), spec_of(view, service)
+    if is_closed(service, spec, iteration):
+        return REST
+    if is_node and not is_candidate(view.nodes.get(str(place)), spec):
         return REST
     if rows.kept:
         last = newest(rows.kept)

@@ -27,6 +27,7 @@ from swarmlet.reconcile.job_index import JobIndex, Place, is_active, is_on_node
 from swarmlet.reconcile.job_run import (
     decide_run,
     is_candidate,
+    is_closed,
     is_global,
     is_place_finished,
     new_task,
@@ -187,11 +188,12 @@ class JobsDecider:
 
     def _ended(self, view: View, service: Service) -> list[int]:
         """Earlier iterations beside the present one of which nothing is left to do."""
+        spec = spec_of(view, service)
         return [
             iteration
             for iteration in job_status_of(service).earlier
             if not self._index.run(service.id, iteration).active
-            and is_finished(view, service, iteration)
+            and (is_closed(service, spec, iteration) or is_finished(view, service, iteration))
         ]
 
     def _open_slots(
@@ -202,7 +204,7 @@ class JobsDecider:
         stopping, until_ms = self._stopping(view, service, moment)
         changes: list[Change] = []
         has_waiting = False
-        for iteration in open_iterations(service):
+        for iteration in _unclosed(service, spec):
             run = self._index.run(service.id, iteration)
             room = max(0, most - len(run.active) - stopping)
             left = ENTRY_CHANGES_MAX - len(changes)
@@ -224,7 +226,7 @@ class JobsDecider:
         nodes = sorted(node.id for node in view.nodes.all() if is_candidate(node, spec))
         made = (
             Create(obj=new_task(view, service, iteration, node_id, moment))
-            for iteration in open_iterations(service)
+            for iteration in _unclosed(service, spec)
             for node_id in nodes
             if node_id not in self._index.run(service.id, iteration).filled
         )
@@ -242,6 +244,11 @@ class JobsDecider:
             return 0, until_ms
         runs = self._index.closed_runs(service.id, open_iterations(service))
         return sum(_may_run(view, task_id) for run in runs for task_id in run.on_nodes), until_ms
+
+
+def _unclosed(service: Service, spec: ServiceSpec) -> list[int]:
+    """The open iterations that may get more tasks."""
+    return [one for one in open_iterations(service) if not is_closed(service, spec, one)]
 
 
 def concurrency_of(spec: ServiceSpec) -> int:
