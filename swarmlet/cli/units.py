@@ -1,6 +1,7 @@
-"""Durations, sizes and CPUs as flag values: a wrong one is a usage error that names the flag."""
+"""Durations, sizes, CPUs and ratios as flag values: a wrong one is an error that names the flag."""
 
 from collections.abc import Callable
+from math import isnan
 from typing import Final
 
 import click
@@ -26,9 +27,22 @@ def _unit(parse: Callable[[str], int]) -> Unit:
     return convert
 
 
+class _Ratio(click.FloatRange):
+    """click's own takes nan for a number within its range."""
+
+    def convert(
+        self, value: float, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        ratio: float = super().convert(value, param, ctx)
+        if isnan(ratio):
+            self.fail("nan is not in the range 0<=x<=1.", param, ctx)
+        return ratio
+
+
 DURATION_NS: Final = _unit(parse_duration)
 SIZE_B: Final = _unit(parse_size)
 CPUS_NANO: Final = _unit(parse_cpus)
+RATIO: Final = _Ratio(0, 1)
 
 
 def seconds(duration_ns: int) -> float:

@@ -218,6 +218,7 @@ def test_rolled_back_update_ends_with_code_4(swarmlet, swarm):
     swarm.script[f"GET /services/{SERVICE_ID}"] = (200, found)
     swarm.script["GET /services/web"] = (200, found)
     swarm.script[f"POST /services/{SERVICE_ID}/update"] = (200, {"Warnings": None})
+    swarm.script[f"GET /swarmlet/v1/services/{SERVICE_ID}/history"] = (200, [])
     assert swarmlet("service", "update", "--image", "host", "web").code == 4
 
 

@@ -163,6 +163,7 @@ def test_mode_is_dockers(flags, mode, swarmlet, swarm):
     [
         (["--limit-memory", "lots"], ["--limit-memory", "invalid size 'lots'", "64M"]),
         (["--limit-cpu", "-1"], ["--limit-cpu", "invalid number of CPUs"]),
+        (["--update-max-failure-ratio", "nan"], ["--update-max-failure-ratio", "0<=x<=1"]),
         (["--restart-delay", "5"], ["--restart-delay", "invalid duration '5'"]),
         (["--restart-condition", "never"], ["'never' is not one of"]),
         (["--replicas", "-1"], ["--replicas", "-1"]),

@@ -185,3 +185,17 @@ def test_update_that_is_rolled_back_ends_with_its_cause_though_all_tasks_run(swa
     result = swarmlet("service", "update", "--label-add", "a=b", "web")
     assert result.code == 0
     assert "verify: Watching the tasks until the update is complete" in result.out
+
+
+def test_update_that_was_rolled_back_between_two_looks_ends_with_the_cause_on_record(
+    swarmlet, swarm, web
+):
+    web["Spec"]["UpdateConfig"] = {"Monitor": 1}
+    tasks = [recorded.task(f"t{slot}", slot, "running") for slot in (1, 2)]
+    swarm.script["GET /tasks"] = (200, tasks)
+    swarm.script[f"GET /services/{SERVICE_ID}"] = under_way(web, "updating", "rollback_completed")
+    kept = [revision(3, IsCurrent=True, Repeats=1, Cause="because of t1"), revision(2), revision(1)]
+    swarm.script[f"GET {V1}/history"] = (200, kept)
+    result = swarmlet("service", "update", "--label-add", "a=b", "web")
+    assert result.code == 4
+    assert "The update of web failed and was rolled back: because of t1" in result.err

@@ -29,7 +29,7 @@ STATES: Final = (
 RUNNING: Final = STATES.index("running")
 _NUMBERS: Final = {state: number for number, state in enumerate(STATES)}
 NO_NODE: Final = "no node is meant for a task of it"
-UNKNOWN_CAUSE: Final = "it was over before anybody looked"
+UNKNOWN_CAUSE: Final = "no reason is on record"
 _WAITING: Final = ("new", "allocated", "pending")
 _FAILURES: Final = ("failed", "rejected")
 
@@ -162,6 +162,10 @@ def rollback_cause(service: Object) -> str:
     return _said(service) if _update_state(service) == "rollback_started" else ""
 
 
+def is_rolled_back(service: Object) -> bool:
+    return _update_state(service) == "rollback_completed"
+
+
 def check_update(service: Object, progress: Progress, failure: str) -> bool:
     """Whether the update's own state ends the wait. Raises where it failed: `failure` says why it
     was rolled back, and is empty where a rollback is what was asked for."""
@@ -172,7 +176,7 @@ def check_update(service: Object, progress: Progress, failure: str) -> bool:
         raise CommandError(
             f"service {what} paused: {said}", f"`swarmlet service ps {name}` shows its tasks."
         )
-    if state == "rollback_completed" and progress.is_converged and failure:
+    if is_rolled_back(service) and progress.is_converged and failure:
         raise RolledBackError(
             f"The update of {name} failed and was rolled back: {failure}",
             f"`swarmlet service diff {name}` shows what it had changed.",

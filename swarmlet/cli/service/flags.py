@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 import click
 
 from swarmlet.cli.client import Json, Object
-from swarmlet.cli.units import CPUS_NANO, DURATION_NS, SIZE_B
+from swarmlet.cli.units import CPUS_NANO, DURATION_NS, RATIO, SIZE_B
 from swarmlet.core.errors import InvalidArgumentError
 from swarmlet.core.limits import RESTART_DELAY_NS
 
@@ -46,7 +46,6 @@ POLICY_DEFAULTS: Final[dict[Path, Object]] = {
 }
 
 _COUNT: Final = click.IntRange(min=0)
-_RATIO: Final = click.FloatRange(0, 1)
 _ORDER: Final = click.Choice(["start-first", "stop-first"])
 _CONDITION: Final = click.Choice(["none", "on-failure", "any"])
 
@@ -173,7 +172,7 @@ FLAGS: Final[tuple[Flag, ...]] = (
         click.Choice(["pause", "continue", "rollback"]),
         "What a failed update does.",
     ),
-    Flag("--update-max-failure-ratio", (*UPDATE, "MaxFailureRatio"), _RATIO, "To bear.", "RATIO"),
+    Flag("--update-max-failure-ratio", (*UPDATE, "MaxFailureRatio"), RATIO, "To bear.", "RATIO"),
     Flag("--update-order", (*UPDATE, "Order"), _ORDER, "Stop the old or start the new first."),
     Flag("--rollback-parallelism", (*ROLLBACK, "Parallelism"), _COUNT, "Tasks at once.", "N"),
     Flag("--rollback-delay", (*ROLLBACK, "Delay"), DURATION_NS, "Wait between them.", "DURATION"),
@@ -185,7 +184,7 @@ FLAGS: Final[tuple[Flag, ...]] = (
         "What a failed rollback does.",
     ),
     Flag(
-        "--rollback-max-failure-ratio", (*ROLLBACK, "MaxFailureRatio"), _RATIO, "To bear.", "RATIO"
+        "--rollback-max-failure-ratio", (*ROLLBACK, "MaxFailureRatio"), RATIO, "To bear.", "RATIO"
     ),
     Flag("--rollback-order", (*ROLLBACK, "Order"), _ORDER, "Stop the new or start the old first."),
     Flag("--user -u", (*CONTAINER, "User"), str, "Run as this user: UID or name[:group].", "USER"),

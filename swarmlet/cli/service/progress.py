@@ -20,6 +20,7 @@ from swarmlet.cli.service.convergence import (
     Progress,
     check_update,
     is_global,
+    is_rolled_back,
     is_under_way,
     progress_of,
     rollback_cause,
@@ -105,8 +106,9 @@ def wait(
             return
         now_s = mono_s()
         display.show(progress)
-        cause = rollback_cause(service) or cause
-        if check_update(service, progress, "" if is_rollback else cause or UNKNOWN_CAUSE):
+        if not is_rollback:
+            cause = rollback_cause(service) or cause or _cause_on_record(client, service)
+        if check_update(service, progress, cause):
             return
         placed_at_s = placed_at_s if progress.blocked else now_s
         if not progress.is_converged:
@@ -117,6 +119,16 @@ def wait(
         else:
             stable_since_s = stable_since_s or now_s
         sleep_s(POLL_PERIOD_S)
+
+
+def _cause_on_record(client: Client, service: Object) -> str:
+    """Why the service was rolled back, where that was over between two looks; "" where it was
+    not."""
+    if not is_rolled_back(service):
+        return ""
+    revisions = client.get(f"/swarmlet/v1/services/{quote(service['ID'])}/history")
+    causes = [str(one.get("Cause", "")) for one in revisions if one.get("IsCurrent")]
+    return next(filter(None, causes), UNKNOWN_CAUSE)
 
 
 def _wait_for_job(client: Client, service_id: str, display: Display, patience: Patience) -> None:

@@ -77,7 +77,7 @@ class ServiceVerbs(ControlBase):
         that of the spec before it comes back ("previous-spec"). A spec and credentials that mean
         the same as the present ones make no new version of them, but the row is written all the
         same: Docker's clients see the version move with every update. Only where the update before
-        this one is under way or paused do they make one: it goes on, and what failed is tried anew.
+        this one is under way or paused do they make one: it goes on with the slots that are left.
         Every update of a job begins its next iteration, unless the job has a schedule.
         """
         view = await self.read()
