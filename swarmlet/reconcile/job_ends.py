@@ -35,17 +35,32 @@ def ends(view: View, service: Service, now_ms: int) -> Iterator[JobRun]:
 def end_of(view: View, service: Service, run: JobRun, outcome: str, now_ms: int) -> JobRun:
     """A run with what its tasks came to."""
     tasks = sorted(_tasks_of(view, service, run.iteration), key=lambda t: (ended_ms(t), t.id))
-    states = Counter(int(task.status.state) for task in tasks)
-    errors = [_error(task) for task in tasks if task.status.state in _FAILED]
+    spec, failed = spec_of(view, service), [t for t in tasks if t.status.state in _FAILED]
+    completed = {place_of(spec, t) for t in tasks if t.status.state == TaskState.COMPLETE}
     return replace(
         run,
         outcome=outcome,
         ended_ms=now_ms,
-        completed=states[TaskState.COMPLETE],
-        failed=sum(states[state] for state in _FAILED),
+        completed=len(completed),
+        failed=len(failed),
         exit_codes=_exit_codes(tasks),
-        err=errors[-1][:ERR_LENGTH_MAX] if errors else "",
+        err=_why(view, outcome, tasks, failed)[:ERR_LENGTH_MAX],
     )
+
+
+def _why(view: View, outcome: str, tasks: list[Task], failed: list[Task]) -> str:
+    """The last failure; of a run that failed without any, what became of a task of it."""
+    if failed:
+        return _error(failed[-1])
+    if outcome != FAILED:
+        return ""
+    undone = [task for task in tasks if task.status.state != TaskState.COMPLETE]
+    for task in reversed(undone):
+        node = view.nodes.get(task.node_id)
+        if task.node_id and is_down(node):
+            name = "" if node is None else node.description.hostname
+            return f"node {name or task.node_id} is down, or gone"
+    return "a task of it was stopped before its end" if undone else ""
 
 
 def runs_so_far(view: View, service: Service) -> list[JobRun]:

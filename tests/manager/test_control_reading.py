@@ -176,6 +176,14 @@ async def test_jobs_count_the_completed_of_this_iteration():
     ) == (1, 1, 1)
 
 
+async def test_slot_of_a_job_that_ended_well_twice_counts_once():
+    """Its task was lost with its node and replaced, and had ended well all the same."""
+    mode = ServiceMode(replicated_job=ReplicatedJobMode(max_concurrent=2, total_completions=2))
+    done = {"state": TaskState.COMPLETE, "slot": 1, "job_iteration": 0}
+    lost = {**done, "desired": TaskState.SHUTDOWN}
+    assert await standing(mode, done, lost, iteration=0) == (0, 2, 1)
+
+
 async def test_refused_request_never_reaches_the_log():
     swarm = await new_swarm()
     before = swarm.log.proposals

@@ -7,10 +7,13 @@ from swarmlet.model.node import NodeState
 from swarmlet.model.service import Service, ServiceMode
 from swarmlet.model.task import Task, TaskState
 from swarmlet.model.view import View, spec_of
+from swarmlet.reconcile.job_index import Place
+from swarmlet.reconcile.job_run import place_of
 
 
 class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """`completed` counts the current iteration of a job, and is 0 for other services;
+    """`completed` counts the places of a job's current iteration where a task has ended well (in a
+    slot two may have, one of them lost with its node), and is 0 for other services;
     `crash_looping` the tasks that are one of a loop."""
 
     running: int
@@ -41,16 +44,19 @@ def _desired_everywhere(view: View, service: Service, mode: ServiceMode) -> int:
 def service_status(view: View, service: Service, now_ms: int) -> ServiceStatus:
     """What Docker's ServiceStatus shows (SwarmKit's ListServiceStatuses); what last ran on a node
     that is down does not count, as in the docker CLI before there was a ServiceStatus."""
-    running = completed = looping = 0
+    running = looping = 0
+    completed: dict[Place, None] = {}
+    spec = spec_of(view, service)
     iteration = service.job_status.iteration if service.job_status is not None else None
     for task in view.tasks.scan("service", service.id):
         running += task.status.state == TaskState.RUNNING and not _is_lost(view, task)
-        completed += task.status.state == TaskState.COMPLETE and task.job_iteration == iteration
+        if task.status.state == TaskState.COMPLETE and task.job_iteration == iteration:
+            completed[place_of(spec, task)] = None
         looping += is_crash_looping(task, now_ms)
     return ServiceStatus(
         running=running,
         desired=desired_tasks(view, service),
-        completed=completed,
+        completed=len(completed),
         crash_looping=looping,
     )
 
