@@ -18,6 +18,7 @@ from swarmlet.core.ids import NodeID, TaskID
 from swarmlet.model.difference import FieldChange, changed_fields
 from swarmlet.model.job import is_job
 from swarmlet.model.revision import next_number
+from swarmlet.model.schedule import is_scheduled
 from swarmlet.model.service import Service, ServiceSpec
 from swarmlet.model.task import Task, TaskState
 from swarmlet.model.update_status import is_at_rest
@@ -65,13 +66,15 @@ class Planned(NamedTuple):
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """`version` is the one of the service this holds for; `number` the one the new spec would have,
-    the present one where the update makes none."""
+    the present one where the update makes none. `is_scheduled`: a job that runs when its schedule
+    says so, and not for the update."""
 
     version: int
     number: int
     changes: tuple[FieldChange, ...]
     settings: Settings
     is_job: bool
+    is_scheduled: bool
     steps: tuple[Planned, ...]
 
 
@@ -82,7 +85,8 @@ def plan_update(view: View, service: Service, new: ServiceSpec, now_ms: int) -> 
     is_new = bool(changes) or not is_at_rest(service)
     draft = _Draft(view, service, new, now_ms)
     steps: list[Planned] = []
-    if is_new or is_job(new.mode):
+    waits = is_job(new.mode) and (is_scheduled(old) or is_scheduled(new))
+    if (is_new or is_job(new.mode)) and not waits:
         yield from draft.know_all()
         steps = yield from draft.steps()
     return Plan(
@@ -91,6 +95,7 @@ def plan_update(view: View, service: Service, new: ServiceSpec, now_ms: int) -> 
         changes=changes,
         settings=settings_of(new),
         is_job=is_job(new.mode),
+        is_scheduled=waits,
         steps=tuple(steps),
     )
 

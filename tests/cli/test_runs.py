@@ -154,6 +154,17 @@ def test_run_without_now_is_wrong_usage(swarmlet, daemon):
     assert not daemon.posted()
 
 
+def test_a_plan_for_a_job_with_a_schedule_says_that_it_does_not_run_for_it(swarmlet, daemon):
+    plan = {"Version": {"Index": 7}, "Revision": 2, "Changes": [], "Tasks": [], "IsJob": True}
+    daemon.script = {
+        "GET /services/job": (200, service(SERVICE_ID, "job", {"ReplicatedJob": {}})),
+        "GET /nodes": (200, []),
+        f"POST /swarmlet/v1/services/{SERVICE_ID}/plan": (200, {**plan, "IsScheduled": True}),
+    }
+    out = swarmlet("service", "plan", "--replicas", "2", "job").out
+    assert "Tasks: nothing happens; the job runs by its schedule, not for this.\n" in out
+
+
 def test_flags_of_schedules_are_labels(swarmlet, daemon):
     daemon.script = {"POST /services/create": (201, {"ID": SERVICE_ID})}
     flags = ("--schedule", "@daily", "--schedule-timezone", "UTC", "--concurrency", "forbid")

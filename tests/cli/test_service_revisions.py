@@ -86,7 +86,8 @@ def planned(**fields):
     ]
     changes = [{"Path": "Labels.a", "Old": None, "New": "b"}]
     made = {"Version": {"Index": 57}, "Revision": 2, "Changes": changes, "Tasks": tasks}
-    return {**made, "IsJob": False, "Parallelism": 1, "Order": "stop-first", **fields}
+    made |= {"IsJob": False, "IsScheduled": False}
+    return {**made, "Parallelism": 1, "Order": "stop-first", **fields}
 
 
 def test_plan_shows_changes_tasks_and_the_version_and_fails_without_a_place(swarmlet, swarm, web):

@@ -199,6 +199,20 @@ def test_plan_of_a_job_ends_this_iteration_and_begins_the_next():
     ]
 
 
+@pytest.mark.parametrize("label_after", ["@daily", ""])
+def test_plan_of_a_job_with_a_schedule_begins_nothing(label_after):
+    """Nor does the update that takes the schedule away."""
+    job = ServiceMode(replicated_job=ReplicatedJobMode(max_concurrent=2, total_completions=2))
+    world = world_of(replicas=1)
+    row = world.specs.get("web@1")
+    old = replace(row.spec, mode=job, labels={"swarmlet.schedule": "@hourly"})
+    world.put(replace(row, spec=old))
+    world.put(task("t1", 0, desired=TaskState.COMPLETE))
+    found = plan(world, replace(old, labels={"swarmlet.schedule": label_after}))
+    assert (found.is_job, found.is_scheduled, found.steps) == (True, True, ())
+    assert [change.path for change in found.changes] == ["Labels[swarmlet.schedule]"]
+
+
 # Against what happens ----------------------------------------------------------------------------
 @settings(max_examples=60, deadline=None)
 @given(

@@ -56,6 +56,7 @@ class PlanJson(ApiStruct, frozen=True, kw_only=True):
     revision: int
     changes: list[FieldChangeJson] = always([])
     is_job: bool = always(False)
+    is_scheduled: bool = always(False)
     parallelism: int = always(0)
     order: str
     tasks: list[PlannedJson] = always([])
@@ -101,6 +102,7 @@ def render_plan(plan: "Plan") -> PlanJson:
         revision=plan.number,
         changes=render_changes(plan.changes),
         is_job=plan.is_job,
+        is_scheduled=plan.is_scheduled,
         parallelism=plan.settings.parallelism,
         order="start-first" if plan.settings.is_start_first else "stop-first",
         tasks=[_planned(one) for one in plan.steps],

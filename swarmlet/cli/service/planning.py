@@ -109,6 +109,8 @@ def _counts(tasks: Sequence[Object]) -> str:
 
 def _pace(answer: Object) -> str:
     """How the dirty ones are replaced."""
+    if answer["IsScheduled"]:
+        return "; the job runs by its schedule, not for this"
     if answer["IsJob"]:
         return "; the job begins its next iteration"
     if all(task["Action"] != "replace" for task in answer["Tasks"]):
