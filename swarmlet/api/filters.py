@@ -214,9 +214,9 @@ def _is_up_to_date(view: View, task: Task, row: SpecVersion) -> bool:
     current = view.specs.get(spec_version_id(service.id, service.spec_version))
     if current is None or current is row:
         return current is row
-    from swarmlet.reconcile.slots import replaces_tasks  # workers do without
+    from swarmlet.reconcile.slots import host_of, replaces_tasks  # workers do without
 
-    return not replaces_tasks(row.spec, current.spec, [view.nodes.get(task.node_id)])
+    return not replaces_tasks(row.spec, current.spec, [host_of(view, task)])
 
 
 def _candidates(view: View, filters: Filters) -> Iterator[Task]:

@@ -36,6 +36,7 @@ from swarmlet.reconcile.slots import (
     counting_tasks,
     difference,
     free_slots,
+    host_of,
     is_dirty,
     removal_order,
     replicas_of,
@@ -182,7 +183,7 @@ class _Draft:
             self._found[number] = difference(made_from, self._new)
         if self._found[number] is not Difference.PLACE:
             return self._found[number] is Difference.ALL
-        return is_dirty(made_from, self._new, self._view.nodes.get(task.node_id))
+        return is_dirty(made_from, self._new, host_of(self._view, task))
 
     # Global ---------------------------------------------------------------------------------------
     def _of_global(self) -> Iterator[list[Planned]]:

@@ -153,6 +153,13 @@ def difference(made_from: ServiceSpec, current: ServiceSpec) -> Difference:
     return Difference.PLACE
 
 
+def host_of(view: View, task: Task) -> Node | None:
+    """The node the task was placed on. One of a global service that waits for its node is on none:
+    what it waits for was asked by the spec it was made from, and it goes on asking that."""
+    is_placed = task.status.state >= TaskState.ASSIGNED
+    return view.nodes.get(task.node_id) if is_placed else None
+
+
 def is_dirty(made_from: ServiceSpec, current: ServiceSpec, node: Node | None) -> bool:
     """Whether a task on `node` (None: on none yet) must be replaced to follow the current spec."""
     found = difference(made_from, current)
@@ -178,7 +185,7 @@ class Dirt:
             self._found[task.spec_version] = found
         if found is not Difference.PLACE:
             return found is Difference.ALL
-        return not _may_stay(view.nodes.get(task.node_id), self._current)
+        return not _may_stay(host_of(view, task), self._current)
 
 
 class Wanted(NamedTuple):

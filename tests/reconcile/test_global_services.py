@@ -384,6 +384,17 @@ def test_update_of_constraints_stops_where_they_fail_and_leaves_the_others():
     assert (stopped.desired, stopped.status.state) == (SHUTDOWN, SHUTDOWN)
 
 
+def test_task_that_waits_for_another_service_follows_a_spec_that_asks_for_it_no_more():
+    """Though its node satisfies all that nodes are asked for, it was never placed there."""
+    swarm = Swarm(2, constraints=["service==db"])
+    assert (swarm.of(1), swarm.running()) == (["n0", "n1"], [])
+    swarm.update()
+    swarm.finish()
+    assert (swarm.running(), swarm.of(2)) == (["n0", "n1"], ["n0", "n1"])
+    assert swarm.state == "completed"
+    assert_at_rest(swarm.world, all_deciders)
+
+
 def test_label_that_is_taken_away_ends_the_task_and_given_back_brings_one():
     swarm = Swarm(1, constraints=["node.labels.zone==eu"], policy=RestartPolicy(condition="none"))
     swarm.set_node("n0", labels={"zone": "eu"})
