@@ -87,6 +87,20 @@ def test_task_waits_for_a_service_and_follows_it(state):
     assert_at_rest(world, scheduler)
 
 
+@pytest.mark.parametrize("is_placed_here", [True, False])
+def test_task_that_has_its_node_waits_there_for_a_service(is_placed_here):
+    world, leader = scene(*ABC, **beside("service==db"))
+    for number in (1, 2, 3):
+        arrive(world, leader, number, on=f"n{number}")
+    assert "services asked for" in errs(world).pop()
+    world.add_service("db", placement=Placement(constraints=["node.id==n2"]))
+    fields = {"on": "", "state": WAITING} if is_placed_here else {"on": "n2", "state": RUNNING}
+    leader.tell(world.put(task("d", service="db", **fields)))
+    leader.run()
+    assert {"t2"} <= placed(world).keys() <= {"d", "t2"}
+    assert_at_rest(world, scheduler)
+
+
 def test_service_and_the_one_that_needs_it_are_placed_in_one_go():
     world, leader = scene(*ABC, **beside("service==db"))
     world.add_service("db", resources=reserving(nano_cpus=-1))  # its turn comes last

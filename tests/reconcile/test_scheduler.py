@@ -307,6 +307,18 @@ def test_preset_task_waits_for_room_on_its_node():
     assert placed(world) == {"t2": "n1"}
 
 
+def test_preset_task_is_assigned_where_more_than_an_entry_holds_wait_as_before():
+    world, _ = scene(node("n1", memory_b=0), node("n2"), resources=reserving(memory_bytes=1))
+    reason = "no suitable node (insufficient resources on 1 node)"
+    status = TaskStatus(state=WAITING, err=reason)
+    for number in range(ENTRY_CHANGES_MAX):
+        world.put(task(f"a{number}", on="n1", status=status))
+    world.put(task("b", on="n2", status=status))
+    Leader(world, scheduler()).run()
+    assert placed(world) == {"b": "n2"}
+    assert_at_rest(world, scheduler)
+
+
 def fail(world, leader, on, times, *, slot=1, version=1):
     for number in range(times):
         name = f"f{world.index}-{number}"

@@ -6,6 +6,7 @@ a refused one is put right by counting the row again.
 """
 
 from collections.abc import Collection, Iterable
+from typing import TypeAlias
 
 import msgspec
 
@@ -15,6 +16,9 @@ from swarmlet.model.task import Task, TaskState
 from swarmlet.reconcile.scheduler.group import Group
 from swarmlet.reconcile.scheduler.nodeset import NodeState
 from swarmlet.reconcile.scheduler.pool import Pools
+
+Gain: TypeAlias = tuple[str, str]
+"""(service's name in lower case, node id): a service came to a node."""
 
 
 class Claim(msgspec.Struct, frozen=True, gc=False):
@@ -45,7 +49,7 @@ class Ledger:
         self._claims: dict[str, Claim] = {}
         self._hosts: dict[str, dict[str, int]] = {}
         self._named: dict[str, dict[str, None]] = {}  # name -> ids of services with active tasks
-        self._gained: dict[str, None] = {}  # names of services that came to a node
+        self._gained: dict[Gain, None] = {}
 
     def hosts_of(self, service_id: str) -> dict[str, int]:
         """Node id -> active tasks of the service there."""
@@ -56,12 +60,12 @@ class Ledger:
         service was removed and made anew."""
         return [self._hosts[service_id] for service_id in self._named.get(name, ())]
 
-    def gained(self) -> Collection[str]:
-        """Names of the services that came to a node they were not on, since this was last asked."""
+    def gained(self) -> Collection[Gain]:
+        """The services that came to a node they were not on, since this was last asked."""
         if not self._gained:
             return ()
-        names, self._gained = self._gained, {}
-        return names
+        gains, self._gained = self._gained, {}
+        return gains
 
     def claim_of(self, task_id: str) -> Claim | None:
         """What is counted for a task."""
@@ -130,7 +134,7 @@ class Ledger:
             hosts = self._hosts[group.service_id] = {}
             self._named.setdefault(group.service_name, {})[group.service_id] = None
         if node_id not in hosts:
-            self._gained[group.service_name] = None
+            self._gained[group.service_name, node_id] = None
         hosts[node_id] = hosts.get(node_id, 0) + sign
         if not hosts[node_id]:
             del hosts[node_id]

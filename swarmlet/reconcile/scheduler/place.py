@@ -81,8 +81,7 @@ class SchedulerDecider:
         self._try_preset(view, changes, moment)
         reasons: list[str] = []
         while len(changes) < ENTRY_CHANGES_MAX:
-            if gained := self._ledger.gained():
-                self._waiting.wake_near(gained)
+            self._heed_gains()
             line = self._waiting.next_line()
             if line is None:
                 break
@@ -158,8 +157,7 @@ class SchedulerDecider:
         group = None if task is None else self._group(view, task)
         loosened = self._ledger.count(task_id, self._claim(task, group))
         is_work = loosened is not None and self._loosen(loosened)
-        if gained := self._ledger.gained():
-            is_work |= self._waiting.wake_near(gained)
+        is_work |= self._heed_gains()
         if task is None or group is None or task.status.state >= TaskState.ASSIGNED:
             self._forget(task_id)
             return is_work
@@ -181,7 +179,7 @@ class SchedulerDecider:
             self._forget(task.id)
             return False
         if task.node_id:
-            self._preset.put(task)
+            self._preset.put(task, group)
             return True
         return self._waiting.put(group, task)
 
@@ -193,6 +191,14 @@ class SchedulerDecider:
     def _loosen(self, state: NodeState) -> bool:
         has_woken = self._waiting.wake(self._ledger.pools, state)
         return self._preset.wake(state.id) or has_woken
+
+    def _heed_gains(self) -> bool:
+        """Services came to nodes: wake what may only run beside them. Whether there was any."""
+        gained = self._ledger.gained()
+        if not gained:
+            return False
+        has_woken = self._waiting.wake_near(gained)
+        return self._preset.wake_near(gained) or has_woken
 
     def _claim(self, task: Task | None, group: Group | None) -> Claim | None:
         if task is None or not TaskState.ASSIGNED <= task.status.state <= TaskState.RUNNING:
@@ -236,8 +242,11 @@ class SchedulerDecider:
             yield SetStatus(id=task_id, status=status)
 
     def _try_preset(self, view: View, changes: list[Change], moment: Moment) -> None:
-        due = sorted(self._preset.due)
-        for task_id in due[: ENTRY_CHANGES_MAX - len(changes)]:
+        """What need not change takes no place in the entry: else those behind it would be left due
+        with nobody to ask for them."""
+        for task_id in sorted(self._preset.due):
+            if len(changes) == ENTRY_CHANGES_MAX:
+                return
             task = view.tasks.get(task_id)
             assert task is not None, f"task {task_id} is gone, and the index was not told"
             del self._preset.due[task_id]

@@ -7,13 +7,16 @@ class; so at rest nothing is tried again, however much waits.
 
 from collections.abc import Iterable, Iterator
 from heapq import heappop, heappush
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from swarmlet.core.ids import ServiceID, TaskID
 from swarmlet.model.task import Task
 from swarmlet.reconcile.scheduler.group import Group, GroupKey, SortKey
+from swarmlet.reconcile.scheduler.ledger import Gain
 from swarmlet.reconcile.scheduler.nodeset import NodeState
 from swarmlet.reconcile.scheduler.pool import PoolKey, Pools
+
+_Place = TypeVar("_Place")
 
 Place: TypeAlias = tuple[int, TaskID]
 """(slot, task): a task's place in its line. A plain pair: of those the collector loses sight."""
@@ -144,10 +147,12 @@ class Waiting:
                 self._wake_line(self._lines[key])
         return bool(woken)
 
-    def wake_near(self, names: Iterable[str]) -> bool:
-        """Services of these names came to other nodes: put the stuck lines that may only run beside
-        them on the agenda; whether there were any."""
-        woken = [key for name in names for key in self._near.get(name, ())]
+    def wake_near(self, gained: Iterable[Gain]) -> bool:
+        """Services came to other nodes: put the stuck lines that may only run beside them on the
+        agenda; whether there were any."""
+        if not self._near:
+            return False
+        woken = [key for name, _ in gained for key in self._near.get(name, ())]
         for key in dict.fromkeys(woken):
             self._wake_line(self._lines[key])
         return bool(woken)
@@ -190,30 +195,50 @@ class Preset:
 
     def __init__(self) -> None:
         self.due: dict[TaskID, None] = {}
-        self._node_of: dict[TaskID, str] = {}
-        self._on: dict[str, dict[TaskID, None]] = {}
+        self._on: dict[str, dict[TaskID, None]] = {}  # node -> tasks
+        self._beside: dict[Gain, dict[TaskID, None]] = {}  # those that need a service there
+        self._place: dict[TaskID, tuple[str, Group]] = {}
 
-    def put(self, task: Task) -> None:
+    def put(self, task: Task, group: Group) -> None:
         """The task waits for its node, and is to be tried."""
-        self._node_of[task.id] = task.node_id
+        self._place[task.id] = (task.node_id, group)
         self._on.setdefault(task.node_id, {})[task.id] = None
+        for name in _near(group):
+            self._beside.setdefault((name, task.node_id), {})[task.id] = None
         self.due[task.id] = None
 
     def drop(self, task_id: TaskID) -> None:
         """The task waits no longer, if it did."""
-        node_id = self._node_of.pop(task_id, None)
         self.due.pop(task_id, None)
-        if node_id is not None:
-            on = self._on[node_id]
-            del on[task_id]
-            if not on:
-                del self._on[node_id]
+        place = self._place.pop(task_id, None)
+        if place is None:
+            return
+        node_id, group = place
+        _leave(self._on, node_id, task_id)
+        for name in _near(group):
+            _leave(self._beside, (name, node_id), task_id)
 
     def wake(self, node_id: str) -> bool:
         """The node was loosened or changed: try its tasks again. Whether there are any."""
         on = self._on.get(node_id, {})
         self.due.update(on)
         return bool(on)
+
+    def wake_near(self, gained: Iterable[Gain]) -> bool:
+        """Services came to nodes: try the tasks there that may only run beside them. Whether there
+        are any."""
+        if not self._beside:
+            return False
+        woken = dict.fromkeys(task for gain in gained for task in self._beside.get(gain, ()))
+        self.due.update(woken)
+        return bool(woken)
+
+
+def _leave(lists: dict[_Place, dict[TaskID, None]], place: _Place, task_id: TaskID) -> None:
+    there = lists[place]
+    del there[task_id]
+    if not there:
+        del lists[place]
 
 
 def group_key(task: Task) -> GroupKey:
