@@ -140,6 +140,12 @@ def test_waiting_for_a_run_ends_with_the_timeout(swarmlet, daemon):
     assert "run 5 of job goes on: running, 0 complete" in result.err
 
 
+def test_help_of_run_promises_no_earlier_end_than_the_timeout(swarmlet, daemon):
+    out = " ".join(swarmlet("service", "run", "--help").out.split())
+    assert "Do not wait for the run to end." in out
+    assert "How long to wait for it; 0 for ever. [default: 10m]" in out
+
+
 def test_run_may_be_left_to_itself(swarmlet, daemon):
     script(daemon, answer())
     result = swarmlet("service", "run", "--now", "--detach", "job")

@@ -9,13 +9,12 @@ from swarmlet.cli.errors import EXIT_INTERRUPTED, CommandError, TimedOutError
 from swarmlet.cli.format import epoch_s, one_line
 from swarmlet.cli.lazy import example
 from swarmlet.cli.names import complete_service
-from swarmlet.cli.options import detach_option, format_option, no_trunc_option
+from swarmlet.cli.options import format_option, no_trunc_option
 from swarmlet.cli.output import Row, print_rows
-from swarmlet.cli.service.flags import timeout_option
 from swarmlet.cli.service.listing import find
 from swarmlet.cli.service.schedule import path_of, schedule_line, stamp_of
 from swarmlet.cli.stale import may_be_stale
-from swarmlet.cli.units import seconds
+from swarmlet.cli.units import DURATION_NS, seconds
 from swarmlet.cli.world import mono_s, sleep_s, wall_s
 
 POLL_PERIOD_S: Final = 0.3
@@ -98,8 +97,15 @@ def _exit_codes(codes: dict[str, int]) -> str:
 @click.argument("name", metavar="SERVICE", shell_complete=complete_service)
 @click.option("--now", is_flag=True, help="At once, whatever its schedule says.")
 @click.option("-q", "--quiet", is_flag=True, help="Wait without saying how it goes.")
-@detach_option
-@timeout_option
+@click.option("-d", "--detach", is_flag=True, help="Do not wait for the run to end.")
+@click.option(
+    "--timeout",
+    type=DURATION_NS,
+    default="10m",
+    show_default=True,
+    metavar="DURATION",
+    help="How long to wait for it; 0 for ever.",
+)
 @click.pass_obj
 def run(client: Client, /, *, name: str, now: bool, **options: Json) -> None:
     """Run a job once more, and wait until that run has ended.
