@@ -32,7 +32,7 @@ from swarmlet.reconcile.scheduler.filters import (
 )
 from swarmlet.reconcile.scheduler.group import FAILURES_KEPT_MAX, Group
 from swarmlet.reconcile.scheduler.nodeset import NodeState as Counted
-from swarmlet.reconcile.scheduler.pool import POOLS_MAX, PoolKey, Pools
+from swarmlet.reconcile.scheduler.pool import OUTDATED_MAX, POOLS_MAX, PoolKey, Pools
 from swarmlet.reconcile.scheduler.spread import path_of, share_out, spread_of
 from tests.reconcile.world import node, replace, service_spec
 
@@ -219,6 +219,25 @@ def test_pools_keep_the_last_used_and_what_they_share():
     assert pools.pool(PoolKey(Needs(fixed=Fixed(runtimes=("oci",))), (), False)).passing.failed == {
         Filter.RUNTIME: 1
     }
+
+
+def test_pools_do_not_grow_with_what_happens_to_nodes():
+    nodes = {f"n{i}": Counted(node(f"n{i}", labels={"zone": f"z{i % 2}"})) for i in range(4)}
+    pools, spread = Pools(nodes), ("node.labels.zone",)
+    keys = [PoolKey(Needs(), way, packed) for way in ((), spread) for packed in (False, True)]
+    found = [pools.pool(key) for key in keys]
+    nodes["n0"].total = 1  # so that the entry of n3 is not the first to be looked at
+    for number in range(1_000):
+        nodes["n3"].total = 5 + number % 2
+        pools.recheck("n3")
+        nodes["n2"].total = 9 - number // 200
+        pools.offer(nodes["n2"])
+    for pool, key in zip(found, keys, strict=True):
+        assert len(pool) <= 3 * (2 * len(nodes) + OUTDATED_MAX)
+        fresh = Pools(nodes).pool(key)
+        for leaf in ((),) if not key.spread else (("z0",), ("z1",)):
+            order = [[p.take(leaf) for _ in range(5)] for p in (pool, fresh)]
+            assert order[0] == order[1]
 
 
 @given(st.lists(st.integers(0, 20), min_size=1, max_size=8), st.integers(0, 60))

@@ -7,9 +7,9 @@ offered to the pools it is better for.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from heapq import heapify, heappop, heappush, heapreplace
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias, TypeVar
 
 from swarmlet.reconcile.scheduler.filters import Filter, Fixed, Needs, failing
 from swarmlet.reconcile.scheduler.nodeset import NodeState
@@ -17,6 +17,10 @@ from swarmlet.reconcile.scheduler.spread import Path, Spread, path_of
 
 POOLS_MAX: Final = 64  # the last used; each has an entry a node
 
+OUTDATED_MAX: Final = 64
+"""Entries a heap may have beyond twice its nodes before the outdated ones are cleared out."""
+
+_T = TypeVar("_T")
 _Entry: TypeAlias = tuple[int, str]  # (rank, node), best first
 
 
@@ -82,6 +86,10 @@ class Pool:
             heapify(heap)
             self._lift(leaf, heap[0])
 
+    def __len__(self) -> int:
+        """Entries of all heaps, outdated ones too."""
+        return sum(map(len, (*self._heaps.values(), *self._branches.values())))
+
     def rank(self, state: NodeState) -> int:
         """The lower the better: the emptiest node, or the fullest where tasks are packed."""
         return state.rank_packed() if self._is_packed else state.total
@@ -100,7 +108,11 @@ class Pool:
         rank = self.rank(state)
         if self._listed.get(state.id, rank + 1) > rank:
             self._listed[state.id] = rank
-            heappush(self._heaps.setdefault(leaf, []), (rank, state.id))
+            heap = self._heaps.setdefault(leaf, [])
+            heappush(heap, (rank, state.id))
+            if len(heap) > 2 * self.passing.sizes[leaf] + OUTDATED_MAX:
+                leaves = self.passing.leaf
+                _clear(heap, lambda e: self._listed.get(e[1]) == e[0] and leaves[e[1]] == leaf)
             if leaf:
                 self._lift(leaf, (rank, state.id))
 
@@ -181,8 +193,17 @@ class Pool:
                 return
             self._best[path] = entry
             parent = path[:-1]
-            heappush(self._branches.setdefault(parent, []), (entry, path))
+            heap = self._branches.setdefault(parent, [])
+            heappush(heap, (entry, path))
+            if len(heap) > 2 * len(self.passing.sizes) + OUTDATED_MAX:
+                _clear(heap, lambda e: self._best.get(e[1]) == e[0])
             path = parent
+
+
+def _clear(heap: list[_T], is_in_force: Callable[[_T], bool]) -> None:
+    """Outdated entries leave when they come to the top; those that never do, leave here."""
+    heap[:] = dict.fromkeys(filter(is_in_force, heap))
+    heapify(heap)
 
 
 class Pools:
