@@ -79,12 +79,16 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     steps: tuple[Planned, ...]
 
 
-def plan_update(view: View, service: Service, new: ServiceSpec, now_ms: int) -> Steps[Plan]:
-    """`new` in the form it would be stored in. O(nodes and tasks of the swarm)."""
+def plan_update(
+    view: View, service: Service, new: ServiceSpec, now_ms: int, *, is_rollback: bool = False
+) -> Steps[Plan]:
+    """`new` in the form it would be stored in; tasks are replaced by its rollback settings where it
+    is rolled back to. O(nodes and tasks of the swarm)."""
     old = spec_of(view, service)
     changes = changed_fields(old, new)
-    is_new = bool(changes) or not is_at_rest(service)
-    draft = _Draft(view, service, new, now_ms)
+    is_new = bool(changes) or is_rollback or not is_at_rest(service)
+    settings = settings_of(new, is_rollback=is_rollback)
+    draft = _Draft(view, service, new, settings, now_ms)
     steps: list[Planned] = []
     waits = is_job(new.mode) and (is_scheduled(old) or is_scheduled(new))
     if (is_new or is_job(new.mode)) and not waits:
@@ -94,7 +98,7 @@ def plan_update(view: View, service: Service, new: ServiceSpec, now_ms: int) -> 
         version=service.version,
         number=next_number(view, service) if is_new else service.spec_version,
         changes=changes,
-        settings=settings_of(new),
+        settings=settings,
         is_job=is_job(new.mode),
         is_scheduled=waits,
         steps=tuple(steps),
@@ -104,9 +108,11 @@ def plan_update(view: View, service: Service, new: ServiceSpec, now_ms: int) -> 
 class _Draft:
     """The service as it would be, and the room there would be for it."""
 
-    def __init__(self, view: View, service: Service, new: ServiceSpec, now_ms: int) -> None:
+    def __init__(
+        self, view: View, service: Service, new: ServiceSpec, settings: Settings, now_ms: int
+    ) -> None:
         self._view, self._service, self._new, self._now_ms = view, service, new, now_ms
-        self._settings = settings_of(new)
+        self._settings = settings
         self._room = Room(view)
         self._group = Group((service.id, next_number(view, service)), new)
         self._found: dict[int, Difference] = {}

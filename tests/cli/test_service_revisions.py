@@ -143,6 +143,16 @@ def test_plan_that_fits_ends_well_and_is_printed_as_json_on_request(swarmlet, sw
     assert "and 10 more (--format json lists all)" in text
 
 
+def test_plan_of_a_rollback_ends_with_the_command_for_it_and_takes_no_changes(swarmlet, swarm, web):
+    swarm.script[f"POST {V1}/plan"] = (200, planned(Tasks=[]))
+    lines = swarmlet("service", "plan", "--to", "3", "web").out.splitlines()
+    assert lines[-1].endswith(": swarmlet service rollback --to 3 --if-version 57 web")
+    for flags in (["--replicas", "0"], ["--label-add", "a=b"], ["--force"], ["--args", ""]):
+        result = swarmlet("service", "plan", "--to", "3", *flags, "web")
+        assert result.code == 2
+        assert "--to does not go with flags that change the service" in result.err
+
+
 def test_rollback_names_the_version_it_saw_and_where_to_go(swarmlet, swarm, web):
     assert swarmlet("service", "rollback", "-d", "web").out == "web\n"
     assert swarmlet("service", "rollback", "-d", "--to", "3", "--if-version", "57", "web").code == 0

@@ -14,6 +14,7 @@ from swarmlet.model.service import (
     ResourceRequirements,
     Resources,
     ServiceMode,
+    UpdateConfig,
     UpdateStatus,
 )
 from swarmlet.model.task import TaskState
@@ -51,6 +52,20 @@ def world_of(*nodes, **spec):
 
 
 # Replicated --------------------------------------------------------------------------------------
+def test_plan_of_a_rollback_goes_by_the_rollback_settings_of_the_spec_that_comes_back():
+    world = world_of(replicas=2)
+    back = replace(
+        service_spec("web", 2, force_update=1),
+        update_config=UpdateConfig(parallelism=1),
+        rollback_config=UpdateConfig(parallelism=0, order="start-first"),
+    )
+    service = world.services.get("web")
+    found = run(plan_update(world, service, back, world.now_ms, is_rollback=True))
+    assert (found.settings.parallelism, found.settings.is_start_first) == (0, True)
+    same = spec_of(world, service)
+    assert run(plan_update(world, service, same, world.now_ms, is_rollback=True)).number == 2
+
+
 def test_spec_that_says_the_same_does_nothing():
     world = world_of(replicas=2)
     found = plan(world, spec_of(world, world.services.get("web")))

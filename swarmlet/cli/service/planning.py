@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 import click
+from click.core import ParameterSource
 
 from swarmlet.cli.client import Client, Json, Object, quote
 from swarmlet.cli.errors import PlacementError
@@ -47,18 +48,27 @@ def plan(
     Which fields differ, which tasks are replaced, made and removed, and where the scheduler would
     put the new ones as things stand now; the exit code says whether each of them finds a place.
     """
+    if number is not None and _given(options):
+        raise click.UsageError("--to does not go with flags that change the service.")
     found = find(client, name)
     answer = _ask(client, found, number, options)
     if form:
         click.echo(json.dumps(answer, indent=4))
     else:
         _show(found, answer, _names(client))
+        click.echo(f"To do this and nothing else: {_command(answer, name, number)}")
     homeless = [task for task in answer["Tasks"] if task.get("Reason")]
     if homeless:
         raise PlacementError(
             f"{len(homeless)} new tasks of {name} would find no place: {homeless[0]['Reason']}",
             "An update to this spec would wait for one.",
         )
+
+
+def _given(options: Mapping[str, Json]) -> list[str]:
+    """Those that stand on the command line, whatever their value."""
+    source_of = click.get_current_context().get_parameter_source
+    return [name for name in options if source_of(name) is ParameterSource.COMMANDLINE]
 
 
 def _ask(client: Client, found: Object, number: int | None, options: Mapping[str, Json]) -> Object:
@@ -98,7 +108,13 @@ def _show(found: Object, answer: Object, nodes: Mapping[str, str]) -> None:
         click.echo("\n".join(table([list(_HEADINGS), *rows])))
     if len(moving) > ROWS_MAX:
         click.echo(f"and {len(moving) - ROWS_MAX} more (--format json lists all)")
-    click.echo(f"To do this and nothing else: swarmlet service update --if-version {version} ...")
+
+
+def _command(answer: Object, name: str, number: int | None) -> str:
+    version = f"--if-version {answer['Version']['Index']}"
+    if number is None:
+        return f"swarmlet service update {version} ..."
+    return f"swarmlet service rollback --to {number} {version} {name}"
 
 
 def _counts(tasks: Sequence[Object]) -> str:

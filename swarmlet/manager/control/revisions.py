@@ -69,12 +69,12 @@ class RevisionVerbs(ServiceVerbs):
         view = await self.read()
         service = self.find_service(view, ref)
         target = previous_of(view, service) if to is None else revision_of(view, service, to)
-        return await self._plan(service, self._accepted(view, target.spec))
+        return await self._plan(service, self._accepted(view, target.spec), is_rollback=True)
 
-    async def _plan(self, service: Service, new: ServiceSpec) -> Plan:
+    async def _plan(self, service: Service, new: ServiceSpec, *, is_rollback: bool = False) -> Plan:
         """On a view that holds still, without an await since the service was read from it."""
-        view = self._store.hold()
-        return await worked_out(plan_update(view, service, new, self._env.clock.wall_ms()))
+        view, now_ms = self._store.hold(), self._env.clock.wall_ms()
+        return await worked_out(plan_update(view, service, new, now_ms, is_rollback=is_rollback))
 
 
 def previous_of(view: View, service: Service) -> SpecVersion:
