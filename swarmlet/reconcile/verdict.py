@@ -44,18 +44,29 @@ def too_many_failed(rollout: Rollout) -> Task | None:
 
 
 def begin(service: Service, moment: Moment) -> Update:
-    """Of an update; a rollback is begun by whoever decides on it."""
-    status = UpdateStatus(state=UPDATING, started_ms=moment.now_ms, message=UPDATE_BEGUN)
+    """Of an update; a rollback is begun by whoever decides on it. One that goes on after it was
+    completed, with tasks that could not follow before, keeps the time of that."""
+    before = service.update_status
+    status = UpdateStatus(
+        state=UPDATING,
+        started_ms=moment.now_ms,
+        completed_ms=0 if before is None else before.completed_ms,
+        message=UPDATE_BEGUN,
+    )
     return _write(service, status)
 
 
 def fail(view: View, service: Service, rollout: Rollout, failed: Task) -> Decision:
-    """What becomes of an update, or of a rollback, in which too many tasks failed."""
+    """What becomes of an update, or of a rollback, in which too many tasks failed. What was once
+    completed is not turned back any more: the spec before may be long out of date, and one node
+    that comes back late must not undo it on all others."""
     why = f"due to failure or early termination of task {failed.id}"
     if is_rolling_back(service):
         return _end(service, ROLLBACK_PAUSED, f"rollback paused {why}")
     if rollout.settings.failure_action != "rollback":
         return _end(service, PAUSED, f"update paused {why}")
+    if service.update_status is not None and service.update_status.completed_ms:
+        return _end(service, PAUSED, f"update paused {why}: it was completed before")
     before = _before(view, service)
     if before is None:
         return _end(service, PAUSED, f"update paused {why}: there is no previous spec")

@@ -364,6 +364,25 @@ def test_node_event_that_makes_tasks_dirty_goes_through_the_updater():
     assert (swarm.state, swarm.of(2)) == ("completed", ["n0", "n1", "n2"])
 
 
+def test_task_that_fails_on_a_node_that_comes_late_does_not_turn_back_what_was_completed():
+    how = UpdateConfig(parallelism=1, monitor=1_000_000_000, failure_action="rollback")
+    swarm = Swarm(update=how)
+    swarm.set_node("n0", availability="pause")
+    swarm.update(force_update=1, update=how)
+    swarm.finish()
+    assert (swarm.state, swarm.of(1)) == ("completed", ["n0"])
+    swarm.set_node("n0")
+    assert swarm.state == "updating"
+    (late,) = [task for task in swarm.on("n0") if task.spec_version == 2]
+    swarm.report(late.id, FAILED)
+    assert swarm.service.spec_version == 2
+    assert swarm.state == "paused"
+    assert swarm.service.update_status.message.endswith(f"task {late.id}: it was completed before")
+    swarm.finish()
+    assert swarm.running() == ["n0", "n1", "n2"]
+    assert_at_rest(swarm.world, all_deciders)
+
+
 def test_update_of_labels_alone_replaces_nothing():
     swarm = Swarm()
     swarm.update(labels={"a": "b"})
