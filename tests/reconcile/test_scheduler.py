@@ -16,8 +16,20 @@ from swarmlet.model.service import (
     SpreadOver,
 )
 from swarmlet.model.task import Task, TaskState, TaskStatus
+from swarmlet.reconcile.scheduler.group import Group
+from swarmlet.reconcile.scheduler.nodeset import NodeState as Counted
 from swarmlet.reconcile.scheduler.place import PENDING, SchedulerDecider
-from tests.reconcile.world import Leader, World, assert_at_rest, node, replace, task
+from swarmlet.reconcile.scheduler.pool import Pools
+from swarmlet.reconcile.scheduler.waiting import Waiting
+from tests.reconcile.world import (
+    Leader,
+    World,
+    assert_at_rest,
+    node,
+    replace,
+    service_spec,
+    task,
+)
 
 ASSIGNED, RUNNING, FAILED = TaskState.ASSIGNED, TaskState.RUNNING, TaskState.FAILED
 SHUTDOWN, WAITING = TaskState.SHUTDOWN, TaskState.PENDING
@@ -177,6 +189,40 @@ def test_nothing_is_tried_again_when_nothing_was_loosened_for_it():
     assert decider.keys_of(event, world) == (), "nothing of the node that placement looks at"
     (event,) = world.put(node("n1", cpu_nano=10))
     assert list(decider.keys_of(event, world)) == [PENDING]
+
+
+def test_room_for_one_is_offered_to_the_first_that_waits_alone():
+    pools = Pools({"n1": Counted(node("n1", memory_b=1))})
+    groups = [Group((f"s{n}", 1), service_spec(resources=reserving(memory_bytes=1))) for n in "abc"]
+    waiting = Waiting()
+    for group in groups:
+        waiting.put(group, task(group.service_id, service=group.service_id, state=WAITING))
+    lines = [waiting.next_line(pools) for _ in groups]
+    for line in reversed(lines):
+        waiting.stick(line, "full")
+    (state,) = pools.pool(groups[0].pool_key).passing.nodes.values()
+    assert waiting.wake(pools, state)
+    assert waiting.wake(pools, state)
+    assert waiting.next_line(pools) is lines[0]
+    assert [line.is_stuck for line in lines] == [False, True, True]
+    assert waiting.next_line(pools) is lines[1]
+    state.hold(groups[0].needs)
+    assert waiting.next_line(pools) is None
+    assert [line.is_stuck for line in lines] == [False, False, True]
+
+
+def test_room_goes_to_the_next_that_waits_where_the_first_may_not_have_it():
+    needs = reserving(memory_bytes=1)
+    world, leader = scene(node("n1", memory_b=2), resources=needs)
+    for number, service in enumerate("abcd"):
+        world.add_service(service, resources=needs, placement=Placement(max_replicas=1))
+        arrive(world, leader, number, service=service)
+    arrive(world, leader, 9, service="a")
+    assert placed(world) == {"t0": "n1", "t1": "n1"}
+    for ends, comes in (("t1", "t2"), ("t2", "t3")):
+        leader.tell(world.report(ends, FAILED))
+        leader.run()
+        assert placed(world) == {"t0": "n1", comes: "n1"}
 
 
 def test_refused_assignments_are_counted_again_and_placed_elsewhere():

@@ -27,6 +27,7 @@ from swarmlet.reconcile.scheduler.ledger import Claim, Ledger, claim_of_row
 from swarmlet.reconcile.scheduler.nodeset import NodeState
 from swarmlet.reconcile.scheduler.pipeline import fits, place, why_not
 from swarmlet.reconcile.scheduler.plugins import network_drivers
+from swarmlet.reconcile.scheduler.pool import PoolKey
 from swarmlet.reconcile.scheduler.waiting import Line, Preset, Waiting, group_key
 
 PENDING: Final[Key] = ("pending",)
@@ -49,6 +50,7 @@ class SchedulerDecider:
         self._groups: dict[GroupKey, Group] = {}
         self._stale: dict[TaskID, None] = {}  # no longer wanted, never assigned
         self._promised: dict[TaskID, None] = {}  # in the last decision, not yet seen in a row
+        self._full: dict[PoolKey, str] = {}  # why this turn's classes have no room
 
     def start(self, view: View) -> Iterable[Key]:
         self._reset()
@@ -77,12 +79,13 @@ class SchedulerDecider:
     def decide(self, view: View, key: Key, moment: Moment) -> Decision:
         assert key == PENDING, key
         self._settle(view)
+        self._full = {}
         changes: list[Change] = list(islice(self._given_up(view, moment), ENTRY_CHANGES_MAX))
         self._try_preset(view, changes, moment)
         reasons: list[str] = []
         while len(changes) < ENTRY_CHANGES_MAX:
             self._heed_gains()
-            line = self._waiting.next_line()
+            line = self._waiting.next_line(self._ledger.pools)
             if line is None:
                 break
             changes += self._try_line(line, ENTRY_CHANGES_MAX - len(changes), moment)
@@ -274,6 +277,9 @@ class SchedulerDecider:
     def _try_line(self, line: Line, room: int, moment: Moment) -> list[Change]:
         """Place up to `room` tasks of a line; put the line back, or let it stick where nothing
         more of it fits."""
+        if self._ledger.pools.pool(line.group.pool_key).best(()) is None:
+            self._waiting.stick(line, self._why_full(line.group))
+            return []
         places = line.first(room)
         task_ids = [task_id for _, task_id in places]
         placed = place(self._ledger, line.group, task_ids, moment.now_ms)
@@ -286,6 +292,14 @@ class SchedulerDecider:
         else:
             self._waiting.put_back(line)
         return [self._assign(task_id, node_id) for task_id, node_id in placed]
+
+    def _why_full(self, group: Group) -> str:
+        """Why no node has room for a class, whatever else its groups ask for: found once a turn,
+        for it may cost O(nodes) and many groups may wait for the same."""
+        reason = self._full.get(group.pool_key)
+        if reason is None:
+            reason = self._full[group.pool_key] = why_not(self._ledger, group)
+        return reason
 
     def _assign(self, task_id: TaskID, node_id: NodeID) -> Assign:
         """What is held for the task, for the log."""

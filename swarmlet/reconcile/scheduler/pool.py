@@ -20,7 +20,7 @@ POOLS_MAX: Final = 64  # the last used; each has an entry a node
 OUTDATED_MAX: Final = 64
 """Entries a heap may have beyond twice its nodes before the outdated ones are cleared out."""
 
-_T = TypeVar("_T")
+_T = TypeVar("_T", bound=tuple[object, ...])
 _Entry: TypeAlias = tuple[int, str]  # (rank, node), best first
 
 
@@ -88,7 +88,8 @@ class Pool:
 
     def __len__(self) -> int:
         """Entries of all heaps, outdated ones too."""
-        return sum(map(len, (*self._heaps.values(), *self._branches.values())))
+        nodes = sum(len(heap) for heap in self._heaps.values())
+        return nodes + sum(len(heap) for heap in self._branches.values())
 
     def rank(self, state: NodeState) -> int:
         """The lower the better: the emptiest node, or the fullest where tasks are packed."""

@@ -2,9 +2,12 @@
 
 A line is either on the agenda (to be tried, the one that needs most first) or stuck (tried in
 vain). A stuck line is woken when a node changes or when one is freed that could take a task of its
-class; so at rest nothing is tried again, however much waits.
+class; so at rest nothing is tried again, however much waits. Where a node is freed, the lines of a
+class are gone through in their order only as far as there is room: what one task leaves behind is
+not asked for by all that wait.
 """
 
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Iterator
 from heapq import heappop, heappush
 from typing import TypeAlias, TypeVar
@@ -82,7 +85,11 @@ class Waiting:
         self._where: dict[TaskID, GroupKey] = {}
         self._agenda: list[SortKey] = []
         self._queued: set[GroupKey] = set()  # never iterated
-        self._stuck: dict[PoolKey, dict[GroupKey, None]] = {}
+        self._stuck: dict[PoolKey, list[GroupKey]] = {}  # in order
+        self._round: dict[
+            PoolKey, GroupKey
+        ] = {}  # the stuck line that is woken next; on the agenda
+        self._silent: dict[GroupKey, None] = {}  # those that may have tasks without the reason
         self._near: dict[str, dict[GroupKey, None]] = {}  # service name -> stuck lines beside it
 
     def __len__(self) -> int:
@@ -96,7 +103,10 @@ class Waiting:
         self._where[task.id] = group.key
         is_new = line.put(task)
         if line.is_stuck:
-            return task.id in line.unexplained
+            if task.id not in line.unexplained:
+                return False
+            self._silent[group.key] = None
+            return True
         self._queue(line)
         return is_new
 
@@ -111,15 +121,38 @@ class Waiting:
             del self._lines[key]
             self._unstick(line)
 
-    def next_line(self) -> Line | None:
+    def next_line(self, pools: Pools) -> Line | None:
         """The line on the agenda that needs most, off the agenda; None: nothing to try."""
         while self._agenda:
-            key = heappop(self._agenda)[-1]
+            *_, pool_key, key = heappop(self._agenda)
+            if self._round.get(pool_key) == key:
+                self._go_on(pools, pool_key, key)
+            if key not in self._queued:
+                continue
             self._queued.discard(key)
             line = self._lines.get(key)
             if line is not None and not line.is_stuck:
                 return line
         return None
+
+    def _go_on(self, pools: Pools, pool_key: PoolKey, key: GroupKey) -> None:
+        """A class's round came to this line: wake it, unless all room is taken already."""
+        if pools.pool(pool_key).best(()) is None:
+            del self._round[pool_key]
+            return
+        stuck = self._stuck.get(pool_key, [])
+        self._begin_round(pool_key, bisect_right(stuck, key))
+        line = self._lines.get(key)
+        if line is not None and line.is_stuck:
+            self._wake_line(line)
+
+    def _begin_round(self, pool_key: PoolKey, at: int) -> None:
+        stuck = self._stuck.get(pool_key, [])
+        if at == len(stuck):
+            self._round.pop(pool_key, None)
+        elif self._round.get(pool_key) != stuck[at]:
+            self._round[pool_key] = stuck[at]
+            heappush(self._agenda, self._lines[stuck[at]].group.sort_key)
 
     def put_back(self, line: Line) -> None:
         """The line has more to place: back on the agenda."""
@@ -130,19 +163,24 @@ class Waiting:
         """Nothing of the line fits anywhere until a node is loosened."""
         line.is_stuck = True
         line.explain(reason)
-        self._stuck.setdefault(line.group.pool_key, {})[line.group.key] = None
+        if line.unexplained:
+            self._silent[line.group.key] = None
+        insort(self._stuck.setdefault(line.group.pool_key, []), line.group.key)
         for name in _near(line.group):
             self._near.setdefault(name, {})[line.group.key] = None
 
     def wake(self, pools: Pools, loosened: NodeState | None) -> bool:
-        """Put the stuck lines that `loosened` has room for on the agenda (None: all of them);
-        whether there were any."""
+        """Put the stuck lines that `loosened` has room for on the agenda, one after the other;
+        None: all of them, for their reasons count the nodes. Whether there were any."""
         woken = [
             pool_key
             for pool_key in self._stuck
             if loosened is None or (pool := pools.peek(pool_key)) is None or pool.has_room(loosened)
         ]
         for pool_key in woken:
+            if loosened is not None:
+                self._begin_round(pool_key, 0)
+                continue
             for key in list(self._stuck[pool_key]):
                 self._wake_line(self._lines[key])
         return bool(woken)
@@ -164,11 +202,13 @@ class Waiting:
 
     def unexplained(self) -> Iterator[tuple[TaskID, str]]:
         """(task, reason) of stuck tasks whose rows do not bear the reason yet."""
-        for keys in self._stuck.values():
-            for key in keys:
-                line = self._lines[key]
-                for task_id in line.unexplained:
-                    yield task_id, line.reason
+        for key in list(self._silent):
+            line = self._lines.get(key)
+            if line is None or not line.is_stuck or not line.unexplained:
+                del self._silent[key]
+                continue
+            for task_id in line.unexplained:
+                yield task_id, line.reason
 
     def _queue(self, line: Line) -> None:
         if line.group.key not in self._queued:
@@ -176,9 +216,12 @@ class Waiting:
             heappush(self._agenda, line.group.sort_key)
 
     def _unstick(self, line: Line) -> None:
-        keys = self._stuck.get(line.group.pool_key)
-        if keys is not None and keys.pop(line.group.key, line) is None and not keys:
-            del self._stuck[line.group.pool_key]
+        keys = self._stuck.get(line.group.pool_key, [])
+        at = bisect_left(keys, line.group.key)
+        if at < len(keys) and keys[at] == line.group.key:
+            del keys[at]
+            if not keys:
+                del self._stuck[line.group.pool_key]
         for name in _near(line.group):
             near = self._near.get(name)
             if near is not None and near.pop(line.group.key, line) is None and not near:
