@@ -212,6 +212,17 @@ def test_create_that_takes_too_long_ends_with_code_5_and_the_last_error(swarmlet
     assert "0 of 2 tasks of web run; the last failure: web.1 failed: exit 7" in result.err
 
 
+def test_time_is_over_too_while_an_update_watches_tasks_that_run(swarmlet, swarm):
+    found = web(1, UpdateStatus={"State": "updating", "Message": "update in progress"})
+    swarm.script[f"GET /services/{SERVICE_ID}"] = (200, found)
+    swarm.script["GET /services/web"] = (200, found)
+    swarm.script["GET /tasks"] = (200, [task(1, "running")])
+    swarm.script[f"POST /services/{SERVICE_ID}/update"] = (200, {"Warnings": None})
+    result = swarmlet("service", "update", "--timeout", "30ms", "--label-add", "a=b", "web")
+    assert result.code == 5
+    assert "After 0 s all tasks of web run, and are still watched" in result.err
+
+
 def test_rolled_back_update_ends_with_code_4(swarmlet, swarm):
     status = {"State": "rollback_completed", "Message": "rollback completed"}
     found = web(0, UpdateStatus=status)

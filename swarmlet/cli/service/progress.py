@@ -41,6 +41,7 @@ MONITOR_S: Final = 5.0  # docker's, for a service that names no monitoring perio
 PLACEMENT_PATIENCE_S: Final = 30.0  # a node may be on its way back
 BARS_MAX: Final = 20  # slots shown on a terminal; docker's
 BAR_WIDTH: Final = 50  # characters
+_WATCHED: Final = "all tasks of {} run, and are still watched"
 
 
 class Patience(NamedTuple):
@@ -111,13 +112,11 @@ def wait(
         if check_update(service, progress, cause):
             return
         placed_at_s = placed_at_s if progress.blocked else now_s
-        if not progress.is_converged:
-            stable_since_s = None
-            _check_patience(service, progress, patience, (now_s - start_s, now_s - placed_at_s))
-        elif _is_stable(service, display, now_s - (stable_since_s or now_s)):
+        stable_since_s = (stable_since_s or now_s) if progress.is_converged else None
+        if stable_since_s and _is_stable(service, display, now_s - stable_since_s):
             return
-        else:
-            stable_since_s = stable_since_s or now_s
+        waited_s, done = (now_s - start_s, now_s - placed_at_s), _WATCHED if stable_since_s else ""
+        _check_patience(service, progress, patience, waited_s, done)
         sleep_s(POLL_PERIOD_S)
 
 
