@@ -130,7 +130,7 @@ class JobsDecider:
             return
         for task in view.tasks.scan("node", event.id):
             if not has_stopped(task) and self._knows(view, task.service_id):
-                yield self._run_key(task)
+                yield from self._run_keys(view, task)
                 yield "job", task.service_id  # what stops there is waited for no more
 
     def _keys_of_task(self, event: Event, view: View) -> Iterator[Key]:
@@ -143,15 +143,24 @@ class JobsDecider:
             return
         self._count(old, new)
         if old is None or new is None or _has_turned(old, new):
-            yield self._run_key(task)
+            yield from self._run_keys(view, task)
         if old is None or not (new is None or _makes_room(old, new)):
             return
         if task.service_id not in self._globals or _has_earlier(view, task.service_id):
             yield "job", task.service_id
 
-    def _run_key(self, task: Task) -> Key:
+    def _run_keys(self, view: View, task: Task) -> Iterator[Key]:
+        """Of its place. Where its iteration is over, those of the open ones: a task of theirs may
+        wait until this one is gone (`disconnect`)."""
+        service = view.services.get(task.service_id)
+        still_open = () if service is None else open_iterations(service)
+        for iteration in (task.job_iteration,) if task.job_iteration in still_open else still_open:
+            yield self._run_key(task, iteration)
+
+    def _run_key(self, task: Task, iteration: int | None = None) -> Key:
         place = task.node_id if task.service_id in self._globals else str(task.slot)
-        return ("run", task.service_id, str(task.job_iteration), place)
+        number = task.job_iteration if iteration is None else iteration
+        return ("run", task.service_id, str(number), place)
 
     def _count(self, old: Task | None, new: Task | None) -> None:
         task = new or old

@@ -10,7 +10,7 @@ from swarmlet.model.job import job_status_of
 from swarmlet.model.node import DrainPlan, Node, NodeState
 from swarmlet.model.on_disconnect import LABEL
 from swarmlet.model.service import RestartPolicy
-from swarmlet.model.task import TaskState
+from swarmlet.model.task import Task, TaskState
 from swarmlet.reconcile.jobs import JobsDecider, completions_of, concurrency_of
 from swarmlet.reconcile.replicated import ReplicatedDecider
 from tests.reconcile.job_scene import GLOBAL, Scene, add_job, fire, job_mode, jobs, lose, update
@@ -403,3 +403,25 @@ def test_the_end_of_one_task_is_no_walk_over_the_others():
     assert "service" not in seen
     made = [c for _, d in leader.decided for c in d.changes if isinstance(c, Create)]
     assert [change.obj.slot for change in made[-1:]] == [500]
+
+
+@pytest.mark.parametrize("mode", [job_mode(6, 3), GLOBAL])
+@pytest.mark.parametrize("how", ["it stops", "its row goes", "its node is drained"])
+def test_task_that_waits_for_one_of_the_iteration_before_is_released_once_that_is_gone(mode, how):
+    """Where no two of a place may run at once."""
+    scene = Scene(mode, labels={LABEL: "never-replace"})
+    scene.tell(fire(scene.world))
+    held = scene.tasks(1)
+    assert [row.desired for row in held] == [READY] * 3
+    where = (held[0].slot, held[0].node_id)
+    (old,) = [row for row in scene.tasks(0) if where in ((row.slot, row.node_id), (row.slot, ""))]
+    if how == "it stops":
+        scene.end(old, SHUTDOWN)
+    elif how == "its row goes":
+        scene.tell(scene.world.drop(Task, old.id))
+    else:
+        down = node(old.node_id, state=NodeState.DOWN, availability="drain")
+        scene.tell(scene.world.put(down))
+    scene.assert_at_rest()
+    if how != "its node is drained":
+        assert sorted(row.desired for row in scene.tasks(1)) == [READY, READY, COMPLETE]
