@@ -16,6 +16,7 @@ from typing import Final
 
 from swarmlet.core.limits import ENTRY_CHANGES_MAX, MS_PER_S, PROPOSAL_TIMEOUT_S
 from swarmlet.model.change import Event
+from swarmlet.model.generic_resources import names_of
 from swarmlet.model.node import Node, NodeState
 from swarmlet.model.service import Resources, ServiceSpec
 from swarmlet.model.task import Task, TaskState
@@ -95,7 +96,8 @@ def _suiting_parts(node: Node | None) -> tuple[object, ...] | None:
 
 
 def _unsuited(view: View, node: Node) -> Iterator[Task]:
-    """The tasks that do not suit the node; of those there is no room for, the newest."""
+    """The tasks that do not suit the node: those whose pieces it has no more, and of those there is
+    no room for the newest."""
     tasks = sorted(
         filter(_is_there, view.tasks.scan("node", node.id)), key=lambda t: (t.created_ms, t.id)
     )
@@ -105,7 +107,7 @@ def _unsuited(view: View, node: Node) -> Iterator[Task]:
         made_from = (task.service_id, task.spec_version)
         if made_from not in broken:
             broken[made_from] = breaks_constraints(view, task, node)
-        if broken[made_from] or not room.takes(task_spec_of(view, task)):
+        if broken[made_from] or not room.takes(task, task_spec_of(view, task)):
             yield task
 
 
@@ -115,15 +117,20 @@ class _Room:
     def __init__(self, resources: Resources) -> None:
         self._is_known = bool(resources.nano_cpus or resources.memory_bytes)
         self._left = _amounts(resources)
+        self._names = names_of(resources.generic_resources)
 
-    def takes(self, spec: ServiceSpec) -> bool:
-        """Whether there is room for what a task of this spec reserves; if so it is taken."""
+    def takes(self, task: Task, spec: ServiceSpec) -> bool:
+        """Whether the pieces are there that the task was given by name, and room for what a task of
+        this spec reserves; if so it is taken."""
         given = spec.task_template.resources
         if not self._is_known or given is None or given.reservations is None:
             return True
         wanted = _amounts(given.reservations)
         if any(self._left.get(what, 0) < amount for what, amount in wanted.items()):
             return False
+        for kind, names in names_of(task.generic_resources).items():
+            if not set(names) <= set(self._names.get(kind, ())):
+                return False
         for what, amount in wanted.items():
             self._left[what] -= amount
         return True

@@ -9,6 +9,7 @@ from swarmlet.model.on_disconnect import LABEL
 from swarmlet.model.service import (
     DiscreteGenericResource,
     GenericResource,
+    NamedGenericResource,
     Placement,
     ResourceRequirements,
     Resources,
@@ -137,6 +138,19 @@ def test_generic_resources_are_counted():
     world = scene(task("a"), task("b", 2), **needs(gpus=2))
     assert ended(world) == []
     assert ended(world, *world.put(node("n1", generic=gpus(3)))) == ["b"]
+
+
+def test_task_ends_whose_piece_the_node_has_no_more():
+    def named(*names):
+        return tuple(
+            GenericResource(named_resource_spec=NamedGenericResource(kind="gpu", value=name))
+            for name in names
+        )
+
+    rows = [task(name, n, generic_resources=named(name)) for n, name in enumerate("abc")]
+    world = scene(*rows, **needs(gpus=1))
+    assert ended(world, *world.put(node("n1", generic=named("c", "b")))) == ["a"]
+    assert ended(world, *world.put(node("n1", generic=gpus(2)))) == ["a", "b", "c"]
 
 
 def test_node_that_has_not_said_what_it_has_ends_nothing():
