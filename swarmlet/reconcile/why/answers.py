@@ -169,16 +169,19 @@ class NodeWhy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Groups:
-    """Collects tasks by reason, in the order in which they are added."""
+    """Collects tasks by reason, in the order in which they are added. One speaks for its group: the
+    one that has waited longest, or where they tell of what is over the latest."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_over: bool = False) -> None:
+        self._is_over = is_over
         self._found: dict[tuple[str, ...], tuple[list[Reason], list[TaskRef], int]] = {}
 
     def add(self, ref: TaskRef, reason: Reason) -> None:
         reasons, refs, count = self._found.get(reason.kind, ([reason], [], 0))
         if len(refs) < NAMED_MAX:
             refs.append(ref)
-        if reason.since_ms and reason.since_ms < reasons[0].since_ms:
+        first_ms, since_ms = reasons[0].since_ms, reason.since_ms
+        if since_ms > first_ms if self._is_over else 0 < since_ms < first_ms:
             reasons[0] = reason
         self._found[reason.kind] = reasons, refs, count + 1
 

@@ -57,7 +57,7 @@ def explain_job(view: View, service: Service, now_ms: int) -> Steps[ServiceWhy]:
     words = [word for iteration in found.iterations for word in iteration.last_words()]
     shown = [(task, slot) for task, slot in words if not is_running(view, task)]
     yield from sight.prepare(task for task, _ in shown)
-    waiting, lately = Groups(), Groups()
+    waiting, lately = Groups(), Groups(is_over=True)
     for number, (task, slot) in enumerate(shown, 1):
         if number % SLICE_TASKS == 0:
             yield

@@ -48,7 +48,8 @@ def explain_node(view: View, node: Node, facts: NodeFacts, now_ms: int) -> Steps
     tasks = sorted(view.tasks.scan("node", node.id), key=lambda t: (t.service_id, t.slot, t.id))
     state = yield from sight.room.count_node(node)
     wanted = [task for task in tasks if task.desired <= TaskState.COMPLETE and not _is_done(task)]
-    waiting, lately, loads, running = Groups(), Groups(), dict[str, int](), 0
+    waiting, lately = Groups(), Groups(is_over=True)
+    loads, running = dict[str, int](), 0
     yield from sight.prepare(wanted)
     for number, task in enumerate(wanted, 1):
         if number % SLICE_TASKS == 0:

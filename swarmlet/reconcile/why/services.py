@@ -31,7 +31,7 @@ def explain_service(view: View, service: Service, now_ms: int) -> Steps[ServiceW
     reach = None if spec.mode.global_ is None else (yield from reach_of(view, spec))
     meant = slots if reach is None else _meant(slots, reach)
     running, shown = yield from _look(view, slots, meant)
-    waiting, lately = Groups(), Groups()
+    waiting, lately = Groups(), Groups(is_over=True)
     yield from sight.prepare(task for task, _ in shown)
     for number, (task, slot) in enumerate(shown, 1):
         if number % SLICE_TASKS == 0:
