@@ -26,8 +26,9 @@ class TableView(Protocol[Row_co]):
     nodes: `hostname` (lower-cased), `role`, `csr` (of the certificate asked for last). join tokens:
     `secret` (its SHA-256). services: none more. specs: `service`, `secret`, `config`,
     `network` (ids it refers to). tasks: `service`, `node`, `slot` (service id, slot),
-    `instance` (service id, node id; of tasks without a slot alone), `desired`, `state`, `spec` (spec version id), `unassigned` (True: observed below ASSIGNED and desired at
-    most COMPLETE).
+    `instance` (service id, node id; of tasks without a slot alone), `desired`, `state`,
+    `spec` (spec version id), `unassigned` (True: observed below ASSIGNED and desired at most
+    COMPLETE).
     """
 
     def get(self, row_id: str) -> Row_co | None: ...
