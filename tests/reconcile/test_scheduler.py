@@ -18,7 +18,7 @@ from swarmlet.model.service import (
 from swarmlet.model.task import Task, TaskState, TaskStatus
 from swarmlet.reconcile.scheduler.group import Group
 from swarmlet.reconcile.scheduler.nodeset import NodeState as Counted
-from swarmlet.reconcile.scheduler.place import PENDING, SchedulerDecider
+from swarmlet.reconcile.scheduler.place import LINES_MAX, PENDING, SchedulerDecider
 from swarmlet.reconcile.scheduler.pool import Pools
 from swarmlet.reconcile.scheduler.waiting import Waiting
 from tests.reconcile.world import (
@@ -209,6 +209,22 @@ def test_room_for_one_is_offered_to_the_first_that_waits_alone():
     state.hold(groups[0].needs)
     assert waiting.next_line(pools) is None
     assert [line.is_stuck for line in lines] == [False, False, True]
+
+
+def test_lines_that_find_no_room_are_tried_a_thousand_at_a_time():
+    world, leader = scene(node("n1", memory_b=0))
+    for number in range(LINES_MAX + 2):
+        world.add_service(f"s{number:04}", resources=reserving(memory_bytes=1))
+        fields = {"on": "", "state": WAITING}
+        leader.tell(world.put(task(f"t{number:04}", service=f"s{number:04}", **fields)))
+    decision = leader.deciders[0].decide(world, PENDING, leader.moment)
+    assert [change.id for change in decision.changes] == [f"t{n:04}" for n in range(LINES_MAX)]
+    leader.run()
+    assert errs(world) == {"no suitable node (insufficient resources on 1 node)"}
+    leader.tell(world.put(node("n1", memory_b=9)))
+    leader.run()
+    assert sorted(placed(world)) == [f"t{number:04}" for number in range(9)]
+    assert_at_rest(world, scheduler)
 
 
 def test_room_goes_to_the_next_that_waits_where_the_first_may_not_have_it():

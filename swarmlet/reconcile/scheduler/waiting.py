@@ -181,7 +181,7 @@ class Waiting:
             if loosened is not None:
                 self._begin_round(pool_key, 0)
                 continue
-            for key in list(self._stuck[pool_key]):
+            for key in self._stuck.pop(pool_key):
                 self._wake_line(self._lines[key])
         return bool(woken)
 
@@ -199,6 +199,11 @@ class Waiting:
         line.is_stuck = False
         self._unstick(line)
         self._queue(line)
+
+    @property
+    def has_unexplained(self) -> bool:
+        """Whether there are stuck tasks whose rows do not bear the reason yet."""
+        return next(self.unexplained(), None) is not None
 
     def unexplained(self) -> Iterator[tuple[TaskID, str]]:
         """(task, reason) of stuck tasks whose rows do not bear the reason yet."""
