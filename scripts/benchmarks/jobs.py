@@ -24,7 +24,7 @@ from swarmlet.model.change import Create, Event, SetStatus, Update
 from swarmlet.model.job import first_iteration, next_iteration
 from swarmlet.model.service import Service, SpecVersion
 from swarmlet.model.task import TaskState
-from swarmlet.reconcile.base import Key, Moment
+from swarmlet.reconcile.base import Key, Moment, started
 from swarmlet.reconcile.jobs import JobsDecider, is_finished
 from tests.reconcile.job_scene import job_mode
 from tests.reconcile.world import service_spec
@@ -50,7 +50,7 @@ class Run:
         )
         self.decider = JobsDecider()
         self.events.clear()
-        self.dirty: dict[Key, None] = dict.fromkeys(self.decider.start(self.view))
+        self.dirty: dict[Key, None] = dict.fromkeys(started(self.decider, self.view))
         self.busy_s = self.longest_s = 0.0
 
     @property
@@ -106,7 +106,7 @@ def measure(tasks: int, at_once: int) -> dict[str, object]:
         ended_s += run.rest()
     longest_ms = round(run.longest_s * 1000, 1)
     start_s = time.perf_counter()
-    list(JobsDecider().start(run.view))
+    started(JobsDecider(), run.view)
     leader_s = time.perf_counter() - start_s
     start_s = time.perf_counter()
     assert is_finished(run.view, run.service, 0)

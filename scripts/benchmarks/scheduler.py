@@ -64,7 +64,7 @@ from swarmlet.model.service import (
 )
 from swarmlet.model.task import Task, TaskState, TaskStatus
 from swarmlet.raft.engine import Origin, RaftEngine
-from swarmlet.reconcile.base import Moment
+from swarmlet.reconcile.base import Moment, started
 from swarmlet.reconcile.scheduler.group import Group
 from swarmlet.reconcile.scheduler.ledger import Ledger
 from swarmlet.reconcile.scheduler.pipeline import place
@@ -235,7 +235,7 @@ class Cluster:
         for number in range(given.services):
             spec = bench_spec(number, given.constraint, given.spread)
             self.specs.rows[spec.id] = spec
-        self.decider.start(self.view)
+        started(self.decider, self.view)
 
     def put(self, old: Task | None, new: Task) -> bool:
         self.tasks.rows[new.id] = new
@@ -307,24 +307,21 @@ class TimedScheduler(SchedulerDecider):
 
     def start(self, view: Any) -> Any:
         begin_s = time.perf_counter()
-        keys = super().start(view)
+        yield from super().start(view)
         self.started_s = time.perf_counter() - begin_s
-        return keys
 
 
 class Lag:
-    """How late the loop is: the longest, once `watched` is set."""
+    """How late the loop is: the longest."""
 
     def __init__(self) -> None:
-        self.longest_s, self.is_watched = 0.0, False
+        self.longest_s = 0.0
 
     async def run(self) -> None:
         while True:
-            is_watched, due_s = self.is_watched, time.perf_counter() + LAG_PERIOD_S
+            due_s = time.perf_counter() + LAG_PERIOD_S
             await asyncio.sleep(LAG_PERIOD_S)
-            late_s = time.perf_counter() - due_s
-            if is_watched:
-                self.longest_s = max(self.longest_s, late_s)
+            self.longest_s = max(self.longest_s, time.perf_counter() - due_s)
 
 
 def through_store(given: argparse.Namespace) -> dict[str, object]:
@@ -376,11 +373,8 @@ async def scheduled(
     await asyncio.sleep(10 * LAG_PERIOD_S)
     begin_s, cpu_s_before = time.perf_counter(), time.process_time()
     loop = group.create_task(ControlLoop(scheduler, store, real_env()).run())
-    while not scheduler.started_s:  # noqa: ASYNC110 - nobody tells
-        await asyncio.sleep(0)
-    lag.is_watched = True
     view = store.view()
-    while view.tasks.count("state", TaskState.PENDING):  # noqa: ASYNC110 - as above
+    while view.tasks.count("state", TaskState.PENDING):  # noqa: ASYNC110 - nobody tells
         await asyncio.sleep(LAG_PERIOD_S)
     seconds, cpu = time.perf_counter() - begin_s, time.process_time() - cpu_s_before
     for task in (loop, watch):

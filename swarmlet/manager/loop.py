@@ -14,7 +14,7 @@ import heapq
 import logging
 from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from itertools import count
 from typing import Final
@@ -47,6 +47,9 @@ TURN_MAX_S: Final = (
 )
 TURN_KEYS_MAX: Final = 100  # the same for clocks that stand still while code runs
 TURN_EVENTS_MAX: Final = 200  # told to the decider in one turn
+START_STEPS_MAX: Final = 1_000  # in one turn, for clocks that stand still
+START_EVENTS_MAX: Final = 100_000  # applied during a start; more, and it begins again
+STARTS_MAX: Final = 3  # the last of them in one turn, so that it ends
 PAUSE_S: Final = 1.0  # after a full disk or an unknown outcome
 NO_LEADER_PAUSE_S: Final = 0.1  # the end of leadership is on its way
 CLOCK_CHECK_S: Final = 10.0  # wall time may be set: timers are looked at no later than this
@@ -92,10 +95,16 @@ class _Entry:
 
 
 class ControlLoop:
-    """One decider's loop on the leader. `run` may be started again after it ended."""
+    """One decider's loop on the leader. `run` may be started again after it ended.
 
-    def __init__(self, decider: Decider, store: Store, env: Env) -> None:
+    Loops with the same `turnstile` start one after the other: a start keeps a view.
+    """
+
+    def __init__(
+        self, decider: Decider, store: Store, env: Env, turnstile: asyncio.Lock | None = None
+    ) -> None:
         self._decider, self._store, self._env = decider, store, env
+        self._turnstile = turnstile or asyncio.Lock()
         self._forget_all()
         self._rounds_total = self._refusals_total = 0
 
@@ -110,7 +119,7 @@ class ControlLoop:
         self._seen_ms = 0  # of the clock, when timers were last looked at
         self._rounds: dict[Key, int] = {}
         self._refused: dict[Key, int] = {}
-        self._is_committing = False
+        self._is_starting = self._is_committing = False
         self._events: deque[tuple[int, Event]] = deque()  # not yet told to the decider
         self._changed = asyncio.Event()
 
@@ -121,7 +130,7 @@ class ControlLoop:
     def is_at_rest(self) -> bool:
         """Whether nothing is left to decide until something changes or a timer fires."""
         nothing_known = not self._dirty and not self._refused and not self._events
-        return nothing_known and not self._is_committing
+        return nothing_known and not self._is_committing and not self._is_starting
 
     def next_wake_ms(self) -> int | None:
         """Wall time of the next timer."""
@@ -139,10 +148,12 @@ class ControlLoop:
     async def run(self) -> None:
         """Until cancelled. Raises RestlessKeyError, or what the decider raised."""
         self._forget_all()
-        unsubscribe = self._store.subscribe(self._on_events)
-        try:
-            for key in self._decider.start(self._store.view()):
-                self._mark(key)
+        self._is_starting = True
+        with ExitStack() as at_end:
+            at_end.callback(self._forget_all)
+            async with self._turnstile:
+                at_end.callback(self._store.subscribe(self._on_events))
+                await self._start()
             while True:
                 await self._take_events()
                 self._fire_timers()
@@ -150,9 +161,35 @@ class ControlLoop:
                     await self._turn()
                 else:
                     await self._wait()
-        finally:
-            unsubscribe()
-            self._forget_all()
+
+    async def _start(self) -> None:
+        """Start the decider on a view that holds still, a few milliseconds a turn. What is applied
+        meanwhile is told to it afterwards, in order: each change is in the view or among these."""
+        for left in reversed(range(STARTS_MAX)):
+            if await self._start_in_turns(is_last=left == 0):
+                break
+            log.warning("loop.start_overtaken", extra={"loop": self.name})
+        self._is_starting = False
+
+    async def _start_in_turns(self, *, is_last: bool) -> bool:
+        """Whether it came to its end before too much was applied; the last try is one turn."""
+        self._events.clear()
+        self._queue.clear()
+        self._dirty.clear()
+        view = self._store.view() if is_last else self._store.hold()
+        clock = self._env.clock
+        end_s = clock.mono_s() + TURN_MAX_S
+        for step, key in enumerate(self._decider.start(view), 1):
+            if key is not None:
+                self._mark(key)
+            if is_last:
+                continue
+            if step % START_STEPS_MAX == 0 or clock.mono_s() >= end_s:
+                await asyncio.sleep(0)
+                if len(self._events) > START_EVENTS_MAX:
+                    return False
+                end_s = clock.mono_s() + TURN_MAX_S
+        return True
 
     def _on_events(self, events: Sequence[Event]) -> None:
         tables = self._decider.tables

@@ -1,5 +1,6 @@
 """The manager: puts the store's shells together; what they do is decided elsewhere."""
 
+import asyncio
 from collections.abc import Iterable
 from typing import Final
 
@@ -50,7 +51,8 @@ class Manager:
     ) -> None:
         self._node_id, self._log = node_id, log
         authority = SwarmAuthority(env, ties.external or no_external_ca())
-        self._loops = tuple(ControlLoop(decider, store, env) for decider in deciders)
+        turnstile = asyncio.Lock()
+        self._loops = tuple(ControlLoop(decider, store, env, turnstile) for decider in deciders)
         self.dispatcher = Dispatcher(store, env, node_id, log.members)
         self.logs = LogBroker(store, self.dispatcher, env)
         self.streams = StreamBroker(store, self.dispatcher, env)

@@ -1,7 +1,7 @@
 """The form of every decision: a view, a key and a moment in; changes, reasons and an alarm out."""
 
 from collections.abc import Callable, Generator, Iterable
-from typing import Protocol, TypeAlias, TypeVar
+from typing import Final, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
@@ -9,6 +9,8 @@ from swarmlet.model.change import Change, Event, Guard
 from swarmlet.model.view import View
 
 T = TypeVar("T")
+
+START_ROWS: Final = 50  # looked at between two breaths of a start: less than a millisecond
 
 Steps: TypeAlias = Generator[None, None, T]
 """Work that yields after every few milliseconds, and returns its result: what costs O(all) is done
@@ -58,8 +60,12 @@ class Decider(Protocol):
         """The rows whose changes it wants to hear of: others do not wake it."""
         ...
 
-    def start(self, view: View) -> Iterable[Key]:
-        """Every key to decide when leadership begins; an indexing decider fills its index here."""
+    def start(self, view: View) -> Iterable[Key | None]:
+        """Every key to decide when leadership begins; an indexing decider fills its index here.
+
+        What costs O(all) is done while the keys are taken, on a view that holds still, with None (a
+        breath) after every START_ROWS rows that gave no key; a key may come twice. The decider is
+        asked nothing else before the last. A start may be given up for another."""
         ...
 
     def keys_of(self, event: Event, view: View) -> Iterable[Key]:
@@ -67,3 +73,8 @@ class Decider(Protocol):
         ...
 
     def decide(self, view: View, key: Key, moment: Moment) -> Decision: ...
+
+
+def started(decider: Decider, view: View) -> tuple[Key, ...]:
+    """Start a decider at once; its keys, each once."""
+    return tuple(dict.fromkeys(key for key in decider.start(view) if key is not None))

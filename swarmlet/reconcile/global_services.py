@@ -23,7 +23,7 @@ from swarmlet.model.node import Node, NodeState
 from swarmlet.model.service import Service
 from swarmlet.model.task import Task, TaskState, TaskStatus
 from swarmlet.model.view import View, spec_of
-from swarmlet.reconcile.base import REST, Decision, Key, Moment
+from swarmlet.reconcile.base import REST, START_ROWS, Decision, Key, Moment
 from swarmlet.reconcile.disconnect import NEVER_MS, leaves_ms
 from swarmlet.reconcile.eligibility import Standing, standing_of, standing_parts
 from swarmlet.reconcile.enforcer import is_to_be_ended
@@ -45,21 +45,24 @@ class GlobalDecider:
     def __init__(self) -> None:
         self._services: dict[str, None] = {}
 
-    def start(self, view: View) -> Iterable[Key]:
+    def start(self, view: View) -> Iterator[Key | None]:
         """Every place there is, and those on nodes that are gone."""
-        self._services = {
-            service_id: None
-            for service_id in sorted(service.id for service in view.services.all())
-            if is_global(view, view.services.get(service_id))
-        }
+        found: list[str] = []
+        for number, service in enumerate(view.services.all()):
+            if is_global(view, service):
+                found.append(service.id)
+            if number % START_ROWS == 0:
+                yield None
+        self._services = dict.fromkeys(sorted(found))
         nodes = _node_ids(view)
-        keys: dict[Key, None] = {}
-        for service_id in self._services:
-            for task in view.tasks.scan("service", service_id):
+        for service_id in sorted(found):
+            for number, task in enumerate(view.tasks.scan("service", service_id)):
                 if view.nodes.get(task.node_id) is None:
-                    keys[_key(service_id, task.node_id)] = None
-            keys.update((_key(service_id, node_id), None) for node_id in nodes)
-        return keys
+                    yield _key(service_id, task.node_id)
+                elif number % START_ROWS == 0:
+                    yield None
+            for node_id in nodes:
+                yield _key(service_id, node_id)
 
     def keys_of(self, event: Event, view: View) -> Iterable[Key]:
         """See the module's docstring. Of a node that is heard of again, or not any more, only the

@@ -126,10 +126,14 @@ class JobsDecider:
             service = view.services.get(service_id)
             for iteration in () if service is None else open_iterations(service):
                 yield "run", service_id, str(iteration), event.id
-        if not (is_node_lost(new) or has_plan(old)):
+        if not (is_node_lost(new) or is_node_lost(old)):
             return
+        matters = is_node_lost(new) or has_plan(old)  # else it is back, where one may be held back
         for task in view.tasks.scan("node", event.id):
-            if not has_stopped(task) and self._knows(view, task.service_id):
+            is_held = task.desired < TaskState.RUNNING
+            if has_stopped(task) or not (matters or is_held):
+                continue
+            if self._knows(view, task.service_id):
                 yield from self._run_keys(view, task)
                 yield "job", task.service_id  # what stops there is waited for no more
 

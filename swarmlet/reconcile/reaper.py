@@ -35,11 +35,13 @@ class ReaperDecider:
     name: Final = "reaper"
     tables: Final = frozenset({Task, Service, Cluster})
 
-    def start(self, view: View) -> Iterable[Key]:
-        keys: dict[Key, None] = {("specs", service.id): None for service in view.services.all()}
-        keys.update({("specs", spec.service_id): None for spec in view.specs.all()})
-        keys.update(_all_slots(view))
-        return keys
+    def start(self, view: View) -> Iterator[Key]:
+        for service in view.services.all():
+            yield "specs", service.id
+        for spec in view.specs.all():
+            yield "specs", spec.service_id
+        for task in view.tasks.all():
+            yield _slot_key(task)
 
     def keys_of(self, event: Event, view: View) -> Iterable[Key]:
         """A task that came, stopped or is to be removed: its slot. A service's change, the end of a

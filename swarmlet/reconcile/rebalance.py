@@ -31,7 +31,7 @@ from swarmlet.model.task import Task, TaskState
 from swarmlet.model.view import View, cluster_of, spec_of, task_spec_of
 from swarmlet.reconcile.balance import START_FIRST, Move, cost_of, name_of, rule_for, verdict_on
 from swarmlet.reconcile.balance_books import PATIENCE_MS, Books
-from swarmlet.reconcile.base import REST, Decision, Key, Moment
+from swarmlet.reconcile.base import REST, START_ROWS, Decision, Key, Moment
 from swarmlet.reconcile.moves import hand_over, needs_of_new
 from swarmlet.reconcile.restart import due_ms, policy_of, released, successor
 from swarmlet.reconcile.rollout import end_of
@@ -70,12 +70,17 @@ class RebalanceDecider:
         self._swept_ms = 0
         self._look_again_ms: int | None = None
 
-    def start(self, view: View) -> Iterable[Key]:
+    def start(self, view: View) -> Iterator[Key | None]:
         self._reset()
-        self._learn_rules(view)
-        for node in view.nodes.all():
+        for number, service in enumerate(view.services.all()):
+            self._learn_rule(view, service.id)
+            if number % START_ROWS == 0:
+                yield None
+        for number, node in enumerate(view.nodes.all()):
             self._note_node(node.id, node)
-        return [_KEY]
+            if number % START_ROWS == 0:
+                yield None
+        yield _KEY
 
     def keys_of(self, event: Event, view: View) -> Iterable[Key]:
         """The one key, where the event can matter to what is even."""

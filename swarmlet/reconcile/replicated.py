@@ -88,10 +88,11 @@ class ReplicatedDecider:
         old, new = event.old, event.new
         assert isinstance(old, Node | None)
         assert isinstance(new, Node | None)
-        if _condition(old) == _condition(new) or not (is_node_lost(new) or has_plan(old)):
+        if _condition(old) == _condition(new) or not (is_node_lost(new) or is_node_lost(old)):
             return
+        matters = is_node_lost(new) or has_plan(old)  # else it is back, where one may be held back
         for task in view.tasks.scan("node", event.id):
-            if not has_stopped(task):
+            if not has_stopped(task) and (matters or task.desired < TaskState.RUNNING):
                 yield _slot_key(task)
 
     def _keys_of_task(self, event: Event, view: View) -> Iterator[Key]:

@@ -36,7 +36,7 @@ from swarmlet.model.schedule import ALLOW, FORBID, Schedule, schedule_of
 from swarmlet.model.service import JobRun, Service, ServiceSpec
 from swarmlet.model.task import Task
 from swarmlet.model.view import View, spec_of
-from swarmlet.reconcile.base import REST, Decision, Key, Moment
+from swarmlet.reconcile.base import REST, START_ROWS, Decision, Key, Moment
 from swarmlet.reconcile.job_ends import end_of, ends, is_down
 from swarmlet.reconcile.job_index import is_active
 
@@ -60,13 +60,19 @@ class SchedulesDecider:
         self._is_job: dict[str, bool] = {}
         self._active: dict[str, dict[int, dict[str, None]]] = {}  # service, iteration, task
 
-    def start(self, view: View) -> Iterable[Key]:
+    def start(self, view: View) -> Iterator[Key | None]:
         """All jobs."""
         self._is_job, self._active = {}, {}
-        for task in view.tasks.all():
+        for number, task in enumerate(view.tasks.all()):
             if self._knows(view, task.service_id):
                 self._count(task, is_gone=False)
-        return [("service", one.id) for one in view.services.all() if self._knows(view, one.id)]
+            if number % START_ROWS == 0:
+                yield None
+        for number, one in enumerate(view.services.all()):
+            if self._knows(view, one.id):
+                yield "service", one.id
+            elif number % START_ROWS == 0:
+                yield None
 
     def keys_of(self, event: Event, view: View) -> Iterable[Key]:
         """A job's own change; the end of the last task of an iteration; a node that is down, or no

@@ -2,7 +2,7 @@
 says when a decider never rests."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import msgspec
@@ -11,7 +11,14 @@ import pytest
 from swarmlet.core.errors import NotLeaderError, StaleVersionError
 from swarmlet.core.ids import ConfigID
 from swarmlet.env.real import RealDisk
-from swarmlet.manager.loop import ROUNDS_MAX, TURN_KEYS_MAX, ControlLoop, RestlessKeyError
+from swarmlet.manager.loop import (
+    ROUNDS_MAX,
+    START_STEPS_MAX,
+    STARTS_MAX,
+    TURN_KEYS_MAX,
+    ControlLoop,
+    RestlessKeyError,
+)
 from swarmlet.model.change import Create, Event, Remove, Update
 from swarmlet.model.config import Config, ConfigSpec
 from swarmlet.model.view import View
@@ -58,7 +65,7 @@ def mark_done(row: Config | None, _: Moment) -> Decision:
 
 class Ground:
     def __init__(self, decider: Toy) -> None:
-        env = virtual_env(RealDisk())
+        env = self.env = virtual_env(RealDisk())
         self.store = Store(env)
         self.log = MemoryLog(self.store)
         self.store.attach(self.log)
@@ -78,6 +85,38 @@ class Ground:
 
     async def rests(self) -> None:
         await until(self.loop.is_at_rest)
+
+
+@dataclass
+class SlowToy(Toy):
+    """Counts rows, and takes many turns to start."""
+
+    count: int = 0
+    starts: int = 0
+    is_starting: bool = False
+
+    def start(self, view: View) -> Iterator[Key | None]:
+        self.starts, self.count, self.is_starting = self.starts + 1, 0, True
+        for _ in range(20 * START_STEPS_MAX):
+            yield None
+        for row in view.configs.all():
+            self.count += 1
+            yield "config", row.id
+        self.is_starting = False
+
+    def keys_of(self, event: Event, view: View) -> Iterable[Key]:
+        assert not self.is_starting
+        self.count += (event.old is None) - (event.new is None)
+        return super().keys_of(event, view)
+
+
+async def soon(is_so: Callable[[], bool]) -> None:
+    """Wait for a few turns of the loop at most."""
+    for _ in range(100):
+        if is_so():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("waited in vain")
 
 
 def play(decider: Toy, story: Callable[[Ground], Awaitable[None]]):
@@ -119,6 +158,66 @@ def test_loop_decides_what_was_there_when_it_starts():
             running = group.create_task(ground.loop.run())
             await until(lambda: ground.is_done("b"))
             running.cancel()
+
+    run_virtual(main())
+
+
+def test_loop_tells_what_is_applied_during_a_slow_start_once_and_afterwards():
+    async def main():
+        toy = SlowToy(mark_done)
+        ground = Ground(toy)
+        await ground.create(config("a"), config("b"))
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(ground.loop.run())
+            await soon(lambda: toy.is_starting)
+            await ground.create(config("c"))
+            await ground.store.commit([Remove(table=Config, id=ConfigID("a"))])
+            assert toy.is_starting
+            assert not ground.loop.is_at_rest()
+            await ground.rests()
+            assert (toy.starts, toy.count) == (1, 2)
+            assert ground.is_done("b", "c")
+            running.cancel()
+
+    run_virtual(main())
+
+
+def test_loop_that_is_overtaken_begins_again_and_at_last_starts_in_one_turn(monkeypatch):
+    monkeypatch.setattr("swarmlet.manager.loop.START_EVENTS_MAX", 0)
+
+    async def main():
+        toy = SlowToy(mark_done)
+        ground = Ground(toy)
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(ground.loop.run())
+            for number in range(STARTS_MAX - 1):
+                await soon(lambda starts=number + 1: toy.starts == starts)
+                assert toy.is_starting
+                await ground.create(config(f"c{number}"))
+            await ground.rests()
+            assert (toy.starts, toy.count) == (STARTS_MAX, STARTS_MAX - 1)
+            assert ground.is_done(*(f"c{number}" for number in range(STARTS_MAX - 1)))
+            running.cancel()
+
+    run_virtual(main())
+
+
+def test_loops_of_one_turnstile_start_one_after_the_other():
+    async def main():
+        toys = [SlowToy(mark_done) for _ in range(3)]
+        ground, turnstile = Ground(toys[0]), asyncio.Lock()
+        await ground.create(config("a"))
+        loops = [ControlLoop(toy, ground.store, ground.env, turnstile) for toy in toys]
+        async with asyncio.TaskGroup() as group:
+            running = [group.create_task(loop.run()) for loop in loops]
+            while any(toy.count == 0 for toy in toys):
+                await asyncio.sleep(0)
+                assert sum(toy.is_starting for toy in toys) <= 1
+            for loop in loops:
+                await until(loop.is_at_rest)
+            assert [toy.count for toy in toys] == [1, 1, 1]
+            for task in running:
+                task.cancel()
 
     run_virtual(main())
 

@@ -167,6 +167,22 @@ def test_never_replace_waits_until_its_node_is_back_or_drained(how):
     assert_at_rest(world, both)
 
 
+def test_task_held_back_on_a_node_that_goes_and_comes_back_is_released():
+    """Its delay is over meanwhile, and nothing else happens to it."""
+    world, leader = scene("never-replace")
+    leader.tell(world.report(first(world).id, TaskState.FAILED))
+    leader.run()
+    (held,) = wanted(world)
+    status = replace(held.status, state=int(TaskState.READY))
+    leader.tell(world.put(replace(held, node_id="n1", status=status)))
+    lose(world, leader)
+    leader.run_for(10**6)
+    leader.tell(world.put(node("n1")))
+    leader.run()
+    assert [(t.id, t.desired) for t in wanted(world)] == [(held.id, TaskState.RUNNING)]
+    assert_at_rest(world, both)
+
+
 def test_never_replace_ends_when_its_node_is_removed():
     world, leader = scene("never-replace")
     lose(world, leader)

@@ -14,7 +14,7 @@ from swarmlet.model.service import (
     UpdateConfig,
 )
 from swarmlet.model.task import TaskState
-from swarmlet.reconcile.base import Moment
+from swarmlet.reconcile.base import Moment, started
 from swarmlet.reconcile.deciders import all_deciders
 from swarmlet.reconcile.drain import left_on, moves_of
 from swarmlet.reconcile.eviction import EVICTED
@@ -240,7 +240,7 @@ def test_new_leader_removes_tasks_whose_node_went_meanwhile():
 def test_change_of_a_service_that_is_not_its_spec_wakes_nothing():
     swarm = Swarm()
     decider = GlobalDecider()
-    decider.start(swarm.world)
+    started(decider, swarm.world)
     (event,) = swarm.world.put(replace(swarm.service, update_status=None))
     assert list(decider.keys_of(event, swarm.world)) == []
 

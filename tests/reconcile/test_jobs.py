@@ -387,6 +387,20 @@ def test_a_task_whose_service_never_replaces_waits_for_its_node():
     assert len(scene.completed()) == 3
 
 
+def test_task_held_back_on_a_node_that_goes_and_comes_back_is_released():
+    """Its delay is over meanwhile, and nothing else happens to it."""
+    scene = Scene(job_mode(3, 3), labels={LABEL: "never-replace"})
+    (row,) = [t for t in scene.running() if t.node_id == "n2"]
+    scene.end(row, FAILED)
+    (held,) = [t for t in scene.tasks() if t.replaces == row.id]
+    assert (held.desired, held.node_id) == (READY, "n2")
+    scene.tell(scene.world.put(node("n2", state=NodeState.DOWN)))
+    scene.run_for(3_600_000)
+    scene.tell(scene.world.put(node("n2")))
+    assert scene.world.tasks.get(held.id).desired == COMPLETE
+    scene.assert_at_rest()
+
+
 # Cost --------------------------------------------------------------------------------------------
 def test_the_end_of_one_task_is_no_walk_over_the_others():
     world = World()

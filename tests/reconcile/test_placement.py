@@ -18,6 +18,7 @@ from swarmlet.model.service import (
     SpreadOver,
 )
 from swarmlet.model.strategy import BINPACK, LABEL
+from swarmlet.reconcile.base import started
 from tests.reconcile.test_scheduler import (
     ASSIGNED,
     FAILED,
@@ -223,7 +224,7 @@ def test_new_leader_knows_who_has_which_piece():
     world, leader = scene(node("n1", generic=gpus("a", "b", "c")), resources=reserved)
     arrive(world, leader, 1, 2)
     leader.tell(world.report("t1", FAILED))
-    leader.deciders[0].start(world)
+    started(leader.deciders[0], world)
     arrive(world, leader, 3, 4)
     assert given(world) == {"t1": gpus("a"), "t2": gpus("b"), "t3": gpus("a"), "t4": gpus("c")}
 

@@ -31,7 +31,7 @@ from swarmlet.model.service import (
     SpreadOver,
 )
 from swarmlet.model.task import Task, TaskState, TaskStatus
-from swarmlet.reconcile.base import Moment
+from swarmlet.reconcile.base import Moment, started
 from swarmlet.reconcile.scheduler.place import PENDING, SchedulerDecider
 from tests.reconcile.brute import Brute, is_waiting, wishes
 from tests.reconcile.world import RefusedError, World, node, replace, service_spec, task
@@ -160,7 +160,7 @@ class History:
             self.world.update_service(name, random_spec(self.rng, name))
         self.new_tasks = 0
         self.is_due = True
-        self.decider.start(self.world)
+        started(self.decider, self.world)
 
     def tell(self, events) -> None:
         for event in events:
@@ -253,7 +253,7 @@ class History:
 
     def lead(self) -> None:
         self.decider = SchedulerDecider()
-        self.decider.start(self.world)
+        started(self.decider, self.world)
         self.is_due = True
 
     def some_tasks(self, count):

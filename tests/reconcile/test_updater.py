@@ -18,7 +18,7 @@ from swarmlet.reconcile.base import REST, Moment
 from swarmlet.reconcile.deciders import all_deciders
 from swarmlet.reconcile.reaper import ReaperDecider
 from swarmlet.reconcile.rollout import settings_of
-from swarmlet.reconcile.updater import UpdaterDecider
+from swarmlet.reconcile.updater import SLOTS_MAX, UpdaterDecider
 from tests.reconcile.rolling import Cluster
 from tests.reconcile.world import (
     Ids,
@@ -421,4 +421,5 @@ def test_large_update_comes_in_slices():
         assert again == decision
         for event in world.commit(decision.changes, decision.guards):
             list(decider.keys_of(event, world))
-    assert sizes == [(999, True), (998, True), (4, False)]
+    slots = 2 * SLOTS_MAX  # of changes: a task goes, and a task comes
+    assert sizes == [(slots + 1, True), *[(slots, True)] * 8, (slots, False)]

@@ -48,7 +48,7 @@ from swarmlet.model.service import (
     spec_version_id,
 )
 from swarmlet.model.task import Task, TaskState, TaskStatus
-from swarmlet.reconcile.base import Decider, Decision, Key, Moment
+from swarmlet.reconcile.base import Decider, Decision, Key, Moment, started
 
 replace = msgspec.structs.replace
 
@@ -318,7 +318,7 @@ class Leader:
         self.wake: dict[tuple[int, Key], int] = {}
         self.decided: list[tuple[Key, Decision]] = []
         for number, decider in enumerate(deciders):
-            for key in decider.start(world):
+            for key in started(decider, world):
                 self.dirty[number, key] = None
 
     @property

@@ -3,7 +3,7 @@
 Keys: ("new",) for all tasks in state NEW, ("service", id) for an endpoint.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Final
 
@@ -26,8 +26,10 @@ class AllocatorDecider:
     name: Final = "allocator"
     tables: Final = frozenset({Task, Service})
 
-    def start(self, view: View) -> Iterable[Key]:
-        return [NEW_TASKS, *(("service", service.id) for service in view.services.all())]
+    def start(self, view: View) -> Iterator[Key]:
+        yield NEW_TASKS
+        for service in view.services.all():
+            yield "service", service.id
 
     def keys_of(self, event: Event, view: View) -> Iterable[Key]:
         """A created task; a created or changed service."""

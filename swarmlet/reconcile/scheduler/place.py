@@ -6,7 +6,7 @@ why the rest waits: once a reason, not once a try.
 """
 
 from collections.abc import Iterable, Iterator
-from itertools import count, islice
+from itertools import islice
 from typing import Final
 
 import msgspec
@@ -19,7 +19,7 @@ from swarmlet.model.service import SpecVersion
 from swarmlet.model.task import Task, TaskState
 from swarmlet.model.view import View
 from swarmlet.reconcile.allocator.needs import missing, spec_version_of
-from swarmlet.reconcile.base import Decision, Key, Moment
+from swarmlet.reconcile.base import START_ROWS, Decision, Key, Moment
 from swarmlet.reconcile.restart import ended_ms
 from swarmlet.reconcile.scheduler.filters import explain
 from swarmlet.reconcile.scheduler.group import Group, GroupKey
@@ -31,7 +31,6 @@ from swarmlet.reconcile.scheduler.pool import PoolKey
 from swarmlet.reconcile.scheduler.waiting import Line, Preset, Waiting, group_key
 
 PENDING: Final[Key] = ("pending",)
-LINES_MAX: Final = 1_000  # lines tried a decision that has something to write: some 15 ms
 
 
 class SchedulerDecider:
@@ -53,18 +52,24 @@ class SchedulerDecider:
         self._promised: dict[TaskID, None] = {}  # in the last decision, not yet seen in a row
         self._full: dict[PoolKey, str] = {}  # why this turn's classes have no room
 
-    def start(self, view: View) -> Iterable[Key]:
+    def start(self, view: View) -> Iterator[Key | None]:
         self._reset()
-        for node in view.nodes.all():
+        for number, node in enumerate(view.nodes.all()):
             self._ledger.set_node(node.id, node)
+            if number % START_ROWS == 0:
+                yield None
         failed: list[Task] = []
-        for task in view.tasks.all():
+        for number, task in enumerate(view.tasks.all()):
             self._look(view, task.id)
             if _has_failed(task):
                 failed.append(task)
-        for task in sorted(failed, key=lambda t: (ended_ms(t), t.id)):
+            if number % START_ROWS == 0:
+                yield None
+        for number, task in enumerate(sorted(failed, key=lambda t: (ended_ms(t), t.id))):
             self._note_failure(view, task)
-        return [PENDING]
+            if number % START_ROWS == 0:
+                yield None
+        yield PENDING
 
     def keys_of(self, event: Event, view: View) -> Iterable[Key]:
         """The one key, where the event made work: a task to place, or room for one that waits."""
@@ -84,12 +89,7 @@ class SchedulerDecider:
         changes: list[Change] = list(islice(self._given_up(view, moment), ENTRY_CHANGES_MAX))
         self._try_preset(view, changes, moment)
         reasons: list[str] = []
-        has_more = False
-        for tried in count():
-            has_enough = tried >= LINES_MAX and (changes or self._waiting.has_unexplained)
-            if len(changes) == ENTRY_CHANGES_MAX or has_enough:
-                has_more = True
-                break
+        while len(changes) < ENTRY_CHANGES_MAX:
             self._heed_gains()
             line = self._waiting.next_line(self._ledger.pools)
             if line is None:
@@ -102,7 +102,7 @@ class SchedulerDecider:
         return Decision(
             changes=tuple(changes),
             reasons=tuple(reasons) if changes else (),
-            has_more=has_more or len(changes) == ENTRY_CHANGES_MAX,
+            has_more=len(changes) == ENTRY_CHANGES_MAX,
         )
 
     def gauges(self) -> dict[str, int]:
