@@ -22,7 +22,7 @@ from swarmlet.model.node import Node, NodeState
 from swarmlet.model.service import Service, ServiceSpec
 from swarmlet.model.task import Task, TaskState
 from swarmlet.model.view import View, spec_of
-from swarmlet.reconcile.base import REST, Decision, Key, Moment
+from swarmlet.reconcile.base import REST, START_ROWS, Decision, Key, Moment
 from swarmlet.reconcile.job_index import JobIndex, Place, is_active, is_on_node
 from swarmlet.reconcile.job_run import (
     decide_run,
@@ -55,20 +55,22 @@ class JobsDecider:
         self._globals: dict[str, None] = {}
         self._is_job: dict[str, bool] = {}
 
-    def start(self, view: View) -> Iterable[Key]:
+    def start(self, view: View) -> Iterator[Key | None]:
         """All jobs, and the places with something to do or where a task was given up."""
         self._reset()
-        keys: dict[Key, None] = {}
-        for service in view.services.all():
+        for number, service in enumerate(view.services.all()):
             if self._knows(view, service.id):
-                keys["job", service.id] = None
-        for task in view.tasks.all():
+                yield "job", service.id
+            elif number % START_ROWS == 0:
+                yield None
+        for number, task in enumerate(view.tasks.all()):
+            if number % START_ROWS == 0:
+                yield None
             if not self._knows(view, task.service_id):
                 continue
             self._count(None, task)
             if _needs_a_look(view, task):
-                keys[self._run_key(task)] = None
-        return keys
+                yield self._run_key(task)
 
     def keys_of(self, event: Event, view: View) -> Iterable[Key]:
         """A job's change; the place of a task that turned, and the job where that makes room; of a

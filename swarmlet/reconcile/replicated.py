@@ -20,7 +20,7 @@ from swarmlet.model.node import Node
 from swarmlet.model.service import Service
 from swarmlet.model.task import Task, TaskState, TaskStatus
 from swarmlet.model.view import View, spec_of
-from swarmlet.reconcile.base import REST, Decision, Key, Moment
+from swarmlet.reconcile.base import REST, START_ROWS, Decision, Key, Moment
 from swarmlet.reconcile.disconnect import runs_until_ms
 from swarmlet.reconcile.instances import Instance
 from swarmlet.reconcile.moves import needs_of_new
@@ -46,21 +46,23 @@ class ReplicatedDecider:
     def __init__(self) -> None:
         self._taken: dict[str, dict[int, int]] = {}
 
-    def start(self, view: View) -> Iterable[Key]:
+    def start(self, view: View) -> Iterator[Key | None]:
         """All services, those that are gone but have tasks, and the slots with something to do."""
         self._taken = {}
-        keys: dict[Key, None] = {("service", service.id): None for service in view.services.all()}
+        for service in view.services.all():
+            yield "service", service.id
         slots: set[Key] = set()
-        for task in view.tasks.all():
+        for number, task in enumerate(view.tasks.all()):
+            if number % START_ROWS == 0:
+                yield None
             key = _slot_key(task)
             self._count(None, task)
             if view.services.get(task.service_id) is None:
-                keys["service", task.service_id] = None
+                yield "service", task.service_id
             elif is_wanted(task):
                 if key in slots or _needs_a_look(view, task):
-                    keys[key] = None
+                    yield key
                 slots.add(key)
-        return keys
 
     def keys_of(self, event: Event, view: View) -> Iterable[Key]:
         """See the module's docstring; a node that tasks must leave leads to the slots it hosts, and

@@ -6,7 +6,7 @@ why the rest waits: once a reason, not once a try.
 """
 
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import count, islice
 from typing import Final
 
 import msgspec
@@ -31,6 +31,7 @@ from swarmlet.reconcile.scheduler.pool import PoolKey
 from swarmlet.reconcile.scheduler.waiting import Line, Preset, Waiting, group_key
 
 PENDING: Final[Key] = ("pending",)
+LINES_MAX: Final = 1_000  # lines tried a decision that has something to write: some 15 ms
 
 
 class SchedulerDecider:
@@ -89,7 +90,12 @@ class SchedulerDecider:
         changes: list[Change] = list(islice(self._given_up(view, moment), ENTRY_CHANGES_MAX))
         self._try_preset(view, changes, moment)
         reasons: list[str] = []
-        while len(changes) < ENTRY_CHANGES_MAX:
+        has_more = False
+        for tried in count():
+            has_enough = tried >= LINES_MAX and (changes or self._waiting.has_unexplained)
+            if len(changes) == ENTRY_CHANGES_MAX or has_enough:
+                has_more = True
+                break
             self._heed_gains()
             line = self._waiting.next_line(self._ledger.pools)
             if line is None:
@@ -102,7 +108,7 @@ class SchedulerDecider:
         return Decision(
             changes=tuple(changes),
             reasons=tuple(reasons) if changes else (),
-            has_more=len(changes) == ENTRY_CHANGES_MAX,
+            has_more=has_more or len(changes) == ENTRY_CHANGES_MAX,
         )
 
     def gauges(self) -> dict[str, int]:
