@@ -385,7 +385,8 @@ def act(cluster, verb, what):  # noqa: C901 - one case a verb
             cluster.activate(f"n{what}")
         case "obey":
             rows = sorted(world.tasks.all(), key=lambda t: t.id)
-            cluster.step(rows[what % len(rows)])
+            if rows:
+                cluster.step(rows[what % len(rows)])
         case "wait":
             cluster.leader.run_for(what)
         case "lead":
