@@ -11,11 +11,13 @@ from swarmlet.core.errors import (
     NotLeaderError,
     SwarmError,
     UnavailableError,
+    first_of,
 )
 from swarmlet.wire.channel import ChannelClosedError, StreamChannel
 from swarmlet.wire.forward import PROBLEM_HEADER, PROTOCOL_HEADER, decode_problem
-from swarmlet.wire.messages import PROTOCOL_VERSION, StreamReady, StreamRefused
+from swarmlet.wire.messages import PROTOCOL_VERSION, StreamFrame, StreamReady, StreamRefused
 from swarmlet.wire.node_api import PortProblem
+from swarmlet.wire.until_first import until_first
 
 OWN_HEADERS: Final = {PROTOCOL_HEADER: str(PROTOCOL_VERSION)}
 """Of each request."""
@@ -77,7 +79,7 @@ async def until_ready(channel: StreamChannel) -> None:
     UnavailableError."""
     try:
         async with asyncio.timeout(READY_TIMEOUT_S):
-            frame = await channel.receive()
+            frame = await _unless_lost(channel)
     except TimeoutError:
         raise UnavailableError("The manager that leads did not open the stream in time.") from None
     except ChannelClosedError as end:
@@ -92,6 +94,23 @@ async def until_ready(channel: StreamChannel) -> None:
         raise refusal(problem)
     if not isinstance(frame, StreamReady):
         raise UnavailableError("The manager that leads did not open the stream.")
+
+
+async def _unless_lost(channel: StreamChannel) -> StreamFrame:
+    """The next frame. Raises ChannelClosedError, also where the other host is gone and has not even
+    acknowledged what it was asked: the kernel would try for minutes."""
+    frames: list[StreamFrame] = []
+
+    async def take() -> None:
+        frames.append(await channel.receive())
+
+    try:
+        await until_first(take(), channel.left(or_closed=False))
+    except ExceptionGroup as problems:
+        raise first_of(problems) from problems
+    if not frames:
+        raise ChannelClosedError
+    return frames[0]
 
 
 def _problem_of(answer: aiohttp.ClientResponse) -> SwarmError | StrangerError | None:

@@ -5,6 +5,7 @@ import threading
 import time
 from collections import Counter
 from contextlib import ExitStack, closing, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -155,17 +156,23 @@ def test_restarted_and_killed_worker_comes_back_with_its_tasks(hosts, manager):
     assert {task["ID"] for task in wait_running(client, "web", 2)} == ids
 
 
+def all_ready_anew(client, before):
+    """Not as they were when the manager stopped: a new leader knows of nobody at first."""
+    return all(
+        node["Status"]["State"] == "ready" and node["Version"]["Index"] > before[node["ID"]]
+        for node in client.get("/nodes")
+    )
+
+
 def test_workers_find_a_restarted_manager_again(hosts, manager):
     worker = hosts()
     join(worker, manager)
     client = manager.client()
     for end in (manager.stop, manager.kill):
+        before = {node["ID"]: node["Version"]["Index"] for node in client.get("/nodes")}
         end()
         manager.start()
-        wait_for(
-            lambda: [n["Status"]["State"] for n in client.get("/nodes")] == ["ready"] * 2,
-            what="both nodes are ready again",
-        )
+        wait_for(partial(all_ready_anew, client, before), what="both nodes are ready again")
     client.post("/services/create", service("web", replicas=2))
     assert len({task["NodeID"] for task in wait_running(client, "web", 2)}) == 2
 

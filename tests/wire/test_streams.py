@@ -6,6 +6,7 @@ import time
 import pytest
 
 from swarmlet.core.errors import ForbiddenError, NotFoundError, NotLeaderError, UnavailableError
+from swarmlet.wire.answers import until_ready
 from swarmlet.wire.channel import ChannelClosedError, memory_stream
 from swarmlet.wire.messages import (
     EXEC_SIZE_MAX_B,
@@ -220,6 +221,22 @@ async def test_leader_that_dies_before_the_stream_begins_is_said_to_be_lost():
         with pytest.raises(UnavailableError, match="was lost before the stream began"):
             await world.link.open_task_stream(world.addr, ASK, OTHER_MANAGER)
     assert MANAGER.chain_pem
+
+
+class Unacknowledged:
+    """A stream to a host that was cut off as it was asked."""
+
+    async def receive(self):
+        await asyncio.Event().wait()
+
+    async def left(self, *, or_closed=True):
+        await asyncio.sleep(0.01)
+
+
+async def test_leader_that_is_cut_off_before_the_stream_begins_is_said_to_be_lost():
+    with pytest.raises(UnavailableError, match="was lost before the stream began"):
+        async with asyncio.timeout(5):
+            await until_ready(Unacknowledged())
 
 
 # In a process
