@@ -5,12 +5,10 @@ from typing import Final
 
 import pytest
 
-REAL: Final = frozenset(
-    {"agent", "cli", "cluster", "daemon", "docker", "doctor", "env", "recorded", "runtime", "wire"}
-)
-"""Rooms whose tests watch real processes, sockets and disks against the clock. On a machine that
-stands still for a second they are run once more, and the summary names each that was. All others
-decide on virtual time, and have one try."""
+VIRTUAL: Final = frozenset({"core", "model", "reconcile", "sim", "store"})
+"""Rooms whose tests decide on virtual time, and have one try. All others watch real processes,
+sockets and disks against the clock: on a machine that stands still for a second they are run once
+more, and the summary names each that was."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -20,6 +18,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         marker = item.get_closest_marker("timeout")
         limit_s = float(marker.args[0]) if marker is not None else 0.0
         limits[item.path] = max(limits.get(item.path, 0.0), limit_s)
-        if REAL.intersection(item.path.relative_to(Path(__file__).parent).parts[:1]):
+        if not VIRTUAL.intersection(item.path.relative_to(Path(__file__).parent).parts[:1]):
             item.add_marker(pytest.mark.flaky(reruns=1, reruns_delay=2))
     items.sort(key=lambda item: -limits[item.path])

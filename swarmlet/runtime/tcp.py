@@ -35,14 +35,16 @@ class TcpConnection:
 
     async def write(self, data: bytes) -> None:
         try:
-            self._writer.write(data)
+            if not self._writer.is_closing():  # uvloop raises RuntimeError of a closed one
+                self._writer.write(data)
             await self._writer.drain()
         except OSError as error:
             raise _broken(error) from error
 
     async def end_input(self) -> None:
-        with contextlib.suppress(OSError):  # gone already: reading tells
-            self._writer.write_eof()
+        with contextlib.suppress(OSError):
+            if not self._writer.is_closing():  # else reading tells
+                self._writer.write_eof()
 
     async def close(self) -> None:
         self._writer.transport.abort()

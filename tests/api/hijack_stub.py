@@ -37,7 +37,7 @@ async def served(routes) -> AsyncIterator[tuple[str, Door]]:
 async def feed(raw, process):
     """The client's input to the process, which may have ended or closed it."""
     with suppress(ConnectionError):
-        while data := await raw.read():
+        while (data := await raw.read()) and not process.stdin.is_closing():
             process.stdin.write(data)
             await process.stdin.drain()
     process.stdin.close()

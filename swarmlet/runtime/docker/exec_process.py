@@ -111,6 +111,8 @@ class ContainerExec:
     async def write(self, data: bytes) -> None:
         if self._switched is None or self._has_ended or self._is_over.is_set():
             return
+        if self._switched.writer.is_closing():  # uvloop raises RuntimeError of a closed one
+            return
         with contextlib.suppress(OSError):  # it has ended: reading tells
             self._switched.writer.write(data)
             while not await self._drained(self._switched.writer):
@@ -118,7 +120,7 @@ class ContainerExec:
                     return
 
     async def end_input(self) -> None:
-        if self._switched is None:
+        if self._switched is None or self._switched.writer.is_closing():
             return
         if self._is_tty:
             await self.write(END_OF_INPUT)
