@@ -18,7 +18,13 @@ from swarmlet.ca.source import CertificateSource
 from swarmlet.core.ids import NodeID
 from swarmlet.daemon.host import Host
 from swarmlet.env.sealed import seal_key
-from swarmlet.model.node import RUNTIME_LABEL, EngineDescription, NodeDescription, Plugin
+from swarmlet.model.node import (
+    LIMITS_LABEL_PREFIX,
+    RUNTIME_LABEL,
+    EngineDescription,
+    NodeDescription,
+    Plugin,
+)
 from swarmlet.model.service import Platform
 from swarmlet.runtime.base import Runtime
 from swarmlet.wire.channel import AgentConnector
@@ -115,13 +121,16 @@ class NodeLife:
     def _describe(self) -> NodeDescription:
         """The agent adds what the certificate says."""
         facts = self._runtime.describe()
+        labels = {RUNTIME_LABEL: facts.name}
+        if facts.limits is not None:
+            labels[LIMITS_LABEL_PREFIX + facts.name] = ",".join(facts.limits)
         return NodeDescription(
             hostname=self._hostname,
             platform=Platform(architecture=facts.architecture, os=facts.os),
             resources=replace(facts.resources, generic_resources=self._generic),
             engine=EngineDescription(
                 engine_version=facts.engine_version,
-                labels={RUNTIME_LABEL: facts.name},
+                labels=labels,
                 plugins=[Plugin(type=kind, name=name) for kind, name in facts.plugins],
             ),
         )

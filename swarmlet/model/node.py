@@ -61,6 +61,10 @@ NODE_STATE_NAMES = {int(state): state.name.lower() for state in NodeState}
 RUNTIME_LABEL = "swarmlet.runtime"
 """Engine label: the runtimes a node has, comma separated."""
 
+LIMITS_LABEL_PREFIX = "swarmlet.limits."
+"""Engine label, with a runtime's name behind: which limits it holds tasks to, comma separated, of
+cpu, memory, pids, swap. A runtime that has none is not known yet: it is taken to hold all."""
+
 
 class NodeStatus(Record, frozen=True, kw_only=True):
     """Written by the dispatcher alone, all times by the leader's wall clock (0: none).

@@ -67,7 +67,8 @@ class RuntimeTask(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RuntimeDescription(msgspec.Struct, frozen=True, kw_only=True):
-    """What this node can do, for its description."""
+    """What this node can do, for its description. `limits`: those it holds a task to, of cpu,
+    memory, pids and swap; None where it is not known yet."""
 
     name: str
     engine_version: str
@@ -75,6 +76,7 @@ class RuntimeDescription(msgspec.Struct, frozen=True, kw_only=True):
     architecture: str
     os: str
     plugins: tuple[tuple[str, str], ...] = ()  # (type, name)
+    limits: tuple[str, ...] | None = None
 
 
 class TaskFile(msgspec.Struct, frozen=True, kw_only=True):

@@ -69,6 +69,28 @@ def test_service_waits_for_the_one_it_needs_beside_it(swarm):
     assert len(wait_running(client, "db", 1)) == 1
 
 
+def test_task_with_a_limit_is_kept_off_a_runtime_that_cannot_hold_it(swarm):
+    """The process runtime has no control groups. What it can hold, it runs."""
+    client = swarm.client()
+    spec = service("limited", replicas=1)
+    limits = {"NanoCPUs": 500_000_000, "MemoryBytes": 1 << 30}
+    spec["TaskTemplate"]["Resources"] = {"Limits": limits}
+    client.post("/services/create", spec)
+    wait_for(
+        lambda: "".join(map(err_of, tasks_of(client, "limited"))),
+        what="the reason",
+    )
+    (task,) = tasks_of(client, "limited")
+    said = "no suitable node (no runtime that can limit cpu and memory on 1 node)"
+    assert (task["Status"]["State"], err_of(task)) == ("pending", said)
+    why = client.get("/swarmlet/v1/services/limited/why")
+    assert "has no runtime that can limit cpu" in str(why), why
+    del limits["NanoCPUs"]
+    (row,) = client.get("/services")
+    client.post(f"/services/{row['ID']}/update?version={row['Version']['Index']}", spec)
+    wait_running(client, "limited", 1)
+
+
 @pytest.mark.parametrize(
     ("constraint", "remedy"),
     [

@@ -208,6 +208,7 @@ async def test_engine_is_described(runtime):
     said = runtime.describe()
     assert (said.name, said.os, said.architecture) == ("docker", "linux", "x86_64")
     assert said.resources.memory_bytes > 0
+    assert {"cpu", "memory", "pids"} <= set(said.limits)  # swap only where the kernel counts it
     assert {("Volume", "local"), ("Network", "bridge"), ("Log", "json-file")} <= set(said.plugins)
     assert runtime.condition.problem == ""
 

@@ -33,19 +33,31 @@ def label(node, key: str) -> str:
     return labels.get(name, "")
 
 
+def limits(template) -> set[str]:
+    """The histories limit nothing but these two."""
+    limit = template.resources.limits if template.resources else None
+    if limit is None:
+        return set()
+    amounts = {"cpu": limit.nano_cpus, "memory": limit.memory_bytes}
+    return {name for name, amount in amounts.items() if amount}
+
+
+def lacking_runtime(node, template) -> str:
+    labels = node.description.engine.labels
+    names = ["process"] if template.container_spec.image == "host" else ["docker", "oci"]
+    has = [name for name in names if name in labels[RUNTIME_LABEL].split(",")]
+    held = [labels.get(f"swarmlet.limits.{name}") for name in has]
+    able = [text is None or limits(template) <= set(text.split(",")) for text in held]
+    return "" if any(able) else "limit" if has else "runtime"
+
+
 def failing(node, spec) -> str:
     """The first filter of the node's own row that fails, or ""."""
     template = spec.task_template
     if node.status.state != NodeState.READY or node.spec.availability not in ("", "active"):
         return "not available for new tasks"
-    has = node.description.engine.labels[RUNTIME_LABEL].split(",")
-    can_run = (
-        "process" in has
-        if template.container_spec.image == "host"
-        else ("docker" in has or "oci" in has)
-    )
-    if not can_run:
-        return "runtime"
+    if lacking := lacking_runtime(node, template):
+        return lacking
     for kind, name in plugins(spec):
         offered = [p for p in node.description.engine.plugins if p.type == kind]
         if kind == "Log" and not offered:
@@ -294,6 +306,7 @@ class Brute:
         order = [
             "not available for new tasks",
             "runtime",
+            "limit",
             "missing plugin",
             "scheduling constraints not satisfied",
             "unsupported platform",
@@ -311,6 +324,11 @@ class Brute:
                 is_host = spec.task_template.container_spec.image == "host"
                 names = "process" if is_host else "docker or oci"
                 parts.append(f"no {names} runtime, which the image needs, on {nodes}")
+            elif text == "limit":
+                names = " and ".join(
+                    name for name in ("cpu", "memory") if name in limits(spec.task_template)
+                )
+                parts.append(f"no runtime that can limit {names} on {nodes}")
             else:
                 parts.append(f"{text} on {nodes}")
         return "no suitable node" + (f" ({'; '.join(parts)})" if parts else "")

@@ -21,6 +21,7 @@ from swarmlet.model.service import (
     DiscreteGenericResource,
     EndpointSpec,
     GenericResource,
+    Limit,
     NamedGenericResource,
     Placement,
     PlacementPreference,
@@ -62,7 +63,9 @@ def random_node(rng, number):
         generic=gpus,
         arch=rng.choice(["x86_64", "aarch64"]),
         runtimes=rng.choice(["process"] * 8 + ["process,oci", "docker", ""]),
-        engine_labels=rng.choice([{}, {"disk": "ssd"}]),
+        engine_labels=rng.choice(
+            [{}, {"disk": "ssd"}, {"swarmlet.limits.process": rng.choice(["", "memory"])}]
+        ),
     )
     listed = [Plugin(type=kind, name=name) for kind, name in map(str.split, plugins)]
     engine = replace(row.description.engine, plugins=listed)
@@ -104,7 +107,10 @@ def random_spec(rng, name):
         1,
         image=rng.choice(["host"] * 9 + ["nginx"]),
         ports=rng.choice([None, None, EndpointSpec(ports=[port])]),
-        resources=ResourceRequirements(reservations=reserved),
+        resources=ResourceRequirements(
+            reservations=reserved,
+            limits=rng.choice([None, None, Limit(memory_bytes=1), Limit(nano_cpus=1, pids=-1)]),
+        ),
         placement=Placement(
             constraints=rng.choice(
                 [

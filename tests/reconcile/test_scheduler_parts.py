@@ -18,6 +18,7 @@ from swarmlet.model.service import (
     PortConfig,
     ResourceRequirements,
     Resources,
+    ServiceSpec,
     SpreadOver,
     TaskSpec,
 )
@@ -28,6 +29,7 @@ from swarmlet.reconcile.scheduler.filters import (
     counts_of,
     explain,
     failing,
+    missing_limits,
     needs_of,
 )
 from swarmlet.reconcile.scheduler.group import FAILURES_KEPT_MAX, Group
@@ -66,6 +68,7 @@ def test_needs_are_reservations_and_host_ports_and_placement():
         ports=(("tcp", 80), ("udp", 81)),
         fixed=Fixed(
             runtimes=("process",),
+            limits=("cpu", "memory"),
             constraints=("node.id!=x", "node.role==worker"),
             platforms=(("", ""), ("linux", "amd64")),
         ),
@@ -92,6 +95,7 @@ def test_counts_add_numbers_and_names():
 
 NEEDS = Fixed(
     runtimes=("process",),
+    limits=("memory", "pids"),
     constraints=("node.labels.zone==eu",),
     platforms=(("linux", "amd64"),),
 )
@@ -113,6 +117,10 @@ FITTING = {"labels": {"zone": "EU"}}
         (Filter.RUNTIME, {"runtimes": "docker,oci", "labels": {}}),
         (Filter.RUNTIME, {"runtimes": ""}),
         (Filter.RUNTIME, {"runtimes": "processes"}),
+        (None, {"engine_labels": {"swarmlet.limits.process": "pids,memory"}}),
+        (None, {"engine_labels": {"swarmlet.limits.docker": ""}}),
+        (Filter.LIMIT, {"engine_labels": {"swarmlet.limits.process": "memory"}, "labels": {}}),
+        (Filter.LIMIT, {"engine_labels": {"swarmlet.limits.process": ""}}),
         (Filter.CONSTRAINT, {"labels": {}, "arch": "arm64"}),
         (Filter.PLATFORM, {"arch": "aarch64"}),
         (Filter.PLATFORM, {"arch": ""}),
@@ -120,6 +128,31 @@ FITTING = {"labels": {"zone": "EU"}}
 )
 def test_failing_names_the_first_filter_that_a_node_fails(failed, fields):
     assert failing(node(**{**FITTING, **fields}), NEEDS) is failed
+
+
+def test_limits_are_asked_of_the_runtimes_that_will_do():
+    labels = {"swarmlet.limits.process": "memory", "swarmlet.limits.oci": "cpu,memory,pids"}
+    both = node(runtimes="process,oci", engine_labels=labels)
+    limits = ("cpu", "memory", "pids")
+    assert missing_limits(both, Fixed(("process",), limits)) == ("cpu", "pids")
+    assert missing_limits(both, Fixed(("docker", "oci"), limits)) == ()
+    assert missing_limits(both, Fixed((), (*limits, "swap"))) == ("swap",)
+
+
+@pytest.mark.parametrize(
+    ("resources", "limits"),
+    [
+        (None, ()),
+        (ResourceRequirements(limits=Limit(pids=-1), swap_bytes=-1), ()),
+        (ResourceRequirements(reservations=Resources(nano_cpus=1, memory_bytes=1)), ()),
+        (ResourceRequirements(limits=Limit(nano_cpus=1, pids=9)), ("cpu", "pids")),
+        (ResourceRequirements(limits=Limit(memory_bytes=1), swap_bytes=0), ("memory", "swap")),
+        (ResourceRequirements(memory_swappiness=0), ("swap",)),
+    ],
+)
+def test_limits_are_needed_as_they_are_asked_for(resources, limits):
+    spec = ServiceSpec(task_template=TaskSpec(resources=resources))
+    assert needs_of(spec).fixed.limits == limits
 
 
 @pytest.mark.parametrize(
@@ -170,10 +203,11 @@ def test_constraint_that_cannot_be_parsed_fits_nobody():
             {Filter.RUNTIME: 3},
             "no suitable node (no docker or oci runtime, which the image needs, on 3 nodes)",
         ),
+        ({Filter.LIMIT: 2}, "no suitable node (no runtime that can limit cpu and swap on 2 nodes)"),
     ],
 )
 def test_explain_counts_nodes_and_starts_with_what_most_fail(counts, sentence):
-    needs = Needs(fixed=Fixed(runtimes=("docker", "oci")))
+    needs = Needs(fixed=Fixed(runtimes=("docker", "oci"), limits=("cpu", "swap")))
     assert explain(counts, needs) == sentence
 
 

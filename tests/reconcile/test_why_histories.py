@@ -28,6 +28,7 @@ BATCH = 10
 FIRST = {
     "ready": "not available for new tasks",
     "runtime": "runtime",
+    "limit": "limit",
     "plugin": "missing plugin",
     "constraint": "scheduling constraints not satisfied",
     "platform": "unsupported platform",

@@ -1,9 +1,10 @@
 """What a task needs of a node, and the words for the nodes that do not have it.
 
 Tasks with equal needs pass the same filters and share one sorted pool of nodes. Filters and words
-are SwarmKit's (manager/scheduler/filter.go), with one filter more: a node must have a runtime for
-the task's image. What only the node's own row decides is asked first and remembered (`failing`);
-what changes with every placement is asked each time (`NodeState.lacks`).
+are SwarmKit's (manager/scheduler/filter.go), with two filters more: a node must have a runtime for
+the task's image, and that must hold the task to the limits it was given. What only the node's own
+row decides is asked first and remembered (`failing`); what changes with every placement is asked
+each time (`NodeState.lacks`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,13 +12,21 @@ from enum import IntEnum
 from typing import Final, NamedTuple
 
 from swarmlet.core.limits import PORT_MAX
-from swarmlet.model.node import RUNTIME_LABEL, Node, NodeState
+from swarmlet.model.node import LIMITS_LABEL_PREFIX, RUNTIME_LABEL, Node, NodeState
 from swarmlet.model.reference import HOST_IMAGES
-from swarmlet.model.service import GenericResource, Placement, Resources, ServiceSpec
+from swarmlet.model.service import (
+    GenericResource,
+    Limit,
+    Placement,
+    ResourceRequirements,
+    Resources,
+    ServiceSpec,
+)
 from swarmlet.reconcile.allocator.needs import is_ingress, ports_of
 from swarmlet.reconcile.scheduler.plugins import Plugin, missing_plugins, plugins_of
 from swarmlet.reconcile.slots import satisfies
 
+UNLIMITED: Final = -1
 _ARCHITECTURES: Final[Mapping[str, str]] = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
@@ -26,19 +35,22 @@ class Filter(IntEnum):
 
     READY = 0
     RUNTIME = 1
-    PLUGIN = 2
-    CONSTRAINT = 3
-    PLATFORM = 4
-    RESOURCE = 5
-    HOST_PORT = 6
-    AFFINITY = 7
-    MAX_REPLICAS = 8
+    LIMIT = 2
+    PLUGIN = 3
+    CONSTRAINT = 4
+    PLATFORM = 5
+    RESOURCE = 6
+    HOST_PORT = 7
+    AFFINITY = 8
+    MAX_REPLICAS = 9
 
 
 class Fixed(NamedTuple):
-    """Needs that a node's own row answers. `runtimes`: any of them will do; empty: no matter."""
+    """Needs that a node's own row answers. `runtimes`: any of them will do; empty: no matter.
+    `limits`: what the task is limited in, of cpu, memory, pids, swap."""
 
     runtimes: tuple[str, ...] = ()
+    limits: tuple[str, ...] = ()
     constraints: tuple[str, ...] = ()
     platforms: tuple[tuple[str, str], ...] = ()  # (os, architecture), "" for any
     plugins: tuple[Plugin, ...] = ()
@@ -55,8 +67,8 @@ class Needs(NamedTuple):
 
 
 def needs_of(spec: ServiceSpec, networks: Sequence[str] = ()) -> Needs:
-    """What a task made from `spec` needs: reservations, never limits. `networks`: the drivers of
-    those it joins."""
+    """What a task made from `spec` needs: of room what it reserves, never its limits. `networks`:
+    the drivers of those it joins."""
     template = spec.task_template
     resources = template.resources
     reserved = (resources and resources.reservations) or Resources()
@@ -67,6 +79,7 @@ def needs_of(spec: ServiceSpec, networks: Sequence[str] = ()) -> Needs:
         ports=_host_ports(spec),
         fixed=Fixed(
             runtimes=_runtimes(spec),
+            limits=_limits(resources),
             constraints=tuple(sorted((template.placement or Placement()).constraints)),
             platforms=tuple(
                 sorted(
@@ -106,6 +119,20 @@ def _runtimes(spec: ServiceSpec) -> tuple[str, ...]:
     return ("process",) if container.image in HOST_IMAGES else ("docker", "oci")
 
 
+def _limits(resources: ResourceRequirements | None) -> tuple[str, ...]:
+    if resources is None:
+        return ()
+    limits = resources.limits or Limit()
+    asked = {
+        "cpu": limits.nano_cpus > 0,
+        "memory": limits.memory_bytes > 0,
+        "pids": limits.pids > 0,
+        "swap": resources.swap_bytes not in (None, UNLIMITED)
+        or resources.memory_swappiness is not None,
+    }
+    return tuple(name for name, is_asked in asked.items() if is_asked)
+
+
 def _architecture(name: str) -> str:
     return _ARCHITECTURES.get(name.lower(), name.lower())
 
@@ -116,6 +143,8 @@ def failing(node: Node, fixed: Fixed) -> Filter | None:
         return Filter.READY
     if not has_runtime(node, fixed):
         return Filter.RUNTIME
+    if missing_limits(node, fixed):
+        return Filter.LIMIT
     if fixed.plugins and missing_plugins(node, fixed.plugins):
         return Filter.PLUGIN
     if not satisfies(node, fixed.constraints):
@@ -131,6 +160,19 @@ def is_active(node: Node) -> bool:
 def has_runtime(node: Node, fixed: Fixed) -> bool:
     """Whether the node has one of the runtimes."""
     return not fixed.runtimes or bool(set(fixed.runtimes) & set(runtimes_of(node)))
+
+
+def missing_limits(node: Node, fixed: Fixed) -> tuple[str, ...]:
+    """The limits that the node's runtimes cannot hold a task to; of several the one that can most
+    is asked. A runtime that does not say is taken to hold all."""
+    if not fixed.limits:
+        return ()
+    labels, missing = node.description.engine.labels, fixed.limits
+    for runtime in runtimes_of(node):
+        if not fixed.runtimes or runtime in fixed.runtimes:
+            held = labels.get(LIMITS_LABEL_PREFIX + runtime, ",".join(fixed.limits)).split(",")
+            missing = min(missing, tuple(set(fixed.limits) - set(held)), key=len)
+    return tuple(name for name in fixed.limits if name in missing)
 
 
 def runtimes_of(node: Node) -> list[str]:
@@ -176,4 +218,6 @@ def _words(failed: Filter, count: int, needs: Needs) -> str:
         return f"{nodes} not available for new tasks"
     if failed is Filter.RUNTIME:
         return f"no {' or '.join(needs.fixed.runtimes)} runtime, which the image needs, on {nodes}"
+    if failed is Filter.LIMIT:
+        return f"no runtime that can limit {' and '.join(needs.fixed.limits)} on {nodes}"
     return f"{_WORDS[failed]} on {nodes}"

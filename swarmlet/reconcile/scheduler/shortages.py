@@ -14,6 +14,7 @@ from swarmlet.reconcile.scheduler.filters import (
     Needs,
     has_runtime,
     is_active,
+    missing_limits,
     runs_on,
 )
 from swarmlet.reconcile.scheduler.group import Group
@@ -28,9 +29,9 @@ MEMORY: Final = "memory"
 
 
 class Shortage(NamedTuple):
-    """One thing a node lacks. `what`: its state or availability, runtimes, a plugin, a constraint,
-    platforms, cpu, memory, a generic resource's kind, a port as 80/tcp, a service as service==web,
-    or the limit of replicas.
+    """One thing a node lacks. `what`: its state or availability, runtimes, limits (cpu and pids), a
+    plugin, a constraint, platforms, cpu, memory, a generic resource's kind, a port as 80/tcp, a
+    service as service==web, or the number of replicas it allows.
 
     `missing` in the unit of what is short (nano CPUs, bytes, pieces), of `wanted`; 0 of what is no
     amount.
@@ -64,6 +65,8 @@ def fixed_shortages(node: Node, fixed: Fixed) -> Iterator[Shortage]:
         yield Shortage(Filter.READY, node.spec.availability)
     if not has_runtime(node, fixed):
         yield Shortage(Filter.RUNTIME, " or ".join(fixed.runtimes))
+    elif limits := missing_limits(node, fixed):
+        yield Shortage(Filter.LIMIT, " and ".join(limits))
     for kind, name in missing_plugins(node, fixed.plugins):
         yield Shortage(Filter.PLUGIN, f"{kind.lower()} plugin {name}")
     for text in fixed.constraints:

@@ -16,6 +16,7 @@ _KINDS: Final = {"cpu": "CPU"}
 _OF_ONE: Final = {
     "ready": "is {}",
     "runtime": "has no {} runtime",
+    "limit": "has no runtime that can limit {}",
     "plugin": "has no {}",
     "constraint": "does not satisfy {}",
     "platform": "is not {}",
@@ -64,6 +65,11 @@ def remedy_for(nearest: Nearest, service_name: str) -> str:
             is_asked = lack.what in AS_ASKED
             verb = "update --availability active" if is_asked else "why"
             help_it = f"`swarmlet node {verb} {node}`"
+        case "limit":
+            flags = [f"--limit-{name} 0" for name in lack.what.split(" and ") if name != "swap"]
+            help_it = "a node with a container runtime that can"
+            if flags:
+                help_it += f", or `{update} {' '.join(flags)} {service_name}`"
         case "plugin":
             help_it = f"a node with the {lack.what}"
         case "constraint" | "affinity":

@@ -42,6 +42,7 @@ _EASE: Final = (
     Filter.READY,
     Filter.PLUGIN,
     Filter.PLATFORM,
+    Filter.LIMIT,
     Filter.RUNTIME,
 )
 """From what is helped most easily to what is hardest: the nearest node lacks the easy things."""

@@ -47,6 +47,22 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     os: str = msgspec.field(name="OSType", default="")
     time: str = msgspec.field(name="SystemTime", default="")
     plugins: Plugins = msgspec.field(name="Plugins", default=Plugins())
+    holds_cpu: bool = msgspec.field(name="CpuCfsQuota", default=True)
+    holds_memory: bool = msgspec.field(name="MemoryLimit", default=True)
+    holds_pids: bool = msgspec.field(name="PidsLimit", default=True)
+    holds_swap: bool = msgspec.field(name="SwapLimit", default=True)
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """Those the engine's kernel and rights let it hold containers to: a rootless engine
+        without delegation holds none, and warns instead of refusing."""
+        held = {
+            "cpu": self.holds_cpu,
+            "memory": self.holds_memory,
+            "pids": self.holds_pids,
+            "swap": self.holds_swap,
+        }
+        return tuple(name for name, is_held in held.items() if is_held)
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):

@@ -115,7 +115,7 @@ class DockerRuntime:
         info = self._info
         if info is None:
             here = describe_host(self.name)
-            return msgspec.structs.replace(here, engine_version="", plugins=())
+            return msgspec.structs.replace(here, engine_version="", plugins=(), limits=None)
         return RuntimeDescription(
             name=self.name,
             engine_version=info.version,
@@ -123,6 +123,7 @@ class DockerRuntime:
             architecture=info.architecture,
             os=info.os,
             plugins=_plugins(info.plugins),
+            limits=info.limits,
         )
 
     def check(self, task: AssignedTask) -> None:

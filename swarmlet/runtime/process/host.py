@@ -77,6 +77,7 @@ def describe_host(name: str) -> RuntimeDescription:
         ),
         architecture=system.machine,
         os=sys.platform,
+        limits=("memory", "pids") if os.geteuid() == 0 else ("memory",),
         plugins=(*(("Log", driver) for driver in LOG_DRIVERS if driver), ("Network", "host")),
     )
 
