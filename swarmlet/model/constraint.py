@@ -98,8 +98,21 @@ def _check_key(text: str, key: str) -> None:
     if lower in _PLAIN_KEYS or lower == SERVICE_KEY or _label_of(lower):
         return
     raise InvalidArgumentError(
-        f"constraint '{text}': unknown key '{key}'", _did_you_mean(key) or _known_keys()
+        f"constraint '{text}': unknown key '{key}'{_did_you_mean(key)}", _known_keys()
     )
+
+
+def check_spread(text: str) -> None:
+    """Raise InvalidArgumentError where `text`, a preference, is neither a label to spread over nor
+    a service to be near or far from."""
+    key = text.strip()
+    if "=" in key and key.lower().startswith(SERVICE_KEY):
+        parse(key)
+    elif not _label_of(key.lower()):
+        raise InvalidArgumentError(
+            f"placement preference 'spread={text}': '{key}' is no label{_did_you_mean(key)}",
+            remedy="Spread over node.labels.NAME or engine.labels.NAME, or write service==NAME.",
+        )
 
 
 def _label_of(lower_key: str) -> str:
@@ -110,16 +123,17 @@ def _label_of(lower_key: str) -> str:
 
 
 def _did_you_mean(key: str) -> str:
-    """The known key nearest to `key`; the label of a misspelt prefix is kept as written."""
+    """The known key nearest to `key`, for the end of a sentence; the label of a misspelt prefix is
+    kept as written."""
     near = get_close_matches(key.lower(), (*_PLAIN_KEYS, SERVICE_KEY), n=1, cutoff=_SIMILAR)
     if f"node.{key.lower()}" in _PLAIN_KEYS:
         near = [f"node.{key.lower()}"]
     if near:
-        return f"Did you mean {near[0]}?"
+        return f"; did you mean {near[0]}?"
     head, dot, label = ".".join(key.split(".")[:2]), ".", ".".join(key.split(".")[2:])
     prefixes = [_NODE_LABELS.rstrip("."), _ENGINE_LABELS.rstrip(".")]
     near = get_close_matches(head.lower(), prefixes, n=1, cutoff=_SIMILAR)
-    return f"Did you mean {near[0]}{dot}{label or 'NAME'}?" if near else ""
+    return f"; did you mean {near[0]}{dot}{label or 'NAME'}?" if near else ""
 
 
 def _known_keys() -> str:

@@ -10,7 +10,7 @@ from typing import Final
 
 from swarmlet.core.errors import InvalidArgumentError
 from swarmlet.core.limits import CPU_NANO_MIN, MEMORY_MIN_B, PORT_MAX
-from swarmlet.model.constraint import SERVICE_KEY
+from swarmlet.model.constraint import SERVICE_KEY, check_spread
 from swarmlet.model.constraint import parse as parse_constraint
 from swarmlet.model.expand import check_templates
 from swarmlet.model.job import is_job
@@ -228,8 +228,7 @@ def _check_placement(placement: Placement) -> None:
                 "Placement.Preferences: Spread.SpreadDescriptor must be given",
                 remedy="Name a label to spread over, such as node.labels.zone.",
             )
-        if preference.spread.spread_descriptor.strip().lower().startswith(f"{SERVICE_KEY}="):
-            parse_constraint(preference.spread.spread_descriptor)
+        check_spread(preference.spread.spread_descriptor)
     not_negative(placement.max_replicas, "Placement.MaxReplicas")
 
 

@@ -92,17 +92,19 @@ def test_task_with_a_limit_is_kept_off_a_runtime_that_cannot_hold_it(swarm):
 
 
 @pytest.mark.parametrize(
-    ("constraint", "remedy"),
+    ("constraint", "meant"),
     [
-        ("node.label.zone==a", "Did you mean node.labels.zone?"),
-        ("hostname==a", "Did you mean node.hostname?"),
-        ("sevice==db", "Did you mean service?"),
+        ("node.label.zone==a", "did you mean node.labels.zone?"),
+        ("hostname==a", "did you mean node.hostname?"),
+        ("sevice==db", "did you mean service?"),
     ],
 )
-def test_unknown_key_is_refused_with_the_one_that_is_meant(swarm, constraint, remedy):
+def test_unknown_key_is_refused_with_the_one_that_is_meant(swarm, constraint, meant):
+    """In the message itself, which is all that docker's clients print."""
     with pytest.raises(ApiError) as refused:
         swarm.client().post("/services/create", placed("web", Constraints=[constraint]))
-    assert (refused.value.status, refused.value.remedy) == (400, remedy)
+    assert refused.value.status == 400
+    assert meant in refused.value.message
 
 
 def test_daemon_refuses_resources_that_mean_nothing():

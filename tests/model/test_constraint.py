@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from swarmlet.core.errors import InvalidArgumentError
 from swarmlet.core.ids import NodeID
-from swarmlet.model.constraint import Constraint, matches, parse, value_of
+from swarmlet.model.constraint import Constraint, check_spread, matches, parse, value_of
 from swarmlet.model.node import (
     EngineDescription,
     Node,
@@ -96,9 +96,8 @@ def test_parse_says_what_was_meant_when_the_key_is_unknown(key, meant):
     with pytest.raises(InvalidArgumentError, match=f"unknown key '{key}'") as refused:
         parse(f"{key}==x")
     if meant:
-        assert refused.value.remedy == f"Did you mean {meant}?"
-    else:
-        assert "node.labels.NAME" in refused.value.remedy
+        assert refused.value.message.endswith(f"; did you mean {meant}?")
+    assert "node.labels.NAME" in refused.value.remedy
 
 
 @pytest.mark.parametrize(
@@ -176,4 +175,30 @@ def test_row_of_a_node_does_not_answer_what_is_asked_of_services(text):
 def test_misspelt_service_key_is_refused_with_the_one_that_is_meant():
     with pytest.raises(InvalidArgumentError, match="unknown key 'servise'") as caught:
         parse("servise==web")
-    assert caught.value.remedy == "Did you mean service?"
+    assert caught.value.message.endswith("; did you mean service?")
+
+
+@pytest.mark.parametrize(
+    "text", ["node.labels.a", " Engine.Labels.b", "service==web", "service!=web", "node.labels.a=b"]
+)
+def test_preference_is_a_label_or_a_service(text):
+    check_spread(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("node.label.zone", "is no label; did you mean node.labels.zone?"),
+        ("node.hostname", "'node.hostname' is no label"),
+        ("node.labels.", "is no label"),
+        ("zone", "'zone' is no label"),
+        ("service", "is no label"),
+        ("service==", "value '' is invalid"),
+        ("servise==web", "is no label"),
+    ],
+)
+def test_other_preference_is_refused_with_what_is_meant(text, words):
+    with pytest.raises(InvalidArgumentError) as caught:
+        check_spread(text)
+    assert words in caught.value.message
+    assert caught.value.remedy
