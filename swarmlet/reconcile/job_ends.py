@@ -13,7 +13,13 @@ from swarmlet.model.service import JobRun, Service
 from swarmlet.model.task import Task, TaskState
 from swarmlet.model.view import View, spec_of
 from swarmlet.reconcile.job_index import Place
-from swarmlet.reconcile.job_run import is_candidate, is_global, is_place_finished, place_of
+from swarmlet.reconcile.job_run import (
+    is_candidate,
+    is_global,
+    is_place_finished,
+    lacks_last,
+    place_of,
+)
 from swarmlet.reconcile.jobs import completions_of
 from swarmlet.reconcile.restart import ended_ms
 
@@ -92,6 +98,8 @@ def _outcome(view: View, service: Service, iteration: int) -> str:
     """complete, failed, or "" while something is left to do. A run of a global job does not go on
     for what is left on nodes that are down: nobody could tell when they are back."""
     spec = spec_of(view, service)
+    if not is_global(spec) and lacks_last(view, service, iteration, completions_of(spec)):
+        return ""
     completed: dict[Place, bool] = {}
     for task in _tasks_of(view, service, iteration):
         if task.desired < TaskState.REMOVE:

@@ -135,6 +135,12 @@ def is_place_finished(view: View, service: Service, iteration: int, place: Place
     return not any(map(is_active, kept)) and not _grants(view, newest(kept), kept)
 
 
+def lacks_last(view: View, service: Service, iteration: int, total: int) -> bool:
+    """Whether the last of a job's slots had no task yet. They are filled in order: of a job with
+    slots left this is told without a look at all its tasks."""
+    return total > 0 and not _rows_at(view, service, iteration, total - 1).kept
+
+
 def _rows_at(view: View, service: Service, iteration: int, place: Place) -> _Rows:
     kept, leaving = [], []
     for task in tasks_at(view, service, place):

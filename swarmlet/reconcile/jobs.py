@@ -30,6 +30,7 @@ from swarmlet.reconcile.job_run import (
     is_closed,
     is_global,
     is_place_finished,
+    lacks_last,
     new_task,
     place_of,
 )
@@ -285,6 +286,8 @@ def is_finished(view: View, service: Service, iteration: int) -> bool:
     """Whether nothing is left to do in an iteration: every place has a task that ended well, or
     that was given up. O(tasks of the service, nodes). False for a job that may run no task."""
     spec = spec_of(view, service)
+    if not is_global(spec) and lacks_last(view, service, iteration, completions_of(spec)):
+        return False
     done: dict[Place, bool] = {}
     for task in view.tasks.scan("service", service.id):
         if task.job_iteration == iteration and task.desired < TaskState.REMOVE:
