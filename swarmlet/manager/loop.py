@@ -39,6 +39,7 @@ from swarmlet.store.store import Store
 log = logging.getLogger("swarmlet.manager")
 
 ROUNDS_MAX: Final = 100  # decisions of one key in a row, caused by nothing but its own changes
+LOOKS_MAX: Final = 10_000  # of one key in a row that only looked at a part: 10 million slots
 REFUSALS_MAX: Final = 100  # of one key in a row; with the delays below about a minute and a half
 REFUSAL_DELAY_MIN_MS: Final = 1  # what stands in the way may be decided but not yet applied
 REFUSAL_DELAY_MAX_MS: Final = 1_000
@@ -118,6 +119,7 @@ class ControlLoop:
         self._timer_number = 0
         self._seen_ms = 0  # of the clock, when timers were last looked at
         self._rounds: dict[Key, int] = {}
+        self._looks: dict[Key, int] = {}
         self._refused: dict[Key, int] = {}
         self._is_starting = self._is_committing = False
         self._events: deque[tuple[int, Event]] = deque()  # not yet told to the decider
@@ -261,17 +263,21 @@ class ControlLoop:
         self._rounds_total += 1
         stirred = self._stirred.pop(key, ())
         self._set_timer(key, decision.wake_at_ms)
-        if not decision.changes and not decision.has_more:
+        if not decision.changes and decision.has_more:
+            self._mark(key)
+            self._count(key, self._looks, LOOKS_MAX, decision)
+            return
+        self._looks.pop(key, None)
+        if not decision.changes:
             self._rounds.pop(key, None)
             self._refused.pop(key, None)
-            return
-        if not decision.changes:
-            self._mark(key)
-        is_own = all(index in self._own for index in stirred)
-        if is_own and not (decision.changes and decision.has_more):
-            self._rounds[key] = self._rounds.get(key, 0) + 1
-            if self._rounds[key] > ROUNDS_MAX:
-                raise RestlessKeyError(self.name, key, decision.reasons)
+        elif not decision.has_more and all(index in self._own for index in stirred):
+            self._count(key, self._rounds, ROUNDS_MAX, decision)
+
+    def _count(self, key: Key, counts: dict[Key, int], most: int, decision: Decision) -> None:
+        counts[key] = counts.get(key, 0) + 1
+        if counts[key] > most:
+            raise RestlessKeyError(self.name, key, decision.reasons)
 
     async def _commit(self, entry: _Entry) -> bool:
         """Whether the entry was not refused. Its keys are dirty again, whatever became of it."""

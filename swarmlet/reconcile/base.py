@@ -32,7 +32,9 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """What to change and why. Empty means: this key is at rest.
 
     `changes` are committed atomically (a decider keeps them below ENTRY_CHANGES_MAX and says
-    `has_more` where work is left); `wake_at_ms` (wall) asks to decide this key again then.
+    `has_more` where work is left; without changes it says that only a part was looked at, and the
+    key is decided again after others had a turn); `wake_at_ms` (wall) asks to decide this key again
+    then.
     """
 
     changes: tuple[Change, ...] = ()

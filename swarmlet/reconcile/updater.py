@@ -94,6 +94,8 @@ class UpdaterDecider:
             self._rollouts.pop(key[1], None)
             return REST
         rollout = self._rollout(view, service)
+        if not rollout.refresh(view):
+            return Decision(has_more=True)
         decision, is_over = _advance(view, service, rollout, moment)
         if is_over:
             del self._rollouts[service.id]
@@ -102,7 +104,6 @@ class UpdaterDecider:
     def _rollout(self, view: View, service: Service) -> Rollout:
         known = self._rollouts.get(service.id)
         if known is not None and known.spec_version == service.spec_version:
-            known.refresh(view)
             return known
         self._rollouts[service.id] = Rollout(view, service)
         return self._rollouts[service.id]

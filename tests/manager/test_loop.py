@@ -434,6 +434,37 @@ def test_loop_does_not_mistake_the_work_of_others_for_unrest():
     play(Toy(rule), story)
 
 
+def test_loop_goes_on_with_a_key_that_has_more_to_look_at_and_gives_others_their_turn():
+    looked = dict.fromkeys("ab", 0)
+
+    def rule(row: Config | None, _: Moment) -> Decision:
+        if row is None or row.spec.labels.get("done"):
+            return REST
+        if row.id == "b":
+            looked["b"] = looked["a"]
+            return Decision(changes=(relabel(row, done="yes"),))
+        looked["a"] += 1
+        if looked["a"] < 3 * ROUNDS_MAX:
+            return Decision(has_more=True)
+        return Decision(changes=(relabel(row, done="yes"),))
+
+    async def story(ground: Ground):
+        await ground.create(config("a"), config("b"))
+        await ground.rests()
+        assert looked == {"a": 3 * ROUNDS_MAX, "b": 1}
+
+    play(Toy(rule), story)
+
+
+def test_loop_dies_when_a_key_looks_for_ever():
+    def rule(_: Config | None, __: Moment) -> Decision:
+        return Decision(has_more=True, reasons=("there is more",))
+
+    error = dies_of(Toy(rule), config("a"))
+    assert isinstance(error, RestlessKeyError)
+    assert "there is more" in str(error)
+
+
 def test_loop_goes_on_with_a_key_that_has_more_to_do():
     def rule(row: Config | None, _: Moment) -> Decision:
         left = 0 if row is None else int(row.spec.labels["left"])

@@ -17,7 +17,7 @@ from swarmlet.model.task import TaskState
 from swarmlet.reconcile.base import REST, Moment
 from swarmlet.reconcile.deciders import all_deciders
 from swarmlet.reconcile.reaper import ReaperDecider
-from swarmlet.reconcile.rollout import settings_of
+from swarmlet.reconcile.rollout import LOOK_MAX, settings_of
 from swarmlet.reconcile.updater import SLOTS_MAX, UpdaterDecider
 from tests.reconcile.rolling import Cluster
 from tests.reconcile.world import (
@@ -411,15 +411,20 @@ def test_large_update_comes_in_slices():
     )
     world.update_service("web", spec)
     decider = UpdaterDecider()
-    sizes = []
+    sizes, looks = [], 0
     while True:
         decision = decider.decide(world, ("service", "web"), Moment(world.now_ms, Ids(len(sizes))))
-        if not decision.changes:
+        if not decision.changes and not decision.has_more:
             break
+        if not decision.changes:
+            assert not sizes, "all slots are looked at before the first is updated"
+            looks += 1
+            continue
         sizes.append((len(decision.changes), decision.has_more))
         again = decider.decide(world, ("service", "web"), Moment(world.now_ms, Ids(len(sizes) - 1)))
         assert again == decision
         for event in world.commit(decision.changes, decision.guards):
             list(decider.keys_of(event, world))
     slots = 2 * SLOTS_MAX  # of changes: a task goes, and a task comes
+    assert looks == ENTRY_CHANGES_MAX // LOOK_MAX - 1
     assert sizes == [(slots + 1, True), *[(slots, True)] * 8, (slots, False)]

@@ -237,8 +237,9 @@ class History:
         kept = updater._rollouts.get(service.id)
         if kept is None or kept.spec_version != service.spec_version:
             return
-        kept.refresh(self.world)
         found = Rollout(self.world, service)
+        assert kept.refresh(self.world)
+        assert found.refresh(self.world)
         assert (kept.taken, kept.tried) == (found.taken, found.tried)
         assert (kept.in_flight, kept.failed) == (found.in_flight, found.failed)
         assert kept.fresh_count == found.fresh_count
