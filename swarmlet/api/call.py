@@ -84,13 +84,14 @@ class Call:
     def query(self) -> MultiDictProxy[str]:
         return self.request.rel_url.query
 
-    async def view(self, control: "Control") -> View:
+    async def view(self, control: "Control", *, hold: bool = False) -> View:
         """The swarm's state for an answer to this request: its newest, or with `?stale=1` what this
-        manager knows, of which the answer says how old it may be. Raises QuorumLostError."""
+        manager knows, of which the answer says how old it may be; with `hold` it stays as it is
+        across awaits. Raises QuorumLostError."""
         if not flag(self.query, "stale"):
-            return await control.read()
+            return await control.read(hold=hold)
         self.stale_ms = control.stale_ms()
-        return await control.read(stale=True)
+        return await control.read(stale=True, hold=hold)
 
     async def raw(self) -> bytes:
         """The request's body, whatever it is. Raises InvalidArgumentError: it cannot be read."""

@@ -22,6 +22,7 @@ from swarmlet.model.service import (
 from swarmlet.model.task import TaskState
 from swarmlet.wire.messages import LogOptions
 from tests.manager.control_world import SELF, new_swarm, task_of, web, worker
+from tests.reconcile.explained import answer_of
 from tests.store.memory_log import ME
 
 A1, A2, B1 = "a1" + "0" * 23, "a2" + "0" * 23, "b1" + "0" * 23
@@ -123,7 +124,7 @@ async def standing(mode, *tasks, iteration=None):
         task_of("other", "o1"),
     )
     service = swarm.view.services.get("sa")
-    status = service_status(swarm.view, service, 0)
+    status = answer_of(service_status(swarm.view, service, 0))
     assert status.desired == desired_tasks(swarm.view, service)
     return status.running, status.desired, status.completed
 
@@ -150,7 +151,7 @@ async def test_what_last_ran_on_a_node_that_is_down_does_not_count():
         task_of(made.id, "t2", node_id="away"),
     )
     service = swarm.view.services.get(made.id)
-    assert service_status(swarm.view, service, 0).running == 1
+    assert answer_of(service_status(swarm.view, service, 0)).running == 1
 
 
 async def test_global_service_wants_what_the_orchestrator_wants():

@@ -6,6 +6,7 @@ from aiohttp import web
 
 from swarmlet.api.call import Call, Route, reply, reply_empty
 from swarmlet.api.filters import NODE_KEYS, parse_filters, select_nodes
+from swarmlet.api.listing import in_order, reply_list
 from swarmlet.api.query import flag, object_version
 from swarmlet.api.render.node import Managers, render_node
 from swarmlet.model.node import NodeSpec
@@ -15,10 +16,10 @@ from swarmlet.model.parse import parse
 async def list_all(call: Call) -> web.Response:
     control = call.engine.control()
     filters = parse_filters(call.query.get("filters", ""), NODE_KEYS)
-    view = await call.view(control)
+    view = await call.view(control, hold=True)
     managers = Managers(control.health())
-    nodes = sorted(select_nodes(view.nodes.all(), filters), key=lambda node: node.id)
-    return reply([render_node(node, managers) for node in nodes])
+    nodes = await in_order(select_nodes(view.nodes.all(), filters), key=lambda node: node.id)
+    return await reply_list(render_node(node, managers) for node in nodes)
 
 
 async def inspect(call: Call) -> web.Response:

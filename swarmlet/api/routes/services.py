@@ -1,5 +1,6 @@
 """`/services`."""
 
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -7,6 +8,7 @@ from aiohttp import web
 
 from swarmlet.api.call import Call, Route, reply, reply_empty
 from swarmlet.api.filters import SERVICE_KEYS, parse_filters, select_services
+from swarmlet.api.listing import in_order, reply_list
 from swarmlet.api.logs import stream_logs
 from swarmlet.api.query import object_version, registry_auth, strict_flag
 from swarmlet.api.render.service import ServiceJson, render_service
@@ -52,26 +54,25 @@ async def list_all(call: Call) -> web.Response:
     control = call.engine.control()
     filters = parse_filters(call.query.get("filters", ""), SERVICE_KEYS)
     with_status = strict_flag(call.query, "status")
-    from swarmlet.manager.control import service_status  # workers do without
-
-    view = await call.view(control)
+    view = await call.view(control, hold=True)
     rows = (
         (service, spec_version(view, service.id, service.spec_version))
         for service in view.services.all()
     )
-    now_ms = control.now_ms()
-    found = sorted(select_services(rows, filters), key=lambda row: row[0].id)
-    return reply(
-        [
-            _render(
-                call,
-                view,
-                service,
-                status=service_status(view, service, now_ms) if with_status else None,
-            )
-            for service, _ in found
-        ]
-    )
+    found = await in_order(select_services(rows, filters), key=lambda row: row[0].id)
+    now_ms = control.now_ms() if with_status else None
+    return await reply_list(_print_all(call, view, (service for service, _ in found), now_ms))
+
+
+def _print_all(
+    call: Call, view: View, services: Iterable[Service], now_ms: int | None
+) -> Iterator[ServiceJson | None]:
+    """None is a breath; `now_ms` is given where the services' status is asked for."""
+    from swarmlet.manager.control import service_status  # workers do without
+
+    for service in services:
+        status = None if now_ms is None else (yield from service_status(view, service, now_ms))
+        yield _render(call, view, service, status=status)
 
 
 async def inspect(call: Call) -> web.Response:

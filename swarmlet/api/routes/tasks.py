@@ -1,6 +1,5 @@
 """`/tasks`: asked for most, without a pause, by clients that wait for something."""
 
-import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -8,18 +7,14 @@ from aiohttp import web
 
 from swarmlet.api.call import Call, Route, reply
 from swarmlet.api.filters import TASK_KEYS, Filters, parse_filters, select_tasks
+from swarmlet.api.listing import in_order, stream_list
 from swarmlet.api.logs import stream_logs
-from swarmlet.api.render.task import TaskJson, render_task
+from swarmlet.api.render.task import render_task
 from swarmlet.model.network import Network
-from swarmlet.model.service import SpecVersion
-from swarmlet.model.task import Task
 from swarmlet.model.view import View, task_spec_of, task_spec_version_of
 
 if TYPE_CHECKING:
     from swarmlet.manager.control import Control
-
-SLICE_TASKS: Final = 250
-"""Tasks printed before the loop breathes: about 5 ms."""
 
 
 def _ids_for_names(control: "Control", view: View, filters: Filters) -> Filters:
@@ -38,28 +33,16 @@ def _networks(view: View) -> dict[str, Network]:
     return {network.id: network for network in view.networks.all()}
 
 
-async def _render_all(
-    call: Call, rows: list[tuple[Task, SpecVersion]], networks: dict[str, Network], now_ms: int
-) -> list[TaskJson]:
-    """Rows are frozen, so what was selected at one moment may be printed in slices."""
-    printed: list[TaskJson] = []
-    for start in range(0, len(rows), SLICE_TASKS):
-        if start:
-            await asyncio.sleep(0)
-        printed += [
-            render_task(task, call.context.specs.of(row), networks, now_ms=now_ms)
-            for task, row in rows[start : start + SLICE_TASKS]
-        ]
-    return printed
-
-
-async def list_all(call: Call) -> web.Response:
+async def list_all(call: Call) -> web.StreamResponse:
     control = call.engine.control()
     filters = parse_filters(call.query.get("filters", ""), TASK_KEYS)
-    view = await call.view(control)
+    view = await call.view(control, hold=True)
     selected = select_tasks(view, _ids_for_names(control, view, filters))
-    rows = sorted(selected, key=lambda row: row[0].id)
-    return reply(await _render_all(call, rows, _networks(view), control.now_ms()))
+    rows = await in_order(selected, key=lambda row: row[0].id)
+    specs, networks, now_ms = call.context.specs, _networks(view), control.now_ms()
+    return await stream_list(
+        call, (render_task(task, specs.of(row), networks, now_ms=now_ms) for task, row in rows)
+    )
 
 
 async def inspect(call: Call) -> web.Response:

@@ -71,15 +71,15 @@ class ControlBase(Finders):
         self._external = external or no_external_ca()
         self.streams: TaskStreams = NoStreams()  # replaced where there are nodes to reach
 
-    async def read(self, *, stale: bool = False) -> View:
-        """A linearizable live view: consistent until the next await of the caller. With `stale`
-        what this manager knows, at once, `stale_ms` old.
+    async def read(self, *, stale: bool = False, hold: bool = False) -> View:
+        """A linearizable live view: consistent until the next await of the caller, with `hold` for
+        as long as it is kept. With `stale` what this manager knows, at once, `stale_ms` old.
 
         Raises QuorumLostError or NotLeaderError.
         """
         if not stale:
             await self._log.read_barrier()
-        return self._store.view()
+        return self._store.hold() if hold else self._store.view()
 
     def stale_ms(self) -> int:
         """How long ago what this manager knows was sure to be the swarm's newest state."""

@@ -1,5 +1,7 @@
 """How a service stands: counts over its own tasks, in time linear in those."""
 
+from typing import Final
+
 import msgspec
 
 from swarmlet.model.crash_loop import is_crash_looping
@@ -7,8 +9,11 @@ from swarmlet.model.node import NodeState
 from swarmlet.model.service import Service, ServiceMode
 from swarmlet.model.task import Task, TaskState
 from swarmlet.model.view import View, spec_of
+from swarmlet.reconcile.base import Steps
 from swarmlet.reconcile.job_index import Place
 from swarmlet.reconcile.job_run import place_of
+
+BREATH_TASKS: Final = 1_000  # counted in one go: a millisecond
 
 
 class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,14 +46,17 @@ def _desired_everywhere(view: View, service: Service, mode: ServiceMode) -> int:
     )
 
 
-def service_status(view: View, service: Service, now_ms: int) -> ServiceStatus:
+def service_status(view: View, service: Service, now_ms: int) -> Steps[ServiceStatus]:
     """What Docker's ServiceStatus shows (SwarmKit's ListServiceStatuses); what last ran on a node
-    that is down does not count, as in the docker CLI before there was a ServiceStatus."""
+    that is down does not count, as in the docker CLI before there was a ServiceStatus. The view is
+    held."""
     running = looping = 0
     completed: dict[Place, None] = {}
     spec = spec_of(view, service)
     iteration = service.job_status.iteration if service.job_status is not None else None
-    for task in view.tasks.scan("service", service.id):
+    for number, task in enumerate(view.tasks.scan("service", service.id), 1):
+        if number % BREATH_TASKS == 0:
+            yield
         running += task.status.state == TaskState.RUNNING and not _is_lost(view, task)
         if task.status.state == TaskState.COMPLETE and task.job_iteration == iteration:
             completed[place_of(spec, task)] = None
