@@ -7,7 +7,8 @@
 
 `--through pure` (the default): groups placed in slices of 1,000 tasks on a ledger. `decider`: the
 scheduler as the leader runs it, told of every task and every placement, rows in dicts; then 200
-tasks die, one by one. `store`: the leader's loop on a store of one manager, sealed and fsynced.
+tasks die, one by one. `store`: the leader's loop on a store of one manager, sealed and fsynced,
+while another process lists services (with and without their counts) and nodes through the API.
 Seconds are CPU time, but for the store, where the clock on the wall counts. `fewest`, `most`: tasks
 on a node that may have some. Each case of the table is a process of its own.
 """
@@ -16,7 +17,9 @@ import argparse
 import asyncio
 import gc
 import json
+import select
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -33,10 +36,13 @@ import msgspec
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from swarmlet.api.app import build_app
+from swarmlet.api.listener import serve_unix
 from swarmlet.core.ids import NodeID, ServiceID, TaskID
 from swarmlet.core.limits import ENTRY_CHANGES_MAX
 from swarmlet.env.real import real_env
 from swarmlet.env.sealed import SealKeys, new_seal_key, seal_key
+from swarmlet.manager.control import Control
 from swarmlet.manager.loop import ControlLoop
 from swarmlet.model.change import Assign, Create, Event, SetStatus
 from swarmlet.model.container import ContainerSpec
@@ -71,12 +77,15 @@ from swarmlet.reconcile.scheduler.pipeline import place
 from swarmlet.reconcile.scheduler.place import PENDING, SchedulerDecider
 from swarmlet.store.proposer import Member
 from swarmlet.store.store import Store
+from tests.api.world import World
 
 replace = msgspec.structs.replace
 NOW_MS = 1_700_000_000_000
 MOMENT = Moment(NOW_MS, str)
 DEATHS = 200
 LAG_PERIOD_S = 0.002
+LISTS = {"services": "/services", "counted": "/services?status=true", "nodes": "/nodes"}
+POLL_PERIOD_S = 0.1
 REPORT = "seconds", "tasks_per_second", "rss_mib", "fewest", "most"
 
 K = 1_000
@@ -351,9 +360,19 @@ async def on_store(given: argparse.Namespace, folder: str) -> dict[str, object]:
         )
         gc.collect()
         gc.freeze()
-        figures = await scheduled(given, store, group)
+        path = f"{folder}/api.sock"
+        async with serve_unix(build_app(answering(store, engine)), path):
+            figures = await scheduled(given, store, group, path)
         await engine.stop()
     return figures
+
+
+def answering(store: Store, engine: RaftEngine) -> World:
+    """What the API's tests answer with, on this store."""
+    world = World()
+    world.store = store
+    world._control = Control(store, engine, world.logs, real_env(), NodeID("bench"))
+    return world
 
 
 def rows_of(given: argparse.Namespace) -> Iterator[Create]:
@@ -366,9 +385,12 @@ def rows_of(given: argparse.Namespace) -> Iterator[Create]:
 
 
 async def scheduled(
-    given: argparse.Namespace, store: Store, group: asyncio.TaskGroup
+    given: argparse.Namespace, store: Store, group: asyncio.TaskGroup, path: str
 ) -> dict[str, object]:
     scheduler, lag = TimedScheduler(), Lag()
+    reader = await asyncio.to_thread(new_reader, path)
+    assert reader.stdout is not None
+    await asyncio.to_thread(reader.stdout.readline)  # it has begun
     watch = group.create_task(lag.run())
     await asyncio.sleep(10 * LAG_PERIOD_S)
     begin_s, cpu_s_before = time.perf_counter(), time.process_time()
@@ -381,6 +403,7 @@ async def scheduled(
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
+    listed, _ = await asyncio.to_thread(reader.communicate)
     node_ids = (task.node_id for task in view.tasks.all())
     return {
         "seconds": seconds,
@@ -388,7 +411,39 @@ async def scheduled(
         "cpu_seconds": cpu,
         "index_seconds": scheduler.started_s,
         "longest_lag_ms": lag.longest_s * 1e3,
+        **json.loads(listed),
     }
+
+
+def new_reader(path: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, __file__, "--poll", path]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
+def poll(path: str) -> None:
+    """Ask for each list in turn until the input ends; print how long each took."""
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(path)
+    answers = connection.makefile("rb")
+    times_ms: dict[str, list[float]] = {name: [] for name in LISTS}
+    sys.stdout.write("begun\n")
+    sys.stdout.flush()
+    while not select.select([sys.stdin], [], [], POLL_PERIOD_S)[0]:
+        for name, target in LISTS.items():
+            begin_s = time.perf_counter()
+            connection.sendall(f"GET {target} HTTP/1.1\r\nHost: d\r\n\r\n".encode())
+            head = list(iter(answers.readline, b"\r\n"))
+            assert b" 200 " in head[0], head[0]
+            (size,) = (int(line[15:]) for line in head if line[:15].lower() == b"content-length:")
+            answers.read(size)
+            times_ms[name].append((time.perf_counter() - begin_s) * 1e3)
+    found = {}
+    for name, times in times_ms.items():
+        times.sort()
+        found[f"{name}_p50_ms"] = round(times[len(times) // 2], 1)
+        found[f"{name}_p99_ms"] = round(times[int(len(times) * 0.99)], 1)
+        found[f"{name}_lists"] = len(times)
+    sys.stdout.write(json.dumps(found))
 
 
 # The command line ----------------------------------------------------------------------------
@@ -434,6 +489,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--through", choices=WAYS, default="pure")
     parser.add_argument("--folder", help="where the store writes (default: a temporary folder)")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--poll", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if (given.nodes is None) != (given.tasks is None):
         parser.error("give --nodes and --tasks, or neither for the whole table")
@@ -441,6 +497,9 @@ def arguments() -> argparse.Namespace:
 
 
 def run(given: argparse.Namespace) -> None:
+    if given.poll:
+        poll(given.poll)
+        return
     if given.nodes is None:
         table()
         return

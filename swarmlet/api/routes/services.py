@@ -21,7 +21,7 @@ from swarmlet.model.task import Task
 from swarmlet.model.view import View, spec_of, spec_version
 
 if TYPE_CHECKING:
-    from swarmlet.manager.control import ServiceStatus
+    from swarmlet.manager.control import ServiceStatus, ServiceStatuses
 
 
 def _render(
@@ -54,24 +54,27 @@ async def list_all(call: Call) -> web.Response:
     control = call.engine.control()
     filters = parse_filters(call.query.get("filters", ""), SERVICE_KEYS)
     with_status = strict_flag(call.query, "status")
+    statuses = control.statuses if with_status else None  # before the view, to miss no change
     view = await call.view(control, hold=True)
     rows = (
         (service, spec_version(view, service.id, service.spec_version))
         for service in view.services.all()
     )
     found = await in_order(select_services(rows, filters), key=lambda row: row[0].id)
-    now_ms = control.now_ms() if with_status else None
-    return await reply_list(_print_all(call, view, (service for service, _ in found), now_ms))
+    services = (service for service, _ in found)
+    return await reply_list(_print_all(call, view, services, statuses, control.now_ms()))
 
 
 def _print_all(
-    call: Call, view: View, services: Iterable[Service], now_ms: int | None
+    call: Call,
+    view: View,
+    services: Iterable[Service],
+    statuses: "ServiceStatuses | None",
+    now_ms: int,
 ) -> Iterator[ServiceJson | None]:
-    """None is a breath; `now_ms` is given where the services' status is asked for."""
-    from swarmlet.manager.control import service_status  # workers do without
-
+    """None is a breath; `statuses` are given where they are asked for."""
     for service in services:
-        status = None if now_ms is None else (yield from service_status(view, service, now_ms))
+        status = (yield from statuses.of(view, service, now_ms)) if statuses is not None else None
         yield _render(call, view, service, status=status)
 
 

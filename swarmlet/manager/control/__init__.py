@@ -25,6 +25,7 @@ from swarmlet.manager.control.revisions import RevisionVerbs
 from swarmlet.manager.control.revisions import revision_of as revision_of
 from swarmlet.manager.control.services import ServiceCreated as ServiceCreated
 from swarmlet.manager.control.status import ServiceStatus as ServiceStatus
+from swarmlet.manager.control.status import ServiceStatuses as ServiceStatuses
 from swarmlet.manager.control.status import desired_tasks as desired_tasks
 from swarmlet.manager.control.status import service_status as service_status
 from swarmlet.manager.control.streams import StreamVerbs

@@ -16,6 +16,7 @@ from swarmlet.core.ids import NodeID, ServiceID, new_id
 from swarmlet.core.limits import LEADERLESS_S, MS_PER_S
 from swarmlet.env.base import Env
 from swarmlet.manager.control.find import Finders
+from swarmlet.manager.control.status import ServiceStatuses
 from swarmlet.manager.log_broker import LogBroker
 from swarmlet.manager.log_reader import LogReader
 from swarmlet.model.change import Change, Guard
@@ -70,6 +71,7 @@ class ControlBase(Finders):
         self._node_id = node_id
         self._external = external or no_external_ca()
         self.streams: TaskStreams = NoStreams()  # replaced where there are nodes to reach
+        self._statuses: ServiceStatuses | None = None  # where nobody asks, nothing is kept
 
     async def read(self, *, stale: bool = False, hold: bool = False) -> View:
         """A linearizable live view: consistent until the next await of the caller, with `hold` for
@@ -80,6 +82,13 @@ class ControlBase(Finders):
         if not stale:
             await self._log.read_barrier()
         return self._store.hold() if hold else self._store.view()
+
+    @property
+    def statuses(self) -> ServiceStatuses:
+        """How the services stand, on views that are held after this was asked for."""
+        if self._statuses is None:
+            self._statuses = ServiceStatuses(self._store)
+        return self._statuses
 
     def stale_ms(self) -> int:
         """How long ago what this manager knows was sure to be the swarm's newest state."""
