@@ -85,7 +85,7 @@ MOMENT = Moment(NOW_MS, str)
 DEATHS = 200
 LAG_PERIOD_S = 0.002
 LISTS = {"services": "/services", "counted": "/services?status=true", "nodes": "/nodes"}
-POLL_PERIOD_S = 0.1
+POLL_PERIOD_S = 0.25
 REPORT = "seconds", "tasks_per_second", "rss_mib", "fewest", "most"
 
 K = 1_000

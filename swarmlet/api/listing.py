@@ -12,7 +12,7 @@ from swarmlet.api.call import Call, encode_json, reply_bytes, stream, tell_age
 
 T = TypeVar("T")
 
-TURN_MAX_S: Final = 0.002
+TURN_MAX_S: Final = 0.004
 SORTED_ROWS: Final = 2_000  # in one go: a millisecond
 PIECE_B: Final = 1 << 20  # printed before it is sent, where more follows
 
