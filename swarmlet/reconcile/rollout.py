@@ -210,8 +210,11 @@ class Rollout:
         self._made = Made(
             service.spec_version, self.settings.monitor_ms, self.settings.is_start_first
         )
-        tasks = view.tasks.scan("service", service.id)
-        self._stale: dict[Instance, None] = dict.fromkeys(map(instance_of, tasks))
+        self._reached: list[tuple[int, Instance]] = []  # a heap of when tried ones came to run
+        self._last_ms: int | None = 0  # the last of them; None: not known
+        self._unseen = map(instance_of, view.tasks.scan("service", service.id))
+        self._has_unseen = True
+        self._stale: list[Instance] = []
 
     @property
     def fresh_count(self) -> int:
@@ -219,13 +222,20 @@ class Rollout:
 
     def mark(self, slot: Instance) -> None:
         """A task of the slot has changed, or its node."""
-        self._stale[slot] = None
+        self._stale.append(slot)
 
     def refresh(self, view: View) -> bool:
-        """Look at some of what was marked, or never seen. Whether all is as the view has it now."""
-        for slot in list(islice(self._stale, LOOK_MAX)):
-            del self._stale[slot]
+        """Look at some of what was never seen, or marked. Whether all is as the view has it now."""
+        if self._has_unseen:
+            some = list(islice(self._unseen, LOOK_MAX))
+            self._has_unseen = len(some) == LOOK_MAX
+            for slot in some:
+                if slot not in self.facts:  # else what came later is marked
+                    self._look_at(view, slot)
+            return not self._has_unseen and not self._stale
+        for slot in dict.fromkeys(self._stale[-LOOK_MAX:]):
             self._look_at(view, slot)
+        del self._stale[-LOOK_MAX:]
         return not self._stale
 
     def fresh(self, view: View, most: int) -> list[Instance]:
@@ -249,14 +259,20 @@ class Rollout:
 
     def resting(self, now_ms: int) -> list[int]:
         """When those slots end their delay that are still in it, soonest first."""
-        delay_ms = self.settings.delay_ms
+        delay_ms, reached = self.settings.delay_ms, self._reached
         if not delay_ms:
             return []
-        reached = (self.facts[slot].reached_ms for slot in self.tried - self.in_flight)
-        return sorted(end for since in reached if (end := end_of(since, delay_ms, now_ms)))
+        while reached and reached[0][0] + delay_ms <= now_ms:
+            heapq.heappop(reached)
+        still = {slot: since for since, slot in reached if self.facts[slot].reached_ms == since}
+        waiting = self.tried.intersection(still) - self.in_flight
+        ends = (end_of(still[slot], delay_ms, now_ms) for slot in waiting)
+        return sorted(filter(None, ends))
 
     def last_reached_ms(self) -> int:
-        return max((self.facts[slot].reached_ms for slot in self.tried), default=0)
+        if self._last_ms is None:
+            self._last_ms = max((self.facts[slot].reached_ms for slot in self.tried), default=0)
+        return self._last_ms
 
     def _look_at(self, view: View, slot: Instance) -> None:
         self._put(view, slot, rows_of(view, self.service_id, slot))
@@ -268,6 +284,8 @@ class Rollout:
             facts = msgspec.structs.replace(facts, is_fresh=False, is_in_flight=False)
         before = self.facts.get(slot, _EMPTY)
         self.facts[slot] = facts
+        if facts.reached_ms != before.reached_ms:
+            self._note_reached(slot, before.reached_ms, facts.reached_ms)
         for members, is_one in (
             (self.taken, facts.is_taken),
             (self.tried, facts.is_tried),
@@ -283,6 +301,13 @@ class Rollout:
         self.surplus.pop(slot, None)
         if facts.surplus:
             self.surplus[slot] = facts.surplus
+
+    def _note_reached(self, slot: Instance, before_ms: int, after_ms: int) -> None:
+        if after_ms and self.settings.delay_ms:
+            heapq.heappush(self._reached, (after_ms, slot))
+        if self._last_ms is not None:
+            is_last = before_ms == self._last_ms > after_ms
+            self._last_ms = None if is_last else max(self._last_ms, after_ms)
 
     def _is_open(self, view: View, slot: Instance) -> bool:
         return standing_of(view.nodes.get(slot.node_id), self._spec) is Standing.OPEN

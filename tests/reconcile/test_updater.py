@@ -426,5 +426,5 @@ def test_large_update_comes_in_slices():
         for event in world.commit(decision.changes, decision.guards):
             list(decider.keys_of(event, world))
     slots = 2 * SLOTS_MAX  # of changes: a task goes, and a task comes
-    assert looks == ENTRY_CHANGES_MAX // LOOK_MAX - 1
+    assert looks == ENTRY_CHANGES_MAX // LOOK_MAX
     assert sizes == [(slots + 1, True), *[(slots, True)] * 8, (slots, False)]

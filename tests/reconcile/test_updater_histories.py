@@ -243,6 +243,9 @@ class History:
         assert (kept.taken, kept.tried) == (found.taken, found.tried)
         assert (kept.in_flight, kept.failed) == (found.in_flight, found.failed)
         assert kept.fresh_count == found.fresh_count
+        now_ms = self.world.now_ms
+        assert kept.resting(now_ms) == found.resting(now_ms)
+        assert kept.last_reached_ms() == found.last_reached_ms()
         assert kept.fresh(self.world, 99) == found.fresh(self.world, 99)
 
     def check_wanted(self) -> None:
