@@ -1,7 +1,6 @@
 """When a job runs by itself: labels of the service, so that every client and every compose file can
 say it."""
 
-import difflib
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final, NamedTuple
@@ -80,11 +79,6 @@ def check_schedule(spec: ServiceSpec) -> None:
 
 def _check_labels(labels: Mapping[str, str]) -> None:
     for label in sorted(labels):
-        if label.startswith(f"{LABEL}.") and label not in LABELS:
-            close = difflib.get_close_matches(label, LABELS, n=1) or [LABEL]
-            raise InvalidArgumentError(
-                f"unknown label {label}", remedy=f"Did you mean {close[0]}? All: {_list(LABELS)}."
-            )
         if label in LABELS[1:] and labels[label].strip() and not labels.get(LABEL, "").strip():
             raise InvalidArgumentError(
                 f"{label} is given without {LABEL}",

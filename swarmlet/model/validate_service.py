@@ -15,6 +15,7 @@ from swarmlet.model.constraint import parse as parse_constraint
 from swarmlet.model.expand import check_templates
 from swarmlet.model.job import is_job
 from swarmlet.model.on_disconnect import said_by
+from swarmlet.model.own_labels import check_own_labels
 from swarmlet.model.rebalance import rebalance_said_by
 from swarmlet.model.schedule import check_schedule
 from swarmlet.model.service import (
@@ -50,6 +51,7 @@ def check_service(spec: ServiceSpec) -> None:
     check_task(spec.task_template)
     check_dns_name(spec.name)
     check_labels(spec.labels)
+    check_own_labels(spec.labels)
     said_by(spec.labels)
     rebalance_said_by(spec.labels)
     strategy_of(spec.labels)

@@ -59,7 +59,6 @@ def test_an_empty_label_is_no_schedule(text):
         (spec(starting_deadline="soon"), "'soon'", "10m"),
         (spec(starting_deadline="9s"), "at least 10s", "10m"),
         (spec(schedule="", timezone="UTC"), "without swarmlet.schedule", "--schedule"),
-        (spec(time_zone="UTC"), "unknown label", "swarmlet.schedule.timezone"),
     ],
 )
 def test_what_means_nothing_is_refused_with_what_would(wrong, message, remedy):

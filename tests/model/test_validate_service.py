@@ -383,6 +383,14 @@ def placed(constraints=(), preferences=()):
         ({}, placed((), ["service=web"]), "expected one operator"),
         ({}, placed((), ["service=="]), "is invalid"),
         ({"swarmlet.strategy": "random"}, placed(), "no strategy"),
+        (
+            {"swarmlet.rebalanc": "on-join"},
+            placed(),
+            "unknown label swarmlet.rebalanc; did you mean swarmlet.rebalance",
+        ),
+        ({"swarmlet.schedule.time-zone": "UTC"}, placed(), "did you mean swarmlet.schedule.timez"),
+        ({"Swarmlet.Strategy": "spread"}, placed(), "did you mean swarmlet.strategy"),
+        ({"swarmlet.x": "y"}, placed(), "unknown label swarmlet.x"),
     ],
 )
 def test_placement_that_means_nothing_is_refused(labels, placement, sentence):
