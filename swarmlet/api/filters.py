@@ -95,8 +95,9 @@ def _known(filters: Filters, key: str, words: Iterable[str]) -> tuple[str, ...]:
     return tuple(value.lower() for value in given)
 
 
-def select_nodes(nodes: Iterable[Node], filters: Filters) -> Iterator[Node]:
-    """`name` is the host's name, `label` the engine's labels, `node.label` those of the spec."""
+def select_nodes(nodes: Iterable[Node], filters: Filters) -> Iterator[Node | None]:
+    """None for each that is left out, as in the two below: a list's other turns come in between.
+    `name` is the host's name, `label` the engine's labels, `node.label` those of the spec."""
     roles = _known(filters, "role", _ROLES)
     memberships = _known(filters, "membership", _MEMBERSHIPS)
     if memberships and "accepted" not in memberships:
@@ -104,14 +105,14 @@ def select_nodes(nodes: Iterable[Node], filters: Filters) -> Iterator[Node]:
     ids, names = filters.get("id", ()), filters.get("name", ())
     labels, node_labels = filters.get("label", ()), filters.get("node.label", ())
     for node in nodes:
-        if (
+        is_asked_for = (
             _begins(ids, node.id)
             and _begins(names, node.description.hostname)
             and (not roles or node.spec.role in roles)
             and _labels_match(labels, node.description.engine.labels)
             and _labels_match(node_labels, node.spec.labels)
-        ):
-            yield node
+        )
+        yield node if is_asked_for else None
 
 
 def mode_name(spec: ServiceSpec) -> str:
@@ -126,20 +127,20 @@ def mode_name(spec: ServiceSpec) -> str:
 
 def select_services(
     services: Iterable[tuple[Service, SpecVersion]], filters: Filters
-) -> Iterator[tuple[Service, SpecVersion]]:
+) -> Iterator[tuple[Service, SpecVersion] | None]:
     """Plugin services are shown only where `runtime` asks for them."""
     ids, names, labels = (filters.get(key, ()) for key in ("id", "name", "label"))
     modes, runtimes = filters.get("mode", ()), filters.get("runtime", ("container",))
     for service, row in services:
         spec = row.spec
-        if (
+        is_asked_for = (
             _begins(ids, service.id)
             and _begins(names, spec.name)
             and _labels_match(labels, spec.labels)
             and (not modes or mode_name(spec) in modes)
             and (spec.task_template.runtime or "container") in runtimes
-        ):
-            yield service, row
+        )
+        yield (service, row) if is_asked_for else None
 
 
 def select_secrets(secrets: Iterable[Secret], filters: Filters) -> Iterator[Secret]:
@@ -235,7 +236,7 @@ def _candidates(view: View, filters: Filters) -> Iterator[Task]:
         yield from view.tasks.all()
 
 
-def select_tasks(view: View, filters: Filters) -> Iterator[tuple[Task, SpecVersion]]:
+def select_tasks(view: View, filters: Filters) -> Iterator[tuple[Task, SpecVersion] | None]:
     """Tasks with the spec version they were made from. Names in `service` and `node` must have
     been replaced by ids; `label` is the service's labels when the task was made."""
     states = {_STATES[word] for word in _known(filters, "desired-state", _STATES)}
@@ -243,7 +244,7 @@ def select_tasks(view: View, filters: Filters) -> Iterator[tuple[Task, SpecVersi
     runtimes = filters.get("runtime", ("container",))
     for task in _candidates(view, filters):
         row = task_spec_version_of(view, task)
-        if (
+        is_asked_for = (
             _begins(ids, task.id)
             and ("node" not in filters or task.node_id in filters["node"])
             and (not states or task.desired in states)
@@ -251,8 +252,8 @@ def select_tasks(view: View, filters: Filters) -> Iterator[tuple[Task, SpecVersi
             and _labels_match(labels, row.spec.labels)
             and (row.spec.task_template.runtime or "container") in runtimes
             and ("_up-to-date" not in filters or _is_up_to_date(view, task, row))
-        ):
-            yield task, row
+        )
+        yield (task, row) if is_asked_for else None
 
 
 def event_matches(filters: Filters, message: EventMessage) -> bool:

@@ -3,6 +3,7 @@ has its other turns in between."""
 
 import asyncio
 import heapq
+import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Final, TypeVar
 
@@ -10,11 +11,14 @@ from aiohttp import web
 
 from swarmlet.api.call import Call, encode_json, reply_bytes, stream, tell_age
 
+log = logging.getLogger("swarmlet.api")
+
 T = TypeVar("T")
 
 TURN_MAX_S: Final = 0.004
 SORTED_ROWS: Final = 2_000  # in one go: a millisecond
 PIECE_B: Final = 1 << 20  # printed before it is sent, where more follows
+STALL_TIMEOUT_S: Final = 30.0  # for a client to read a piece: the rows are in memory until then
 
 
 class _Turn:
@@ -31,11 +35,12 @@ class _Turn:
             self._end_s = self._time() + TURN_MAX_S
 
 
-async def in_order(rows: Iterable[T], key: Callable[[T], str]) -> Iterator[T]:
-    """All of `rows`, which are of a view that is held; merged as they are taken."""
+async def in_order(rows: Iterable[T | None], key: Callable[[T], str]) -> Iterator[T]:
+    """All of `rows`, which are of a view that is held, but for None; merged as they are taken."""
     turn, parts, part = _Turn(), list[list[T]](), list[T]()
     for row in rows:
-        part.append(row)
+        if row is not None:
+            part.append(row)
         if len(part) == SORTED_ROWS:
             parts.append(sorted(part, key=key))
             part = []
@@ -58,12 +63,29 @@ async def stream_list(call: Call, rows: Iterable[object | None]) -> web.StreamRe
     out = stream("application/json")
     tell_age(out, call.stale_ms)
     await out.prepare(call.request)
-    await out.write(b"[" + piece)
-    while following:
-        await out.write(b"," + following)
-        following = await anext(pieces, b"")
-    await out.write_eof(b"]\n")
+    try:
+        await _write(out, b"[" + piece)
+        while following:
+            await _write(out, b"," + following)
+            following = await anext(pieces, b"")
+        await out.write_eof(b"]\n")
+    except (ConnectionError, TimeoutError):  # the client has left, or reads no more
+        _cut_off(call)
+    except Exception:
+        # The head is sent: a list that is cut off is all that can tell of it.
+        log.exception("api.list_failed", extra={"path": call.request.path})
+        _cut_off(call)
     return out
+
+
+async def _write(out: web.StreamResponse, data: bytes) -> None:
+    async with asyncio.timeout(STALL_TIMEOUT_S):
+        await out.write(data)
+
+
+def _cut_off(call: Call) -> None:
+    if call.request.transport is not None:
+        call.request.transport.abort()
 
 
 async def _printed(rows: Iterable[object | None]) -> AsyncIterator[bytes]:

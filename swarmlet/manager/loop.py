@@ -39,7 +39,7 @@ from swarmlet.store.store import Store
 log = logging.getLogger("swarmlet.manager")
 
 ROUNDS_MAX: Final = 100  # decisions of one key in a row, caused by nothing but its own changes
-LOOKS_MAX: Final = 10_000  # of one key in a row that only looked at a part: 10 million slots
+LOOKS_MAX: Final = 10_000  # of one key in a row that only looked at a part: 5 million slots
 REFUSALS_MAX: Final = 100  # of one key in a row; with the delays below about a minute and a half
 REFUSAL_DELAY_MIN_MS: Final = 1  # what stands in the way may be decided but not yet applied
 REFUSAL_DELAY_MAX_MS: Final = 1_000
@@ -261,13 +261,13 @@ class ControlLoop:
     def _note(self, key: Key, decision: Decision) -> None:
         """Keep the books of a key that was just decided. Raises RestlessKeyError."""
         self._rounds_total += 1
-        stirred = self._stirred.pop(key, ())
         self._set_timer(key, decision.wake_at_ms)
         if not decision.changes and decision.has_more:
             self._mark(key)
             self._count(key, self._looks, LOOKS_MAX, decision)
             return
         self._looks.pop(key, None)
+        stirred = self._stirred.pop(key, ())
         if not decision.changes:
             self._rounds.pop(key, None)
             self._refused.pop(key, None)

@@ -108,9 +108,9 @@ def check_spread(text: str) -> None:
     key = text.strip()
     if "=" in key and key.lower().startswith(SERVICE_KEY):
         parse(key)
-    elif not _label_of(key.lower()):
+    elif "=" in key or not _label_of(key.lower()):
         raise InvalidArgumentError(
-            f"placement preference 'spread={text}': '{key}' is no label{_did_you_mean(key)}",
+            f"placement preference 'spread={text}': '{key}' is no label{_meant_label(key)}",
             remedy="Spread over node.labels.NAME or engine.labels.NAME, or write service==NAME.",
         )
 
@@ -130,10 +130,15 @@ def _did_you_mean(key: str) -> str:
         near = [f"node.{key.lower()}"]
     if near:
         return f"; did you mean {near[0]}?"
-    head, dot, label = ".".join(key.split(".")[:2]), ".", ".".join(key.split(".")[2:])
+    return _meant_label(key)
+
+
+def _meant_label(key: str) -> str:
+    head, label = ".".join(key.split(".")[:2]), ".".join(key.split(".")[2:])
     prefixes = [_NODE_LABELS.rstrip("."), _ENGINE_LABELS.rstrip(".")]
     near = get_close_matches(head.lower(), prefixes, n=1, cutoff=_SIMILAR)
-    return f"; did you mean {near[0]}{dot}{label or 'NAME'}?" if near else ""
+    is_meant = near and f"{near[0]}." not in key.lower()
+    return f"; did you mean {near[0]}.{label or 'NAME'}?" if is_meant else ""
 
 
 def _known_keys() -> str:

@@ -214,7 +214,7 @@ class Rollout:
         self._last_ms: int | None = 0  # the last of them; None: not known
         self._unseen = map(instance_of, view.tasks.scan("service", service.id))
         self._has_unseen = True
-        self._stale: list[Instance] = []
+        self._stale: dict[Instance, None] = {}
 
     @property
     def fresh_count(self) -> int:
@@ -222,7 +222,7 @@ class Rollout:
 
     def mark(self, slot: Instance) -> None:
         """A task of the slot has changed, or its node."""
-        self._stale.append(slot)
+        self._stale[slot] = None
 
     def refresh(self, view: View) -> bool:
         """Look at some of what was never seen, or marked. Whether all is as the view has it now."""
@@ -233,9 +233,8 @@ class Rollout:
                 if slot not in self.facts:  # else what came later is marked
                     self._look_at(view, slot)
             return not self._has_unseen and not self._stale
-        for slot in dict.fromkeys(self._stale[-LOOK_MAX:]):
-            self._look_at(view, slot)
-        del self._stale[-LOOK_MAX:]
+        for _ in range(min(len(self._stale), LOOK_MAX)):
+            self._look_at(view, self._stale.popitem()[0])
         return not self._stale
 
     def fresh(self, view: View, most: int) -> list[Instance]:

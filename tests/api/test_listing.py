@@ -114,3 +114,72 @@ async def test_list_shows_one_moment_whatever_is_written_while_it_is_printed(api
     assert [row["Slot"] for row in sorted(tasks, key=lambda row: row["Slot"])] == [1, 2, 3]
     _, services = await api("GET", "/services?status=true")
     assert services[0]["ServiceStatus"]["RunningTasks"] == 3
+
+
+async def test_nobody_holds_a_view_while_a_client_takes_its_time(api, monkeypatch):
+    service_id = await api.service()
+    for slot in range(1, 9):
+        await api.world.add_task(service_id, slot=slot)
+    held = []
+
+    async def write(out, data):
+        held.append(api.world.store.gauges().views_held)
+        await out.write(data)
+
+    monkeypatch.setattr("swarmlet.api.listing.PIECE_B", 100)
+    monkeypatch.setattr("swarmlet.api.listing._write", write)
+    status, tasks = await api("GET", "/tasks")
+    assert (status, len(tasks), held) == (200, 8, [0] * 8)
+
+
+@pytest.mark.parametrize("problem", [ValueError("a bug"), ConnectionResetError("left")])
+def test_list_that_breaks_off_is_cut_off(problem, caplog):
+    """No second head, and no proper end."""
+
+    def broken():
+        yield "x" * PIECE_B
+        yield "y" * PIECE_B
+        raise problem
+
+    async def story():
+        async def long(call):
+            return await stream_list(call, broken())
+
+        async with served([Route("GET", "/long", long)]) as (path, _):
+            reader, writer = await asyncio.open_unix_connection(path)
+            writer.write(b"GET /long HTTP/1.1\r\nHost: d\r\n\r\n")
+            data = await reader.read()
+            writer.close()
+            return data
+
+    data = asyncio.run(story())
+    assert data.count(b"HTTP/1.1") == 1
+    assert not data.endswith(b"0\r\n\r\n")
+    assert ("api.list_failed" in caplog.messages) == isinstance(problem, ValueError)
+
+
+def test_client_that_reads_no_more_is_left(monkeypatch):
+    monkeypatch.setattr("swarmlet.api.listing.STALL_TIMEOUT_S", 0.2)
+    made = 0
+
+    def rows():
+        nonlocal made
+        while made < 1_000:
+            made += 1
+            yield "x" * PIECE_B
+
+    async def story():
+        async def long(call):
+            return await stream_list(call, rows())
+
+        async with served([Route("GET", "/long", long)]) as (path, _):
+            reader, writer = await asyncio.open_unix_connection(path)
+            writer.write(b"GET /long HTTP/1.1\r\nHost: d\r\n\r\n")
+            await reader.read(100)
+            await asyncio.sleep(1)
+            with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+                await reader.readexactly(900 * PIECE_B)
+            writer.close()
+
+    asyncio.run(story())
+    assert made < 900

@@ -46,7 +46,6 @@ BAD_SERVICES = [
     (template(RestartPolicy={"Delay": -1}), 400, "delay"),
     (broken(lambda s: s.update(Mode={"Replicated": {"Replicas": -1}})), 400, "replicas"),
     (broken(lambda s: s.update(Mode={"Replicated": {"Replicas": 1.5}})), 400, "Replicas"),
-    (broken(lambda s: s.update(Mode={"Global": {}})), 501, "lobal"),
     (broken(lambda s: s.update(EndpointSpec={"Ports": [{"TargetPort": 80}]})), 501, "ingress"),
     (
         broken(

@@ -456,6 +456,34 @@ def test_loop_goes_on_with_a_key_that_has_more_to_look_at_and_gives_others_their
     play(Toy(rule), story)
 
 
+def test_loop_does_not_mistake_the_work_of_others_for_unrest_after_a_look():
+    looks = 0
+
+    def rule(row: Config | None, _: Moment) -> Decision:
+        nonlocal looks
+        if row is None or row.spec.labels.get("seen") == row.spec.labels["now"]:
+            return REST
+        looks += 1
+        if looks % 2:
+            return Decision(has_more=True)
+        return Decision(changes=(relabel(row, seen=row.spec.labels["now"]),))
+
+    async def story(ground: Ground):
+        await ground.create(config("a", now="0"))
+        for number in range(1, 2 * ROUNDS_MAX):
+            while True:
+                row = ground.store.view().configs.get("a")
+                try:
+                    await ground.store.commit([relabel(row, now=str(number))])
+                    break
+                except StaleVersionError:
+                    await asyncio.sleep(0)
+        await until(lambda: ground.labels("a")["seen"] == str(2 * ROUNDS_MAX - 1))
+        await ground.rests()
+
+    play(Toy(rule), story)
+
+
 def test_loop_dies_when_a_key_looks_for_ever():
     def rule(_: Config | None, __: Moment) -> Decision:
         return Decision(has_more=True, reasons=("there is more",))

@@ -82,6 +82,20 @@ async def test_remembered_status_is_what_counting_anew_finds(seed):
                 )
 
 
+async def test_nothing_is_kept_of_services_that_are_gone():
+    swarm = await new_swarm()
+    statuses = ServiceStatuses(swarm.store)
+    await swarm.put(worker("n1"), *rows_of("sa", MODES["sa"]), task_of("sa", "t1", node_id="n1"))
+    held = swarm.store.hold()
+    await swarm.put(SetDesired(id="t1", desired=TaskState.REMOVE), Remove(table=Service, id="sa"))
+    assert answer_of(statuses.of(held, held.services.get("sa"), 0)).running == 1
+    status = TaskStatus(state=TaskState.SHUTDOWN, at_ms=1)
+    await swarm.put(SetStatus(id="t1", status=status))
+    await swarm.put(Remove(table=Task, id="t1"))
+    assert not statuses._known
+    assert not statuses._changed
+
+
 async def test_status_is_counted_once_while_tasks_are_only_assigned(monkeypatch):
     swarm = await new_swarm()
     await swarm.put(worker("n1"), *rows_of("sa", MODES["sa"]))

@@ -179,7 +179,7 @@ def test_misspelt_service_key_is_refused_with_the_one_that_is_meant():
 
 
 @pytest.mark.parametrize(
-    "text", ["node.labels.a", " Engine.Labels.b", "service==web", "service!=web", "node.labels.a=b"]
+    "text", ["node.labels.a", " Engine.Labels.b", "service==web", "service!=web"]
 )
 def test_preference_is_a_label_or_a_service(text):
     check_spread(text)
@@ -190,6 +190,9 @@ def test_preference_is_a_label_or_a_service(text):
     [
         ("node.label.zone", "is no label; did you mean node.labels.zone?"),
         ("node.hostname", "'node.hostname' is no label"),
+        ("hostname", "'hostname' is no label"),
+        ("node.labels.zone==eu", "'node.labels.zone==eu' is no label"),
+        ("node.labels", "did you mean node.labels.NAME?"),
         ("node.labels.", "is no label"),
         ("zone", "'zone' is no label"),
         ("service", "is no label"),
@@ -201,4 +204,5 @@ def test_other_preference_is_refused_with_what_is_meant(text, words):
     with pytest.raises(InvalidArgumentError) as caught:
         check_spread(text)
     assert words in caught.value.message
+    assert ("did you mean" in caught.value.message) == ("mean" in words)
     assert caught.value.remedy

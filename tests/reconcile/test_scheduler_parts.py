@@ -143,7 +143,7 @@ def test_limits_are_asked_of_the_runtimes_that_will_do():
     ("resources", "limits"),
     [
         (None, ()),
-        (ResourceRequirements(limits=Limit(pids=-1), swap_bytes=-1), ()),
+        (ResourceRequirements(limits=Limit(pids=-1), swap_bytes=-1, memory_swappiness=-1), ()),
         (ResourceRequirements(reservations=Resources(nano_cpus=1, memory_bytes=1)), ()),
         (ResourceRequirements(limits=Limit(nano_cpus=1, pids=9)), ("cpu", "pids")),
         (ResourceRequirements(limits=Limit(memory_bytes=1), swap_bytes=0), ("memory", "swap")),

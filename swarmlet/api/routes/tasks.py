@@ -40,6 +40,7 @@ async def list_all(call: Call) -> web.StreamResponse:
     selected = select_tasks(view, _ids_for_names(control, view, filters))
     rows = await in_order(selected, key=lambda row: row[0].id)
     specs, networks, now_ms = call.context.specs, _networks(view), control.now_ms()
+    del view, selected  # nobody holds it while the client takes its time
     return await stream_list(
         call, (render_task(task, specs.of(row), networks, now_ms=now_ms) for task, row in rows)
     )

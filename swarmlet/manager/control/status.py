@@ -37,25 +37,24 @@ def desired_tasks(view: View, service: Service) -> int:
         return mode.replicated.replicas or 0
     if mode.replicated_job is not None:
         return mode.replicated_job.max_concurrent or 0
-    return _desired_everywhere(view, service, mode)
+    return sum(_is_wanted(task, mode) for task in view.tasks.scan("service", service.id))
 
 
-def _desired_everywhere(view: View, service: Service, mode: ServiceMode) -> int:
-    """One a node that is wanted: what the orchestrator asks for is what there should be."""
+def _is_wanted(task: Task, mode: ServiceMode) -> bool:
+    """Of a service on all nodes: what the orchestrator asks for is what there should be."""
     wanted = TaskState.COMPLETE if mode.global_job is not None else TaskState.RUNNING
-    return sum(
-        task.desired == wanted and (wanted is TaskState.RUNNING or task.status.state < wanted)
-        for task in view.tasks.scan("service", service.id)
-    )
+    is_open = wanted is TaskState.RUNNING or task.status.state < wanted
+    return task.desired == wanted and is_open
 
 
 def service_status(view: View, service: Service, now_ms: int) -> Steps[ServiceStatus]:
     """What Docker's ServiceStatus shows (SwarmKit's ListServiceStatuses); what last ran on a node
     that is down does not count, as in the docker CLI before there was a ServiceStatus. The view is
     held."""
-    running = looping = 0
+    running = looping = wanted = 0
     completed: dict[Place, None] = {}
     spec = spec_of(view, service)
+    is_everywhere = spec.mode.global_ is not None or spec.mode.global_job is not None
     iteration = service.job_status.iteration if service.job_status is not None else None
     for number, task in enumerate(view.tasks.scan("service", service.id), 1):
         if number % BREATH_TASKS == 0:
@@ -64,9 +63,10 @@ def service_status(view: View, service: Service, now_ms: int) -> Steps[ServiceSt
         if task.status.state == TaskState.COMPLETE and task.job_iteration == iteration:
             completed[place_of(spec, task)] = None
         looping += is_crash_looping(task, now_ms)
+        wanted += is_everywhere and _is_wanted(task, spec.mode)
     return ServiceStatus(
         running=running,
-        desired=desired_tasks(view, service),
+        desired=wanted if is_everywhere else desired_tasks(view, service),
         completed=len(completed),
         crash_looping=looping,
     )
@@ -98,9 +98,7 @@ class ServiceStatuses:
         if known is not None and self._changed.get(service.id, 0) <= min(index, view.index):
             return known
         status = yield from service_status(view, service, now_ms)
-        if status.crash_looping:
-            self._known.pop(service.id, None)
-        else:
+        if not status.crash_looping and self._store.view().services.get(service.id) is not None:
             self._known[service.id] = view.index, status
         return status
 
@@ -111,18 +109,23 @@ class ServiceStatuses:
                 self._on_task(event.old, event.new, index)
             elif event.table is Node and _is_down(event.old) != _is_down(event.new):
                 for task in self._store.view().tasks.scan("node", event.id):
-                    self._changed[task.service_id] = index
-            elif event.table is Service and event.new is not None:
-                self._changed[event.id] = index
+                    self._change(task.service_id, index)
             elif event.table is Service:
-                self._known.pop(event.id, None)
-                self._changed.pop(event.id, None)
+                self._change(event.id, index)
 
     def _on_task(self, old: Object | None, new: Object | None, index: int) -> None:
         task = new or old
         assert isinstance(task, Task)
         if not isinstance(old, Task) or new is None or _counts_otherwise(old, task):
-            self._changed[task.service_id] = index
+            self._change(task.service_id, index)
+
+    def _change(self, service_id: str, index: int) -> None:
+        """Those that are gone are forgotten: their tasks go after them."""
+        self._known.pop(service_id, None)
+        if self._store.view().services.get(service_id) is not None:
+            self._changed[service_id] = index
+        else:
+            self._changed.pop(service_id, None)
 
 
 def _counts_otherwise(old: Task, new: Task) -> bool:

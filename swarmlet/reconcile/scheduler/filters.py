@@ -27,6 +27,7 @@ from swarmlet.reconcile.scheduler.plugins import Plugin, missing_plugins, plugin
 from swarmlet.reconcile.slots import satisfies
 
 UNLIMITED: Final = -1
+DEFAULT_SWAPPINESS: Final = -1
 _ARCHITECTURES: Final[Mapping[str, str]] = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
@@ -128,7 +129,7 @@ def _limits(resources: ResourceRequirements | None) -> tuple[str, ...]:
         "memory": limits.memory_bytes > 0,
         "pids": limits.pids > 0,
         "swap": resources.swap_bytes not in (None, UNLIMITED)
-        or resources.memory_swappiness is not None,
+        or resources.memory_swappiness not in (None, DEFAULT_SWAPPINESS),
     }
     return tuple(name for name, is_asked in asked.items() if is_asked)
 

@@ -67,8 +67,8 @@ def remedy_for(nearest: Nearest, service_name: str) -> str:
             help_it = f"`swarmlet node {verb} {node}`"
         case "limit":
             flags = [f"--limit-{name} 0" for name in lack.what.split(" and ") if name != "swap"]
-            help_it = "a node with a container runtime that can"
-            if flags:
+            help_it = "a runtime that can, as that of an image instead of `host`"
+            if len(flags) == len(lack.what.split(" and ")):
                 help_it += f", or `{update} {' '.join(flags)} {service_name}`"
         case "plugin":
             help_it = f"a node with the {lack.what}"

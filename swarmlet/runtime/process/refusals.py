@@ -77,5 +77,5 @@ def _limit_of(spec: TaskSpec, field: str) -> int:
 def _swaps(spec: TaskSpec) -> bool:
     resources = spec.resources
     return resources is not None and (
-        resources.swap_bytes not in (None, -1) or resources.memory_swappiness is not None
+        resources.swap_bytes not in (None, -1) or resources.memory_swappiness not in (None, -1)
     )
