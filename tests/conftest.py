@@ -1,5 +1,6 @@
 """In which order files begin, where several are run at once, and which tests get a second try."""
 
+import signal
 from pathlib import Path
 from typing import Final
 
@@ -9,6 +10,13 @@ VIRTUAL: Final = frozenset({"core", "model", "reconcile", "sim", "store"})
 """Rooms whose tests decide on virtual time, and have one try. All others watch real processes,
 sockets and disks against the clock: on a machine that stands still for a second they are run once
 more, and the summary names each that was."""
+
+
+def pytest_configure() -> None:
+    """A run in the background of a script ignores the terminal's interrupt, and all it starts would
+    as well: tests that interrupt a command wait in vain."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
