@@ -176,7 +176,7 @@ class Truth:
 
     def _check_wanted(self) -> None:
         """Hosts that are there know what is wanted of them: no slot runs on more of them than its
-        service allows."""
+        service allows. What is moved for balance runs beside its successor, whatever the order."""
         leader = self._fleet.leader()
         if leader is None:
             return
@@ -187,7 +187,7 @@ class Truth:
                 continue
             for task_id in machine.runtime.running():
                 task = view.tasks.get(task_id)
-                if task is not None and task.desired == TaskState.RUNNING:
+                if task is not None and task.desired == TaskState.RUNNING and not task.move_ms:
                     runs.setdefault((task.service_id, instance_of(task)), []).append(task_id)
         for (service_id, slot), tasks in runs.items():
             if len(tasks) > _overlap(view, service_id):
@@ -211,7 +211,7 @@ class Truth:
         runs: dict[tuple[str, Instance], list[str]] = {}
         for task_id in (task_id for machine in told for task_id in machine.runtime.running()):
             task = view.tasks.get(task_id)
-            if task is not None and task.desired < TaskState.REMOVE:
+            if task is not None and task.desired < TaskState.REMOVE and not task.move_ms:
                 runs.setdefault((task.service_id, instance_of(task)), []).append(task_id)
         for (service_id, slot), tasks in runs.items():
             if len(tasks) > 1 and _overlap(view, service_id) == 1:
