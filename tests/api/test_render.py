@@ -19,7 +19,7 @@ from swarmlet.api.render.network import render_network
 from swarmlet.api.render.node import Managers, render_node
 from swarmlet.api.render.payload import render_config, render_secret
 from swarmlet.api.render.service import render_service
-from swarmlet.api.render.spec import SHOWN_SPECS_MAX, ShownSpecs, render_spec, spec_json
+from swarmlet.api.render.spec import SHOWN_SPECS_MAX, ShownSpec, ShownSpecs, spec_json
 from swarmlet.api.render.task import render_task
 from swarmlet.ca.root import issuer_facts, new_root
 from swarmlet.ca.unlock_key import unlock_keys_with
@@ -145,8 +145,8 @@ def test_service_is_printed_as_docker_prints_it(case):
     service, row = service_of(case)
     previous = None
     if "PreviousSpec" in shown:
-        previous = render_spec(service_rows(spec_of_json(shown["PreviousSpec"]))[1])
-    same(render_service(service, render_spec(row), previous, status=status_of(shown)), shown)
+        previous = ShownSpec(service_rows(spec_of_json(shown["PreviousSpec"]))[1])
+    same(render_service(service, ShownSpec(row), previous, status=status_of(shown)), shown)
 
 
 def test_defaults_are_printed_as_docker_prints_them_but_for_the_longer_monitor():
@@ -156,7 +156,7 @@ def test_defaults_are_printed_as_docker_prints_them_but_for_the_longer_monitor()
     for part in ("UpdateConfig", "RollbackConfig"):
         assert case["shown"]["Spec"][part].pop("Monitor") == 5_000_000_000
     found = json.loads(
-        msgspec.json.encode(render_service(service, render_spec(row), None, spec_json=spec))
+        msgspec.json.encode(render_service(service, ShownSpec(row), None, spec_json=spec))
     )
     for part in ("UpdateConfig", "RollbackConfig"):
         assert found["Spec"][part].pop("Monitor") == 30_000_000_000
@@ -241,7 +241,7 @@ def test_task_is_printed_as_docker_prints_it(shown):
         attached["Network"]["ID"]: network_of_attachment(attached["Network"])
         for attached in shown.get("NetworksAttachments", [])
     }
-    same(render_task(task_of(shown), render_spec(row), networks, now_ms=0), shown)
+    same(render_task(task_of(shown), ShownSpec(row), networks, now_ms=0), shown)
 
 
 def test_task_prints_the_host_ports_it_was_given():
@@ -250,7 +250,7 @@ def test_task_prints_the_host_ports_it_was_given():
     task = replace(
         task_of(golden("tasks")[0]), status=TaskStatus(state=512, at_ms=AT_MS, ports=(port,))
     )
-    found = json.loads(msgspec.json.encode(render_task(task, render_spec(row), {}, now_ms=0)))
+    found = json.loads(msgspec.json.encode(render_task(task, ShownSpec(row), {}, now_ms=0)))
     assert found["Status"]["PortStatus"]["Ports"][0]["PublishedPort"] == 30_000
 
 

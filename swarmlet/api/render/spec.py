@@ -7,8 +7,8 @@ import msgspec
 
 from swarmlet.model.service import ServiceSpec, SpecVersion, TaskSpec
 
-SHOWN_SPECS_MAX: Final = 4096
-"""Spec versions whose JSON is kept: some MiB at most, and more than one listing needs."""
+SHOWN_SPECS_MAX: Final = 32_768
+"""Spec versions whose JSON is kept, a KB each: a list of more services prints all anew."""
 
 CONTAINER_RUNTIME: Final = "container"
 
@@ -22,21 +22,31 @@ def _task_template(template: TaskSpec) -> TaskSpec:
     return msgspec.structs.replace(template, runtime="")
 
 
-class ShownSpec(msgspec.Struct, frozen=True, kw_only=True):
+class ShownSpec:
     """One spec version's JSON, for its service and for its tasks; `of` is the row it shows."""
 
-    of: SpecVersion
-    service: msgspec.Raw
-    task: msgspec.Raw
+    __slots__ = ("_service", "_task", "of")
+
+    def __init__(self, of: SpecVersion) -> None:
+        self.of = of
+        self._service: msgspec.Raw | None = None
+        self._task: msgspec.Raw | None = None
+
+    @property
+    def service(self) -> msgspec.Raw:
+        if self._service is None:
+            self._service = spec_json(self.of.spec)
+        return self._service
+
+    @property
+    def task(self) -> msgspec.Raw:
+        if self._task is None:
+            self._task = msgspec.Raw(_encode(_task_template(self.of.spec.task_template)))
+        return self._task
 
 
 def spec_json(spec: ServiceSpec) -> msgspec.Raw:
     return msgspec.Raw(_encode(spec))
-
-
-def render_spec(row: SpecVersion) -> ShownSpec:
-    task = msgspec.Raw(_encode(_task_template(row.spec.task_template)))
-    return ShownSpec(of=row, service=spec_json(row.spec), task=task)
 
 
 class ShownSpecs:
@@ -52,5 +62,5 @@ class ShownSpecs:
             return shown
         if len(self._kept) >= SHOWN_SPECS_MAX:
             del self._kept[next(iter(self._kept))]
-        shown = self._kept[row.id] = render_spec(row)
+        shown = self._kept[row.id] = ShownSpec(row)
         return shown

@@ -33,7 +33,8 @@ def _render(
     spec: msgspec.Raw | None = None,
 ) -> ServiceJson:
     specs = call.context.specs
-    previous = view.specs.get(spec_version_id(service.id, service.previous_spec_version))
+    before = service.previous_spec_version
+    previous = view.specs.get(spec_version_id(service.id, before)) if before else None
     return render_service(
         service,
         specs.of(spec_version(view, service.id, service.spec_version)),
