@@ -25,10 +25,9 @@ import uvloop
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from scripts.benchmarks.scheduler import bench_node, bench_spec, rss_mib, task_id
+from scripts.benchmarks.scheduler import bench_node, bench_spec, rss_mib, sealed_store, task_id
 from swarmlet.core.ids import ClusterID, ServiceID
 from swarmlet.env.real import real_env
-from swarmlet.env.sealed import SealKeys, new_seal_key, seal_key
 from swarmlet.manager.loop import ControlLoop
 from swarmlet.model.change import Create, SetStatus
 from swarmlet.model.cluster import Cluster, SwarmSpec
@@ -41,9 +40,7 @@ from swarmlet.model.service import (
     SpecVersion,
 )
 from swarmlet.model.task import Task, TaskState, TaskStatus
-from swarmlet.raft.engine import Origin, RaftEngine
 from swarmlet.reconcile.deciders import all_deciders
-from swarmlet.store.proposer import Member
 from swarmlet.store.store import Store
 from tests.reconcile.world import replace
 
@@ -111,12 +108,7 @@ class Deaths:
 
 async def measure(given: argparse.Namespace, folder: str) -> dict[str, float]:
     env = real_env()
-    store = Store(env)
-    keys = SealKeys(current=seal_key(new_seal_key(env.entropy)))
-    me = Member(raft_id=1, node_id="bench", address="127.0.0.1:2377")
-    engine = RaftEngine(env, f"{folder}/raft", keys, store, me)
-    await engine.start(Origin.FOUND)
-    store.attach(engine)
+    store, engine = await sealed_store(folder)
     async with asyncio.TaskGroup() as group:
         group.create_task(engine.run())
         await store.batch(rows_of(given, env.clock.wall_ms()))

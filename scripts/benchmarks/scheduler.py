@@ -344,7 +344,8 @@ def through_store(given: argparse.Namespace) -> dict[str, object]:
         shutil.rmtree(folder)
 
 
-async def on_store(given: argparse.Namespace, folder: str) -> dict[str, object]:
+async def sealed_store(folder: str) -> tuple[Store, RaftEngine]:
+    """A manager's, sealed and fsynced; the caller runs the engine and stops it."""
     env = real_env()
     store = Store(env)
     keys = SealKeys(current=seal_key(new_seal_key(env.entropy)))
@@ -352,6 +353,11 @@ async def on_store(given: argparse.Namespace, folder: str) -> dict[str, object]:
     engine = RaftEngine(env, f"{folder}/raft", keys, store, me)
     await engine.start(Origin.FOUND)
     store.attach(engine)
+    return store, engine
+
+
+async def on_store(given: argparse.Namespace, folder: str) -> dict[str, object]:
+    store, engine = await sealed_store(folder)
     async with asyncio.TaskGroup() as group:
         group.create_task(engine.run())
         await store.batch(rows_of(given))
@@ -428,7 +434,8 @@ def poll(path: str) -> None:
     times_ms: dict[str, list[float]] = {name: [] for name in LISTS}
     sys.stdout.write("begun\n")
     sys.stdout.flush()
-    while not select.select([sys.stdin], [], [], POLL_PERIOD_S)[0]:
+    is_over = False
+    while not is_over:
         for name, target in LISTS.items():
             begin_s = time.perf_counter()
             connection.sendall(f"GET {target} HTTP/1.1\r\nHost: d\r\n\r\n".encode())
@@ -437,6 +444,7 @@ def poll(path: str) -> None:
             (size,) = (int(line[15:]) for line in head if line[:15].lower() == b"content-length:")
             answers.read(size)
             times_ms[name].append((time.perf_counter() - begin_s) * 1e3)
+        is_over = bool(select.select([sys.stdin], [], [], POLL_PERIOD_S)[0])
     found = {}
     for name, times in times_ms.items():
         times.sort()

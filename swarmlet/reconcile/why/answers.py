@@ -1,11 +1,12 @@
 """What is said: reasons, equal ones in groups, and the answers about tasks, services and nodes."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Final
 
 import msgspec
 
+from swarmlet.model.service import Service
 from swarmlet.model.task import STATE_NAMES, Task
 
 GROUPS_MAX: Final = 20  # reasons in an answer; what is beyond is counted
@@ -219,4 +220,27 @@ def ref_of(task: Task, service_name: str, hostname: str, *, is_numbered: bool = 
         desired=STATE_NAMES[task.desired],
         node_id=task.node_id,
         hostname=hostname,
+    )
+
+
+def service_answer(
+    service: Service,
+    found: tuple[int, int],
+    reasons: Sequence[Reason],
+    groups: tuple[Groups, Groups],
+) -> ServiceWhy:
+    """`found`: how many run, how many should; `groups`: of tasks that wait, that failed lately."""
+    (running, wanted), (waiting, lately) = found, groups
+    shown, beyond = waiting.most_first()
+    failed, _ = lately.most_first()
+    return ServiceWhy(
+        id=service.id,
+        name=service.name,
+        verdict=worst([waiting.verdict(), *(reason.verdict for reason in reasons)]),
+        running=running,
+        wanted=wanted,
+        reasons=tuple(reasons),
+        waiting=shown,
+        lately=failed,
+        unshown=beyond,
     )

@@ -15,7 +15,7 @@ from swarmlet.reconcile.job_index import Place, is_active, is_on_node
 from swarmlet.reconcile.job_run import is_global, place_of
 from swarmlet.reconcile.jobs import completions_of, concurrency_of
 from swarmlet.reconcile.slots import newest
-from swarmlet.reconcile.why.answers import Groups, Reason, ServiceWhy, Verdict, worst
+from swarmlet.reconcile.why.answers import Groups, Reason, ServiceWhy, Verdict, service_answer
 from swarmlet.reconcile.why.everywhere import reach_of, reach_reasons
 from swarmlet.reconcile.why.schedules import again, schedule_reasons
 from swarmlet.reconcile.why.tasks import Sight, failed_lately, is_running, reason_of
@@ -74,7 +74,7 @@ def explain_job(view: View, service: Service, now_ms: int) -> Steps[ServiceWhy]:
         reach = yield from reach_of(view, spec)
         reasons += reach_reasons(reach, len(reach.open_ids) + len(words))
     active = sum(is_active(task) for task, _ in words)
-    return _answer(service, (len(words) - len(shown), active), reasons, (waiting, lately))
+    return service_answer(service, (len(words) - len(shown), active), reasons, (waiting, lately))
 
 
 def _look(view: View, service: Service, spec: ServiceSpec) -> Steps[_Found]:
@@ -133,26 +133,4 @@ def _standing(
         sentence=f"{sentence}, and {given_up} given up.",
         remedy=f"`swarmlet service {again(spec)} {service.name}` begins the next iteration",
         since_ms=since_ms,
-    )
-
-
-def _answer(
-    service: Service,
-    found: tuple[int, int],
-    reasons: Sequence[Reason],
-    groups: tuple[Groups, Groups],
-) -> ServiceWhy:
-    (running, wanted), (waiting, lately) = found, groups
-    shown, beyond = waiting.most_first()
-    failed, _ = lately.most_first()
-    return ServiceWhy(
-        id=service.id,
-        name=service.name,
-        verdict=worst([waiting.verdict(), *(reason.verdict for reason in reasons)]),
-        running=running,
-        wanted=wanted,
-        reasons=tuple(reasons),
-        waiting=shown,
-        lately=failed,
-        unshown=beyond,
     )

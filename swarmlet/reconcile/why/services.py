@@ -9,7 +9,7 @@ from swarmlet.model.task import Task, TaskState
 from swarmlet.model.view import View, spec_of
 from swarmlet.reconcile.base import Steps
 from swarmlet.reconcile.slots import is_wanted, newest, replicas_of
-from swarmlet.reconcile.why.answers import Groups, Reason, ServiceWhy, Verdict, worst
+from swarmlet.reconcile.why.answers import Groups, Reason, ServiceWhy, Verdict, service_answer
 from swarmlet.reconcile.why.everywhere import Reach, reach_of, reach_reasons
 from swarmlet.reconcile.why.jobs import explain_job
 from swarmlet.reconcile.why.moves import move_reasons
@@ -49,7 +49,7 @@ def explain_service(view: View, service: Service, now_ms: int) -> Steps[ServiceW
     reasons += move_reasons(view, shown, service.name)
     if reach is not None:
         reasons += reach_reasons(reach, wanted)
-    return _answer(service, (running, wanted), reasons, (waiting, lately))
+    return service_answer(service, (running, wanted), reasons, (waiting, lately))
 
 
 def _slots(view: View, service: Service) -> Steps[Slots]:
@@ -106,28 +106,6 @@ def _wanted(spec: ServiceSpec, meant: Slots, reach: Reach | None) -> int:
         return replicas
     open_ids = () if reach is None else reach.open_ids
     return len(meant) + sum((0, node_id) not in meant for node_id in open_ids)
-
-
-def _answer(
-    service: Service,
-    found: tuple[int, int],
-    reasons: Sequence[Reason],
-    groups: tuple[Groups, Groups],
-) -> ServiceWhy:
-    (running, wanted), (waiting, lately) = found, groups
-    shown, beyond = waiting.most_first()
-    failed, _ = lately.most_first()
-    return ServiceWhy(
-        id=service.id,
-        name=service.name,
-        verdict=worst([waiting.verdict(), *(reason.verdict for reason in reasons)]),
-        running=running,
-        wanted=wanted,
-        reasons=tuple(reasons),
-        waiting=shown,
-        lately=failed,
-        unshown=beyond,
-    )
 
 
 def _own_reasons(
