@@ -1,10 +1,12 @@
-"""What the decider of jobs remembers of their tasks, so that no end of one task costs a walk over
-all of them."""
+"""What the deciders of jobs remember of them and their tasks, so that no end of one task costs a
+walk over all of them."""
 
 from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
+from swarmlet.model.job import is_job
 from swarmlet.model.task import Task, TaskState
+from swarmlet.model.view import View, spec_of
 
 Place: TypeAlias = int | str
 """Where one task of an iteration belongs: a slot (from 0) of a replicated job, or the id of a node
@@ -20,6 +22,31 @@ def is_active(task: Task) -> bool:
 def is_on_node(task: Task) -> bool:
     """Whether the task may run, by what was observed."""
     return TaskState.ASSIGNED <= task.status.state <= TaskState.RUNNING
+
+
+class KnownJobs:
+    """Which services are jobs, and which of those are for all nodes: so for life."""
+
+    def __init__(self) -> None:
+        self._is_job: dict[str, bool] = {}
+        self.globals: dict[str, None] = {}
+
+    def knows(self, view: View, service_id: str) -> bool:
+        """Whether this is a job; one that is gone is none."""
+        known = self._is_job.get(service_id)
+        if known is None:
+            service = view.services.get(service_id)
+            if service is None:
+                return False
+            mode = spec_of(view, service).mode
+            known = self._is_job[service_id] = is_job(mode)
+            if mode.global_job is not None:
+                self.globals[service_id] = None
+        return known
+
+    def forget(self, service_id: str) -> None:
+        self._is_job.pop(service_id, None)
+        self.globals.pop(service_id, None)
 
 
 class Run:

@@ -23,7 +23,7 @@ from swarmlet.model.service import Service, ServiceSpec
 from swarmlet.model.task import Task, TaskState
 from swarmlet.model.view import View, spec_of
 from swarmlet.reconcile.base import REST, START_ROWS, Decision, Key, Moment
-from swarmlet.reconcile.job_index import JobIndex, Place, is_active, is_on_node
+from swarmlet.reconcile.job_index import JobIndex, KnownJobs, Place, is_active, is_on_node
 from swarmlet.reconcile.job_run import (
     decide_run,
     is_candidate,
@@ -53,21 +53,20 @@ class JobsDecider:
 
     def _reset(self) -> None:
         self._index = JobIndex()
-        self._globals: dict[str, None] = {}
-        self._is_job: dict[str, bool] = {}
+        self._jobs = KnownJobs()
 
     def start(self, view: View) -> Iterator[Key | None]:
         """All jobs, and the places with something to do or where a task was given up."""
         self._reset()
         for number, service in enumerate(view.services.all()):
-            if self._knows(view, service.id):
+            if self._jobs.knows(view, service.id):
                 yield "job", service.id
             elif number % START_ROWS == 0:
                 yield None
         for number, task in enumerate(view.tasks.all()):
             if number % START_ROWS == 0:
                 yield None
-            if not self._knows(view, task.service_id):
+            if not self._jobs.knows(view, task.service_id):
                 continue
             self._count(None, task)
             if _needs_a_look(view, task):
@@ -98,26 +97,12 @@ class JobsDecider:
 
     # What happened --------------------------------------------------------------------------
 
-    def _knows(self, view: View, service_id: str) -> bool:
-        """Whether this is a job; one that is gone is none."""
-        known = self._is_job.get(service_id)
-        if known is None:
-            service = view.services.get(service_id)
-            if service is None:
-                return False
-            spec = spec_of(view, service)
-            known = self._is_job[service_id] = is_job(spec.mode)
-            if is_global(spec):
-                self._globals[service_id] = None
-        return known
-
     def _keys_of_service(self, event: Event, view: View) -> Iterable[Key]:
         if event.new is None:
             self._index.forget(event.id)
-            self._globals.pop(event.id, None)
-            self._is_job.pop(event.id, None)
+            self._jobs.forget(event.id)
             return ()
-        return [("job", event.id)] if self._knows(view, event.id) else ()
+        return [("job", event.id)] if self._jobs.knows(view, event.id) else ()
 
     def _keys_of_node(self, event: Event, view: View) -> Iterator[Key]:
         old, new = event.old, event.new
@@ -125,7 +110,7 @@ class JobsDecider:
         assert isinstance(new, Node | None)
         if _matters(old) == _matters(new):
             return
-        for service_id in self._globals:
+        for service_id in self._jobs.globals:
             service = view.services.get(service_id)
             for iteration in () if service is None else open_iterations(service):
                 yield "run", service_id, str(iteration), event.id
@@ -136,7 +121,7 @@ class JobsDecider:
             is_held = task.desired < TaskState.RUNNING
             if has_stopped(task) or not (matters or is_held):
                 continue
-            if self._knows(view, task.service_id):
+            if self._jobs.knows(view, task.service_id):
                 yield from self._run_keys(view, task)
                 yield "job", task.service_id  # what stops there is waited for no more
 
@@ -146,14 +131,14 @@ class JobsDecider:
         assert isinstance(new, Task | None)
         task = new or old
         assert task is not None
-        if not self._knows(view, task.service_id):
+        if not self._jobs.knows(view, task.service_id):
             return
         self._count(old, new)
         if old is None or new is None or _has_turned(old, new):
             yield from self._run_keys(view, task)
         if old is None or not (new is None or _makes_room(old, new)):
             return
-        if task.service_id not in self._globals or _has_earlier(view, task.service_id):
+        if task.service_id not in self._jobs.globals or _has_earlier(view, task.service_id):
             yield "job", task.service_id
 
     def _run_keys(self, view: View, task: Task) -> Iterator[Key]:
@@ -165,14 +150,14 @@ class JobsDecider:
             yield self._run_key(task, iteration)
 
     def _run_key(self, task: Task, iteration: int | None = None) -> Key:
-        place = task.node_id if task.service_id in self._globals else str(task.slot)
+        place = task.node_id if task.service_id in self._jobs.globals else str(task.slot)
         number = task.job_iteration if iteration is None else iteration
         return ("run", task.service_id, str(number), place)
 
     def _count(self, old: Task | None, new: Task | None) -> None:
         task = new or old
         assert task is not None
-        place: Place = task.node_id if task.service_id in self._globals else task.slot
+        place: Place = task.node_id if task.service_id in self._jobs.globals else task.slot
         self._index.count(place, old, new)
 
     # What to do -----------------------------------------------------------------------------

@@ -38,7 +38,7 @@ from swarmlet.model.task import Task
 from swarmlet.model.view import View, spec_of
 from swarmlet.reconcile.base import REST, START_ROWS, Decision, Key, Moment
 from swarmlet.reconcile.job_ends import end_of, ends, is_down
-from swarmlet.reconcile.job_index import is_active
+from swarmlet.reconcile.job_index import KnownJobs, is_active
 
 LOOK_AGAIN_MS: Final = 15 * MS_PER_S
 """When a run is looked at again that has no task and is not over."""
@@ -57,19 +57,19 @@ class SchedulesDecider:
     tables: Final = frozenset({Service, Node, Task})
 
     def __init__(self) -> None:
-        self._is_job: dict[str, bool] = {}
+        self._jobs = KnownJobs()
         self._active: dict[str, dict[int, dict[str, None]]] = {}  # service, iteration, task
 
     def start(self, view: View) -> Iterator[Key | None]:
         """All jobs."""
-        self._is_job, self._active = {}, {}
+        self._jobs, self._active = KnownJobs(), {}
         for number, task in enumerate(view.tasks.all()):
-            if self._knows(view, task.service_id):
+            if self._jobs.knows(view, task.service_id):
                 self._count(task, is_gone=False)
             if number % START_ROWS == 0:
                 yield None
         for number, one in enumerate(view.services.all()):
-            if self._knows(view, one.id):
+            if self._jobs.knows(view, one.id):
                 yield "service", one.id
             elif number % START_ROWS == 0:
                 yield None
@@ -101,22 +101,12 @@ class SchedulesDecider:
 
     # What happened --------------------------------------------------------------------------
 
-    def _knows(self, view: View, service_id: str) -> bool:
-        """Whether this is a job, which a service is for life; one that is gone is none."""
-        known = self._is_job.get(service_id)
-        if known is None:
-            service = view.services.get(service_id)
-            if service is None:
-                return False
-            known = self._is_job[service_id] = is_job(spec_of(view, service).mode)
-        return known
-
     def _keys_of_service(self, event: Event, view: View) -> Iterable[Key]:
         if event.new is None:
-            self._is_job.pop(event.id, None)
+            self._jobs.forget(event.id)
             self._active.pop(event.id, None)
             return ()
-        return [("service", event.id)] if self._knows(view, event.id) else ()
+        return [("service", event.id)] if self._jobs.knows(view, event.id) else ()
 
     def _keys_of_node(self, event: Event, view: View) -> Iterator[Key]:
         old, new = event.old, event.new
@@ -125,13 +115,13 @@ class SchedulesDecider:
         if is_down(old) == is_down(new):
             return
         for task in view.tasks.scan("node", event.id):
-            if is_active(task) and self._knows(view, task.service_id):
+            if is_active(task) and self._jobs.knows(view, task.service_id):
                 yield "service", task.service_id
 
     def _keys_of_task(self, event: Event, view: View) -> Iterator[Key]:
         row = event.new or event.old
         assert isinstance(row, Task)
-        if not self._knows(view, row.service_id):
+        if not self._jobs.knows(view, row.service_id):
             return
         was_active = bool(self._active_of(row.service_id, row.job_iteration))
         self._count(row, is_gone=event.new is None)

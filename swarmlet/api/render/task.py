@@ -7,8 +7,9 @@ from swarmlet.api.render.network import AttachedNetworkJson, render_attached_net
 from swarmlet.api.render.spec import ShownSpec
 from swarmlet.model.base import ApiStruct, always
 from swarmlet.model.crash_loop import restart_note
+from swarmlet.model.job import is_job
 from swarmlet.model.network import Network
-from swarmlet.model.service import GenericResource, PortConfig, ServiceMode
+from swarmlet.model.service import GenericResource, PortConfig
 from swarmlet.model.task import STATE_NAMES, Task
 
 
@@ -74,10 +75,6 @@ def _status(task: Task, now_ms: int) -> TaskStatusJson:
     )
 
 
-def _is_job(mode: ServiceMode) -> bool:
-    return mode.replicated_job is not None or mode.global_job is not None
-
-
 def render_task(
     task: Task, shown: ShownSpec, networks: dict[str, Network], *, now_ms: int
 ) -> TaskJson:
@@ -104,6 +101,6 @@ def render_task(
         ],
         generic_resources=list(task.generic_resources),
         job_iteration=ObjectVersion(index=task.job_iteration)
-        if _is_job(shown.of.spec.mode)
+        if is_job(shown.of.spec.mode)
         else None,
     )

@@ -71,8 +71,8 @@ class NodeVerbs(ControlBase):
         if deadline_ns > DEADLINE_MAX_NS:
             raise InvalidArgumentError("The deadline of a drain is a year away at most.")
         for _ in range(TRIES_MAX):
-            node = self.find_node(await self.read(), ref)
-            before, now_ms = self._store.hold(), self._env.clock.wall_ms()
+            before, now_ms = await self.read(hold=True), self.now_ms()
+            node = self.find_node(before, ref)
             row = _draining(node, -(-deadline_ns // NS_PER_MS), now_ms)
             try:
                 await self._commit(f"node {ref}", [Update(obj=row, seen=node.version)])
@@ -83,8 +83,8 @@ class NodeVerbs(ControlBase):
 
     async def drain_moves(self, ref: str) -> tuple[Move, ...]:
         """What `drain_node` would do, without doing it."""
-        node = self.find_node(await self.read(), ref)
-        return await worked_out(moves_of(self._store.hold(), node, self._env.clock.wall_ms()))
+        view = await self.read(hold=True)
+        return await worked_out(moves_of(view, self.find_node(view, ref), self.now_ms()))
 
     async def remove_node(self, ref: str, *, force: bool) -> None:
         """Forget a node that is down: its certificate is refused, its tasks are orphaned."""

@@ -18,15 +18,14 @@ class RebalanceVerbs(ControlBase):
 
     async def rebalance_moves(self) -> tuple[PlannedMove, ...]:
         """What `rebalance` would do, without doing it; also what is hindered, and why."""
-        await self.read()
-        return await worked_out(planned_moves(self._store.hold(), self._env.clock.wall_ms()))
+        return await worked_out(planned_moves(await self.read(hold=True), self.now_ms()))
 
     async def rebalance(self) -> tuple[PlannedMove, ...]:
         """Move tasks until every service is even that does not forbid it, a few a minute. What will
         be moved, as it looks now."""
         for _ in range(TRIES_MAX):
-            cluster, now_ms = cluster_of(await self.read()), self._env.clock.wall_ms()
-            before = self._store.hold()
+            before, now_ms = await self.read(hold=True), self.now_ms()
+            cluster = cluster_of(before)
             row = replace(cluster, rebalance_asked_ms=now_ms)
             try:
                 await self._commit("the swarm", [Update(obj=row, seen=cluster.version)])

@@ -59,22 +59,18 @@ class RevisionVerbs(ServiceVerbs):
     async def plan_service_update(self, ref: str, spec: ServiceSpec) -> Plan:
         """What updating the service to `spec` would do, at this very moment; refused as the update
         would be. Writes nothing."""
-        view = await self.read()
+        view = await self.read(hold=True)
         service = self.find_service(view, ref)
         new = self._accepted(view, changed_spec(spec_of(view, service), spec))
-        return await self._plan(service, new)
+        return await worked_out(plan_update(view, service, new, self.now_ms()))
 
     async def plan_service_rollback(self, ref: str, *, to: int | None = None) -> Plan:
         """The same of a rollback."""
-        view = await self.read()
+        view = await self.read(hold=True)
         service = self.find_service(view, ref)
         target = previous_of(view, service) if to is None else revision_of(view, service, to)
-        return await self._plan(service, self._accepted(view, target.spec), is_rollback=True)
-
-    async def _plan(self, service: Service, new: ServiceSpec, *, is_rollback: bool = False) -> Plan:
-        """On a view that holds still, without an await since the service was read from it."""
-        view, now_ms = self._store.hold(), self._env.clock.wall_ms()
-        return await worked_out(plan_update(view, service, new, now_ms, is_rollback=is_rollback))
+        new = self._accepted(view, target.spec)
+        return await worked_out(plan_update(view, service, new, self.now_ms(), is_rollback=True))
 
 
 def previous_of(view: View, service: Service) -> SpecVersion:

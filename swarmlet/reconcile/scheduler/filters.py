@@ -14,20 +14,12 @@ from typing import Final, NamedTuple
 from swarmlet.core.limits import PORT_MAX
 from swarmlet.model.node import LIMITS_LABEL_PREFIX, RUNTIME_LABEL, Node, NodeState
 from swarmlet.model.reference import HOST_IMAGES
-from swarmlet.model.service import (
-    GenericResource,
-    Limit,
-    Placement,
-    ResourceRequirements,
-    Resources,
-    ServiceSpec,
-)
+from swarmlet.model.resource_limits import limits_of
+from swarmlet.model.service import GenericResource, Placement, Resources, ServiceSpec
 from swarmlet.reconcile.allocator.needs import is_ingress, ports_of
 from swarmlet.reconcile.scheduler.plugins import Plugin, missing_plugins, plugins_of
 from swarmlet.reconcile.slots import satisfies
 
-UNLIMITED: Final = -1
-DEFAULT_SWAPPINESS: Final = -1
 _ARCHITECTURES: Final[Mapping[str, str]] = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
@@ -80,7 +72,7 @@ def needs_of(spec: ServiceSpec, networks: Sequence[str] = ()) -> Needs:
         ports=_host_ports(spec),
         fixed=Fixed(
             runtimes=_runtimes(spec),
-            limits=_limits(resources),
+            limits=limits_of(resources),
             constraints=tuple(sorted((template.placement or Placement()).constraints)),
             platforms=tuple(
                 sorted(
@@ -118,20 +110,6 @@ def _runtimes(spec: ServiceSpec) -> tuple[str, ...]:
     if container is None:
         return ()
     return ("process",) if container.image in HOST_IMAGES else ("docker", "oci")
-
-
-def _limits(resources: ResourceRequirements | None) -> tuple[str, ...]:
-    if resources is None:
-        return ()
-    limits = resources.limits or Limit()
-    asked = {
-        "cpu": limits.nano_cpus > 0,
-        "memory": limits.memory_bytes > 0,
-        "pids": limits.pids > 0,
-        "swap": resources.swap_bytes not in (None, UNLIMITED)
-        or resources.memory_swappiness not in (None, DEFAULT_SWAPPINESS),
-    }
-    return tuple(name for name, is_asked in asked.items() if is_asked)
 
 
 def _architecture(name: str) -> str:

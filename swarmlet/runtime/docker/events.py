@@ -10,6 +10,7 @@ import aiohttp
 import msgspec
 
 from swarmlet.env.base import Env
+from swarmlet.model.resource_limits import CPU, MEMORY, PIDS, SWAP
 from swarmlet.runtime.base import Condition
 from swarmlet.runtime.docker.client import (
     EngineClient,
@@ -57,10 +58,10 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
         """Those the engine's kernel and rights let it hold containers to: a rootless engine
         without delegation holds none, and warns instead of refusing."""
         held = {
-            "cpu": self.holds_cpu,
-            "memory": self.holds_memory,
-            "pids": self.holds_pids,
-            "swap": self.holds_swap,
+            CPU: self.holds_cpu,
+            MEMORY: self.holds_memory,
+            PIDS: self.holds_pids,
+            SWAP: self.holds_swap,
         }
         return tuple(name for name, is_held in held.items() if is_held)
 

@@ -9,6 +9,7 @@ from typing import Final
 
 from swarmlet.core.limits import NS_PER_S
 from swarmlet.core.version import VERSION
+from swarmlet.model.resource_limits import MEMORY, PIDS
 from swarmlet.model.service import Resources
 from swarmlet.runtime.base import RuntimeDescription
 from swarmlet.runtime.process.spawn import ask_shim, encode_config
@@ -77,7 +78,7 @@ def describe_host(name: str) -> RuntimeDescription:
         ),
         architecture=system.machine,
         os=sys.platform,
-        limits=("memory", "pids") if os.geteuid() == 0 else ("memory",),
+        limits=(MEMORY, PIDS) if os.geteuid() == 0 else (MEMORY,),
         plugins=(*(("Log", driver) for driver in LOG_DRIVERS if driver), ("Network", "host")),
     )
 

@@ -5,6 +5,7 @@ from typing import Final
 
 from swarmlet.model.container import ContainerSpec, DNSConfig, Privileges
 from swarmlet.model.reference import HOST_IMAGES
+from swarmlet.model.resource_limits import CPU, SWAP, limits_of
 from swarmlet.model.service import TaskSpec
 from swarmlet.runtime.base import RuntimeProblemError
 
@@ -24,8 +25,8 @@ _CONTAINER: Final[tuple[tuple[str, Callable[[ContainerSpec], object]], ...]] = (
 _TASK: Final[tuple[tuple[str, Callable[[TaskSpec], object]], ...]] = (
     ("a plugin", lambda t: t.plugin_spec),
     ("an attachment to a network", lambda t: t.network_attachment_spec),
-    ("a limit of its CPUs", lambda t: _limit_of(t, "nano_cpus")),
-    ("swap settings", lambda t: t.resources and _swaps(t)),
+    ("a limit of its CPUs", lambda t: CPU in limits_of(t.resources)),
+    ("swap settings", lambda t: SWAP in limits_of(t.resources)),
 )
 
 
@@ -65,17 +66,4 @@ def _wants_more(privileges: Privileges) -> bool:
         or (selinux is not None and not selinux.disable)
         or (seccomp is not None and seccomp.mode not in ("", "unconfined"))
         or (app_armor is not None and app_armor.mode not in ("", "disabled"))
-    )
-
-
-def _limit_of(spec: TaskSpec, field: str) -> int:
-    limits = spec.resources.limits if spec.resources else None
-    value: int = getattr(limits, field) if limits else 0
-    return value
-
-
-def _swaps(spec: TaskSpec) -> bool:
-    resources = spec.resources
-    return resources is not None and (
-        resources.swap_bytes not in (None, -1) or resources.memory_swappiness not in (None, -1)
     )
